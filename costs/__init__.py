@@ -1,0 +1,1 @@
+"""Cost functions: what a sample should be like, one number per sample."""

@@ -1,0 +1,166 @@
+r"""Costs: what a sample should be like, one number per sample, and how costs combine.
+
+A cost maps signals (B, *) to values (B,), low where the wish is met. Costs form an algebra,
+
+    C = w_1 C_1 + w_2 C_2,      (w C)(x) = w · C(x),      C.through(codec)(z) = C(decode(z)),
+
+each again a cost with the same promises: one value per sample, no sample sees another, and
+`take` restricts the data it holds to the samples still at work. A plain function that holds no
+per-sample data is a cost as it is wherever a method asks for one; `FunctionCost` gives it data.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctrlgen.batching import PerSample, expand_like
+from ctrlgen.codecs import Codec
+
+__all__ = ["Cost", "FunctionCost", "ScaledCost", "SumCost", "ThroughCodec"]
+
+Weight = float | Tensor
+
+
+class Cost(PerSample, ABC):
+    """Base of all costs: implement `forward`, and name per-sample data in `per_sample`.
+
+    `cost(signal)` calls `forward` and checks its promise of one value per sample.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Values (B,) of the signals x (B, *), differentiable in x."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        value = self.forward(x)
+        if value.shape != x.shape[:1]:
+            raise ValueError(
+                f"{self}: expected one value per sample, shape {tuple(x.shape[:1])}, "
+                f"got {tuple(value.shape)}; reduce over every dimension but the first"
+            )
+        return value
+
+    def __add__(self, other: Cost | Callable[[Tensor], Tensor]) -> Cost:
+        return SumCost(self, as_cost(other))
+
+    def __radd__(self, other: Cost | Callable[[Tensor], Tensor] | int) -> Cost:
+        # sum([...]) starts from the integer 0
+        return self if isinstance(other, int) and other == 0 else as_cost(other) + self
+
+    def __mul__(self, weight: Weight) -> Cost:
+        return ScaledCost(self, weight)
+
+    __rmul__ = __mul__
+
+    def through(self, codec: Codec) -> Cost:
+        """The same cost of the signal that a codec decodes: x ↦ self(codec.decode(x))."""
+        return ThroughCodec(self, codec)
+
+    def __repr__(self) -> str:
+        return type(self).__name__
+
+
+class SumCost(Cost):
+    """The sum of costs, one network of data per term."""
+
+    per_sample = ("left", "right")
+
+    def __init__(self, left: Cost, right: Cost) -> None:
+        self.left, self.right = left, right
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.left(x) + self.right(x)
+
+    def __repr__(self) -> str:
+        return f"{self.left} + {self.right}"
+
+
+class ScaledCost(Cost):
+    """A cost times a weight, one for all samples or one per sample, shape (B,)."""
+
+    def __init__(self, cost: Cost, weight: Weight) -> None:
+        number = torch.as_tensor(weight)
+        if number.ndim > 1 or not bool(torch.isfinite(number).all()):
+            raise ValueError(f"weight: expected a finite number or shape (B,), got {weight!r}")
+        self.cost, self.weight = cost, weight
+        self.per_sample = ("cost", "weight") if number.ndim == 1 else ("cost",)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.weight * self.cost(x)
+
+    def __repr__(self) -> str:
+        weight = self.weight if isinstance(self.weight, float | int) else "w"
+        return f"{weight}·({self.cost})"
+
+
+class ThroughCodec(Cost):
+    """A cost of decoded states."""
+
+    per_sample = ("cost", "codec")
+
+    def __init__(self, cost: Cost, codec: Codec) -> None:
+        self.cost, self.codec = cost, codec
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.cost(self.codec.decode(x))
+
+    def __repr__(self) -> str:
+        return f"{self.cost} through {type(self.codec).__name__}"
+
+
+class FunctionCost(Cost):
+    """A cost from a function `fn(x, **data) -> (B,)`.
+
+    Args:
+        fn: differentiable function of signals x (B, *), and of the per-sample data by name.
+        per_sample: data with one row per sample, handed to `fn` as keyword arguments.
+        name: how messages call it; the function's own name by default.
+    """
+
+    per_sample = ("data",)
+
+    def __init__(
+        self,
+        fn: Callable[..., Tensor],
+        per_sample: Mapping[str, Tensor] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if not callable(fn):
+            raise TypeError(f"fn: expected a function of the signal, got {type(fn).__name__}")
+        self.fn, self.data = fn, dict(per_sample or {})
+        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fn(x, **self.data)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def as_cost(value: Cost | Callable[[Tensor], Tensor]) -> Cost:
+    """A cost as it is, or a plain function made one.
+
+    Raises:
+        TypeError: for anything that cannot be called with a signal.
+    """
+    if isinstance(value, Cost):
+        return value
+    if inspect.isclass(value) or not callable(value):
+        raise TypeError(f"cost: expected a Cost or a function of the signal, got {value!r}")
+    return FunctionCost(value)
+
+
+def matched(value: Tensor, x: Tensor) -> Tensor:
+    """A per-sample weight or target made to broadcast against x, on its device and dtype."""
+    return expand_like(value.to(x), x)
+
+
+def describe(cost: Any) -> str:
+    """A short name of any cost, for messages and manifests."""
+    return repr(cost) if isinstance(cost, Cost) else getattr(cost, "__name__", type(cost).__name__)

@@ -1,0 +1,11 @@
+"""Controlled generation with pretrained flow and diffusion models, without training.
+
+    prior = ctrlgen.load("mnist")
+    result = DFlow.preset("sr2")(prior, cost, seeds=range(64))
+"""
+
+from __future__ import annotations
+
+__all__ = ["__version__"]
+
+__version__ = "0.1.0"

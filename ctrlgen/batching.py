@@ -1,0 +1,128 @@
+"""Rows of a batch: whatever belongs to one sample can be taken along when it leaves.
+
+Samples that have converged leave the working batch, and their data must leave with them: the
+measurement of a cost, the mask of a source, the label of a prior. An object says which of its
+attributes hold one row per sample (`per_sample`), and `take` returns a copy restricted to some
+rows. Everything else is shared between the copies.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Batched", "PerSample", "expand_like", "flat", "row_sum", "rows_of", "take"]
+
+T = TypeVar("T")
+P = TypeVar("P", bound="PerSample")
+
+
+@runtime_checkable
+class Batched(Protocol):
+    """Anything that can be restricted to some rows of its batch."""
+
+    def take(self, index: Tensor) -> Any: ...
+
+
+def take(value: T, index: Tensor) -> T:
+    """Rows `index` of a tensor, of a mapping of tensors, or of any object that has `take`.
+
+    Args:
+        value: tensor with leading batch dimension, mapping, object with `take`, or None.
+        index: rows to keep, shape (b,), int64.
+
+    Raises:
+        TypeError: for a value that has no rows.
+    """
+    if value is None:
+        return value
+    if isinstance(value, Tensor):
+        return value.index_select(0, index.to(value.device))  # type: ignore[return-value]
+    if isinstance(value, Mapping):
+        return {key: take(item, index) for key, item in value.items()}  # type: ignore[return-value]
+    if isinstance(value, Batched):
+        return value.take(index)  # type: ignore[no-any-return]
+    raise TypeError(f"a per-sample value must be a tensor or have take(index), got {type(value)}")
+
+
+def rows_of(value: Any) -> int | None:
+    """Number of rows that a per-sample value holds; None where it holds none."""
+    if isinstance(value, Tensor):
+        return value.shape[0]
+    if isinstance(value, Mapping):
+        counts = {rows_of(item) for item in value.values()} - {None}
+        if len(counts) > 1:
+            raise ValueError(f"per-sample values disagree on the batch size: {sorted(counts)}")  # type: ignore[type-var]
+        return counts.pop() if counts else None
+    if isinstance(value, PerSample):
+        return rows_of({name: getattr(value, name) for name in value.per_sample})
+    return None
+
+
+def _move(value: T, *args: Any, **kwargs: Any) -> T:
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():  # a mask or a label keeps its dtype
+            args = tuple(arg for arg in args if not isinstance(arg, torch.dtype))
+            kwargs = {key: item for key, item in kwargs.items() if key != "dtype"}
+            if not args and not kwargs:
+                return value
+        return value.to(*args, **kwargs)  # type: ignore[return-value]
+    if isinstance(value, Mapping):
+        return {key: _move(item, *args, **kwargs) for key, item in value.items()}  # type: ignore[return-value]
+    if isinstance(value, list | tuple):
+        return type(value)(_move(item, *args, **kwargs) for item in value)  # type: ignore[return-value]
+    if isinstance(value, PerSample):
+        return value.to(*args, **kwargs)
+    return value
+
+
+class PerSample:
+    """Base of everything that may hold data of single samples.
+
+    Attributes:
+        per_sample: names of the attributes that hold one row per sample: tensors with a leading
+            batch dimension, mappings of such, or objects that are `PerSample` themselves.
+    """
+
+    per_sample: tuple[str, ...] = ()
+
+    def take(self: P, index: Tensor) -> P:
+        """A copy that holds only the rows `index`, shape (b,), of every per-sample attribute."""
+        if not self.per_sample:
+            return self
+        clone = copy.copy(self)
+        for name in self.per_sample:
+            setattr(clone, name, take(getattr(self, name), index))
+        return clone
+
+    def to(self: P, *args: Any, **kwargs: Any) -> P:
+        """A copy with every tensor moved, arguments as of `torch.Tensor.to`.
+
+        Integer and boolean tensors change their device only. Networks (`torch.nn.Module`) are
+        left where they are: they are shared, and moving them is their owner's decision.
+        """
+        clone = copy.copy(self)
+        for name, value in vars(self).items():
+            setattr(clone, name, _move(value, *args, **kwargs))
+        return clone
+
+
+def expand_like(value: Tensor, x: Tensor) -> Tensor:
+    """Scalars or one value per sample, shape () or (B,), made to broadcast against x (B, *)."""
+    if value.ndim == 0:
+        return value
+    return value.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def flat(x: Tensor) -> Tensor:
+    """x (B, *) as (B, d)."""
+    return x.reshape(x.shape[0], -1)
+
+
+def row_sum(x: Tensor) -> Tensor:
+    """Sum over everything but the batch: (B, *) to (B,)."""
+    return flat(x).sum(dim=1)

@@ -1,0 +1,277 @@
+r"""Flows: a network read through a path, whatever it predicts.
+
+With the coefficients of a path (`ctrlgen.paths`) the velocity u, the denoised datum
+x̂ = E[x_1|x_t], the noise ε̂ = E[x_0|x_t], the score s = ∇log p_t and v = αε̂ − σx̂ are one and the
+same prediction in five coordinates:
+
+    x̂ = (σu − σ̇x)/W = (x − σε̂)/α = (x + σ²s)/α = (αx − σv)/(α²+σ²)
+    ε̂ = (α̇x − αu)/W = (x − αx̂)/σ =    −σ s     = (σx + αv)/(α²+σ²)
+    u = α̇x̂ + σ̇ε̂,    s = −ε̂/σ
+
+(Lipman et al., arXiv 2210.02747; Salimans & Ho, arXiv 2202.00512). A division by α or σ only occurs
+where the network's own quantity leaves no other way. `Flow.on(path)` reads the same network on
+another clock: the state is rescaled to the native path at equal signal-to-noise ratio, where x̂ and
+ε̂ are unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ctrlgen.batching import expand_like
+from ctrlgen.paths import Coefficients, Path
+
+__all__ = ["Evaluations", "Flow", "Guided", "Kind", "Prediction"]
+
+Kind = Literal["velocity", "data", "noise", "score", "v"]
+Network = Callable[..., Tensor]
+
+
+@dataclass
+class Evaluations:
+    """Network evaluations: calls, and rows (samples) summed over the calls.
+
+    A vjp is a backward pass through the network to its input, a jvp a forward-mode pass.
+    """
+
+    forward: int = 0
+    vjp: int = 0
+    jvp: int = 0
+    forward_rows: int = 0
+    vjp_rows: int = 0
+    jvp_rows: int = 0
+
+    def reset(self) -> None:
+        """Set every count to zero."""
+        self.__init__()  # type: ignore[misc]
+
+    def copy(self) -> Evaluations:
+        """The counts as they stand."""
+        return Evaluations(**vars(self))
+
+    def __sub__(self, earlier: Evaluations) -> Evaluations:
+        return Evaluations(**{k: v - getattr(earlier, k) for k, v in vars(self).items()})
+
+
+class _Count(torch.autograd.Function):
+    """The identity, which counts the derivatives that pass through it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, evaluations: Evaluations) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Evaluations], output: Tensor) -> None:
+        ctx.evaluations = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        ctx.evaluations.vjp += 1
+        ctx.evaluations.vjp_rows += gradient.shape[0]
+        return gradient, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:  # type: ignore[override]
+        ctx.evaluations.jvp += 1
+        ctx.evaluations.jvp_rows += tangent.shape[0]
+        return tangent.view_as(tangent)
+
+
+class Prediction:
+    """What a flow knows of a state: the same prediction in every coordinate, computed on demand.
+
+    Attributes:
+        x: the state, shape (B, *).
+        coefficients: the path at the state's time, broadcastable against x.
+    """
+
+    def __init__(self, kind: Kind, value: Tensor, x: Tensor, coefficients: Coefficients) -> None:
+        self._kind, self._value = kind, value
+        self.x, self.coefficients = x, coefficients
+
+    @cached_property
+    def data(self) -> Tensor:
+        """x̂ = E[x_1 | x_t], the denoised state."""
+        x, value, c = self.x, self._value, self.coefficients
+        match self._kind:
+            case "data":
+                return value
+            case "velocity":
+                return (c.sigma * value - c.d_sigma * x) / c.wronskian
+            case "noise":
+                return (x - c.sigma * value) / c.alpha
+            case "score":
+                return (x + c.sigma**2 * value) / c.alpha
+            case _:
+                return (c.alpha * x - c.sigma * value) / (c.alpha**2 + c.sigma**2)
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """ε̂ = E[x_0 | x_t]."""
+        x, value, c = self.x, self._value, self.coefficients
+        match self._kind:
+            case "noise":
+                return value
+            case "velocity":
+                return (c.d_alpha * x - c.alpha * value) / c.wronskian
+            case "data":
+                return (x - c.alpha * value) / c.sigma
+            case "score":
+                return -c.sigma * value
+            case _:
+                return (c.sigma * x + c.alpha * value) / (c.alpha**2 + c.sigma**2)
+
+    @cached_property
+    def velocity(self) -> Tensor:
+        """u = dx/dt along the probability-flow ODE."""
+        if self._kind == "velocity":
+            return self._value
+        return self.coefficients.d_alpha * self.data + self.coefficients.d_sigma * self.noise
+
+    @cached_property
+    def score(self) -> Tensor:
+        """∇ log p_t(x); singular where σ = 0."""
+        return self._value if self._kind == "score" else -self.noise / self.coefficients.sigma
+
+    @cached_property
+    def v(self) -> Tensor:
+        """αε̂ − σx̂."""
+        if self._kind == "v":
+            return self._value
+        return self.coefficients.alpha * self.noise - self.coefficients.sigma * self.data
+
+
+class Flow:
+    """A network together with the path it was trained on and the quantity it predicts.
+
+    Args:
+        network: `network(x, t, **conditions)`; x (B, *), t (B,) in [0, 1] on the clock of `path`,
+            conditions one row per sample; returns the shape of x. Any callable will do.
+        path: the path of training.
+        prediction: what the network returns.
+
+    Attributes:
+        evaluations: counts of every evaluation since the last `evaluations.reset()`.
+    """
+
+    def __init__(self, network: Network, path: Path, prediction: Kind = "velocity") -> None:
+        if not callable(network):
+            raise TypeError(f"network: expected a callable, got {type(network).__name__}")
+        if prediction not in get_args(Kind):
+            raise ValueError(f"prediction: expected one of {get_args(Kind)}, got {prediction!r}")
+        self.network, self.path, self.kind = network, path, prediction
+        self.native = path
+        self.evaluations = Evaluations()
+
+    def on(self, path: Path) -> Flow:
+        """The same network, counting in the same place, on the clock and scale of another path."""
+        flow = Flow(self.network, path, self.kind)
+        flow.native, flow.evaluations = self.native, self.evaluations
+        return flow
+
+    def predict(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Prediction:
+        """One network evaluation.
+
+        Args:
+            x: states at time t, shape (B, *).
+            t: time on the flow's clock, scalar or per sample (B,).
+            **conditions: per-sample conditions of the network.
+
+        Raises:
+            ValueError: if t or the network's output has the wrong shape.
+        """
+        times = self._times(t, x)
+        at = Coefficients(*(expand_like(part, x) for part in self.path(times)))
+        if self.native is self.path:
+            return Prediction(self.kind, self._evaluate(x, times, conditions), x, at)
+        # Equal SNR: the two states differ by a factor, n'/n with n = √(α²+σ²), finite everywhere.
+        times = self.native.time_at(self.path(times).log_snr).clamp(0, 1)
+        native = Coefficients(*(expand_like(part, x) for part in self.native(times)))
+        scale = torch.hypot(native.alpha, native.sigma) / torch.hypot(at.alpha, at.sigma)
+        there = x * scale
+        seen = Prediction(self.kind, self._evaluate(there, times, conditions), there, native)
+        result = Prediction("data", seen.data, x, at)
+        result.__dict__["noise"] = seen.noise  # fills the cache: no division by σ
+        return result
+
+    def velocity(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """u_t(x), shape of x."""
+        return self.predict(x, t, **conditions).velocity
+
+    def denoise(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """x̂ = E[x_1 | x_t = x], shape of x."""
+        return self.predict(x, t, **conditions).data
+
+    def noise(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """ε̂ = E[x_0 | x_t = x], shape of x."""
+        return self.predict(x, t, **conditions).noise
+
+    def score(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """∇ log p_t(x), shape of x."""
+        return self.predict(x, t, **conditions).score
+
+    def to(self, *args: Any, **kwargs: Any) -> Flow:
+        """Move the network, in place, where it is a module; arguments as of `torch.nn.Module.to`."""
+        if isinstance(self.network, torch.nn.Module):
+            self.network.to(*args, **kwargs)
+        elif hasattr(self.network, "to"):
+            self.network = self.network.to(*args, **kwargs)
+        return self
+
+    def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
+        times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        if times.ndim > 1 or (times.ndim == 1 and times.shape[0] != x.shape[0]):
+            raise ValueError(
+                f"t: expected a number or shape ({x.shape[0]},), got {tuple(times.shape)}"
+            )
+        return times.expand(x.shape[0])
+
+    def _evaluate(self, x: Tensor, t: Tensor, conditions: dict[str, Tensor]) -> Tensor:
+        self.evaluations.forward += 1
+        self.evaluations.forward_rows += x.shape[0]
+        value = self.network(_Count.apply(x, self.evaluations), t, **conditions)
+        if value.shape != x.shape:
+            raise ValueError(
+                f"network: expected an output of shape {tuple(x.shape)}, got {tuple(value.shape)}"
+            )
+        return value
+
+    def __repr__(self) -> str:
+        name = type(self.network).__name__
+        return f"Flow({name}, {self.path}, prediction={self.kind!r})"
+
+
+class Guided:
+    """Classifier-free guidance as a network: f(null) + w (f(condition) − f(null)).
+
+    Both halves go through the network in one batch (Ho & Salimans, arXiv 2207.12598). Works for
+    every prediction kind, since the conversions are affine in the prediction.
+
+    Args:
+        network: conditional network.
+        scale: w; 1 is the conditional network itself, 0 the unconditional one.
+        null: value of each condition that means "none", by name.
+    """
+
+    def __init__(self, network: Network, scale: float, null: dict[str, int | float]) -> None:
+        self.network, self.scale, self.null = network, scale, null
+
+    def __call__(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        null = {k: torch.full_like(v, self.null[k]) for k, v in conditions.items() if k in self.null}
+        both = {k: torch.cat((v, null.get(k, v))) for k, v in conditions.items()}
+        with_it, without = self.network(torch.cat((x, x)), torch.cat((t, t)), **both).chunk(2)
+        return without + self.scale * (with_it - without)
+
+    def to(self, *args: Any, **kwargs: Any) -> Guided:
+        """Move the network where it is a module."""
+        if isinstance(self.network, torch.nn.Module):
+            self.network.to(*args, **kwargs)
+        return self

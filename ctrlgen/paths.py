@@ -1,0 +1,245 @@
+r"""Affine Gaussian paths: the clocks and noise levels on which flows and diffusions run.
+
+    x_t = α_t x_1 + σ_t x_0,    t = 0: source noise x_0,    t = 1: data x_1.
+
+Everything a sampler needs follows from α, σ and their time derivatives (a dot):
+
+    a = σ̇/σ,   b = α̇ − α σ̇/σ,   W = α̇σ − ασ̇ = σ b  (Wronskian),
+    snr = α²/σ²,   γ = ½ d(snr)/dt = αW/σ³,
+
+so that the velocity reads u = a x + b x̂ with x̂ = E[x_1 | x_t] (Lipman et al., arXiv 2210.02747;
+Ben-Hamu et al., arXiv 2402.14017, eqs 12 and 41). Diffusion schedules are paths too: any state
+(α, σ) is a rescaling of the state of every other path at the same signal-to-noise ratio, which
+`time_at` finds; so one network serves all clocks (`Flow.on`).
+
+    CondOT      α = t,            σ = 1 − t
+    Cosine      α = sin(πt/2),    σ = cos(πt/2)
+    VP          α = e^{−B/2},     σ = √(1−e^{−B}),   B = β_min τ + ½τ²(β_max − β_min),  τ = 1 − t
+    DiscreteVP  α = √ᾱ_i,         σ = √(1−ᾱ_i),      tabulated, log-SNR interpolated in the index
+    EDM         α = 1/√(1+s²),    σ = s/√(1+s²),     s from σ_max to σ_min (Karras et al. 2022)
+
+The last is the variance-exploding state x_1 + s x_0 divided by √(1+s²).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["EDM", "VP", "Coefficients", "CondOT", "Cosine", "DiscreteVP", "Path"]
+
+
+class Coefficients(NamedTuple):
+    """α, σ and their time derivatives at some times, each of the shape of the times."""
+
+    alpha: Tensor
+    sigma: Tensor
+    d_alpha: Tensor
+    d_sigma: Tensor
+
+    @property
+    def wronskian(self) -> Tensor:
+        """W = α̇σ − ασ̇; positive where the signal-to-noise ratio increases."""
+        return self.d_alpha * self.sigma - self.alpha * self.d_sigma
+
+    @property
+    def a(self) -> Tensor:
+        """Linear part of the velocity, σ̇/σ."""
+        return self.d_sigma / self.sigma
+
+    @property
+    def b(self) -> Tensor:
+        """Data part of the velocity, W/σ."""
+        return self.wronskian / self.sigma
+
+    @property
+    def gamma(self) -> Tensor:
+        """γ = ½ d(snr)/dt = αW/σ³ (arXiv 2402.14017, eq 41)."""
+        return self.alpha * self.wronskian / self.sigma**3
+
+    @property
+    def log_snr(self) -> Tensor:
+        """log(α²/σ²)."""
+        return 2 * (self.alpha.log() - self.sigma.log())
+
+
+class Path(ABC):
+    """An affine Gaussian path on the clock t ∈ [0, 1], noise at 0 and data at 1."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor) -> Coefficients:
+        """Coefficients at times t, any shape, in [0, 1]."""
+
+    @abstractmethod
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        """The time at which log(α²/σ²) has the given values: the inverse of `log_snr`."""
+
+    def config(self) -> dict[str, float | list[float]]:
+        """Arguments that rebuild this path, JSON-able."""
+        return {}
+
+    def __repr__(self) -> str:
+        arguments = (
+            f"{k}={f'<{len(v)} values>' if isinstance(v, list) else v}"
+            for k, v in self.config().items()
+        )
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+
+class CondOT(Path):
+    """Straight lines, α = t and σ = 1 − t (Liu et al. 2209.03003; Lipman et al. 2210.02747)."""
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        one = torch.ones_like(t)
+        return Coefficients(t, 1 - t, one, -one)
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(log_snr / 2)
+
+
+class Cosine(Path):
+    """Variance-preserving arc, α = sin(πt/2) and σ = cos(πt/2) (Albergo et al. 2209.15571)."""
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        half = math.pi / 2
+        sin, cos = torch.sin(half * t), torch.cos(half * t)
+        return Coefficients(sin, cos, half * cos, -half * sin)
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp(log_snr / 2)) * (2 / math.pi)
+
+
+class VP(Path):
+    """Continuous variance-preserving diffusion with linear β (Song et al. 2011.13456).
+
+    Diffusion time is τ = 1 − t. At t = 0 some signal is left, α = exp(−B(1)/2), 0.0066 by
+    default.
+
+    Args:
+        beta_min: β at the data, per unit time.
+        beta_max: β at the noise, per unit time.
+    """
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+        if not 0 < beta_min <= beta_max:
+            raise ValueError(f"beta_min, beta_max: expected 0 < min <= max, got {beta_min, beta_max}")
+        self.beta_min, self.beta_max = float(beta_min), float(beta_max)
+
+    def config(self) -> dict[str, float | list[float]]:
+        return {"beta_min": self.beta_min, "beta_max": self.beta_max}
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        tau, slope = 1 - t, self.beta_max - self.beta_min
+        integral = tau * (self.beta_min + 0.5 * slope * tau)
+        beta = self.beta_min + slope * tau
+        alpha = torch.exp(-integral / 2)
+        sigma = torch.sqrt(-torch.expm1(-integral))
+        # dB/dt = −β, hence α̇ = ½βα and, from σ² = 1 − α², σ̇ = −αα̇/σ.
+        d_alpha = 0.5 * beta * alpha
+        return Coefficients(alpha, sigma, d_alpha, -alpha * d_alpha / sigma)
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        integral = torch.nn.functional.softplus(-log_snr)  # log(1 + 1/snr) = B
+        slope = self.beta_max - self.beta_min
+        # The positive root of ½ slope τ² + β_min τ = B, in the form that bears slope = 0.
+        root = torch.sqrt(self.beta_min**2 + 2 * slope * integral)
+        return 1 - 2 * integral / (self.beta_min + root)
+
+
+class DiscreteVP(Path):
+    """The table ᾱ_i of a discrete diffusion, read as a continuous path (Ho et al. 2006.11239).
+
+    The clock is linear in the index, i = (1 − t)(T − 1): t = 0 is the noisiest entry and t = 1
+    the entry i = 0, whose small noise remains. Between entries the log-SNR is interpolated
+    linearly.
+
+    Args:
+        alphas_cumprod: ᾱ_0 > ᾱ_1 > ... > ᾱ_{T−1}, each in (0, 1), T >= 2.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor | list[float]) -> None:
+        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
+        if table.ndim != 1 or len(table) < 2:
+            raise ValueError(f"alphas_cumprod: expected shape (T,), T >= 2, got {tuple(table.shape)}")
+        if not bool(((table > 0) & (table < 1)).all() and (table.diff() < 0).all()):
+            raise ValueError("alphas_cumprod: expected values in (0, 1) that decrease with the index")
+        self.alphas_cumprod = table
+        self._log_snr = table.log() - torch.log1p(-table)
+
+    @classmethod
+    def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteVP:
+        """The schedule of DDPM: β linear from `beta_start` to `beta_end`."""
+        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
+        return cls(torch.cumprod(1 - betas, 0))
+
+    def config(self) -> dict[str, float | list[float]]:
+        return {"alphas_cumprod": self.alphas_cumprod.tolist()}
+
+    def index(self, t: Tensor) -> Tensor:
+        """The fractional table index i = (1 − t)(T − 1) that a network of this table is given."""
+        return (1 - t) * (len(self.alphas_cumprod) - 1)
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        table = self._log_snr.to(t.device)
+        last = len(table) - 1
+        index = self.index(t.double())
+        low = index.detach().floor().long().clamp(0, last - 1)
+        slope = table[low + 1] - table[low]
+        log_snr = table[low] + slope * (index - low)
+        alpha, sigma = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
+        # α² = sigmoid(ℓ): α̇ = ½ασ² dℓ/dt and σ̇ = −½σα² dℓ/dt with dℓ/dt = −(T−1) slope.
+        rate = -last * slope
+        parts = (alpha, sigma, 0.5 * alpha * sigma**2 * rate, -0.5 * sigma * alpha**2 * rate)
+        return Coefficients(*(part.to(t.dtype) for part in parts))
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        table = self._log_snr.to(log_snr.device)
+        wanted = log_snr.double()
+        # searchsorted wants an increasing table: −log SNR increases with the index.
+        low = (torch.searchsorted(-table, -wanted.detach().contiguous()) - 1).clamp(0, len(table) - 2)
+        index = low + (wanted - table[low]) / (table[low + 1] - table[low])
+        return (1 - index / (len(table) - 1)).to(log_snr.dtype)
+
+
+class EDM(Path):
+    """Variance-exploding noise levels on Karras' clock, renormalised (Karras et al. 2206.00364).
+
+    s(t) = (s_max^{1/ρ} + t (s_min^{1/ρ} − s_max^{1/ρ}))^ρ; the state here is the variance-exploding
+    one divided by √(1 + s²). A network of that family takes x/α = x_1 + s x_0 and s = σ/α.
+
+    Args:
+        sigma_min: noise level at t = 1.
+        sigma_max: noise level at t = 0.
+        rho: exponent of the clock.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        if not 0 < sigma_min < sigma_max or rho <= 0:
+            raise ValueError(
+                "sigma_min, sigma_max, rho: expected 0 < sigma_min < sigma_max and rho > 0, "
+                f"got {sigma_min, sigma_max, rho}"
+            )
+        self.sigma_min, self.sigma_max, self.rho = float(sigma_min), float(sigma_max), float(rho)
+
+    def config(self) -> dict[str, float | list[float]]:
+        return {"sigma_min": self.sigma_min, "sigma_max": self.sigma_max, "rho": self.rho}
+
+    def _ends(self) -> tuple[float, float]:
+        return self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
+
+    def __call__(self, t: Tensor) -> Coefficients:
+        start, end = self._ends()
+        root = start + t * (end - start)
+        s = root**self.rho
+        d_s = self.rho * root ** (self.rho - 1) * (end - start)
+        alpha = torch.rsqrt(1 + s**2)
+        return Coefficients(alpha, s * alpha, -s * d_s * alpha**3, d_s * alpha**3)
+
+    def time_at(self, log_snr: Tensor) -> Tensor:
+        start, end = self._ends()
+        s = torch.exp(-log_snr / 2)
+        return (s ** (1 / self.rho) - start) / (end - start)

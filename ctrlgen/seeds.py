@@ -1,0 +1,123 @@
+r"""Random numbers that belong to a sample: counter-based, the same in any batch and on any device.
+
+A draw is a pure function of (seed, stream, position): the Philox-4x32-10 block cipher of Salmon et
+al., "Parallel random numbers: as easy as 1, 2, 3" (SC11), applied to a counter. Row i of a batch
+therefore depends on seed i alone, not on its neighbours, its place, the shape of the batch, the
+device, or what was drawn before. `stream` keeps apart what one sample draws for different purposes.
+
+Positions count row-major over the sample's shape, so a padded sample draws the same numbers for
+its first entries as an unpadded one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["SOURCE", "Seeds", "as_seeds", "normal", "rademacher", "uniform"]
+
+Seeds = Sequence[int] | Tensor
+
+SOURCE = 0  # stream of the source sample; methods take their own from 1 on
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def as_seeds(seeds: Seeds, device: torch.device | str | None = None) -> Tensor:
+    """Seeds as a tensor of shape (B,), int64.
+
+    Raises:
+        ValueError: for an empty or not one-dimensional list, or a seed that is no integer in
+            [0, 2**63).
+    """
+    if not isinstance(seeds, Tensor):
+        seeds = list(seeds)
+        wrong = [s for s in seeds if not isinstance(s, int) or isinstance(s, bool) or not 0 <= s < 2**63]
+        if wrong:
+            raise ValueError(f"seeds: expected integers in [0, 2**63), got {wrong[0]!r}")
+        seeds = torch.tensor(seeds, dtype=torch.int64)
+    if seeds.ndim != 1 or len(seeds) == 0 or seeds.dtype != torch.int64:
+        raise ValueError(
+            "seeds: expected at least one integer, shape (B,), "
+            f"got shape {tuple(seeds.shape)}, {seeds.dtype}"
+        )
+    return seeds.to(device)
+
+
+def _multiply(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of a 32 x 32 bit product; int64 wraps, its bits stay right."""
+    product = a * multiplier
+    return (product >> 32) & _MASK, product & _MASK
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Ten rounds of Philox-4x32; words are int64 tensors that hold 32-bit values."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
+        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return [c0, c1, c2, c3]
+
+
+def _words(seeds: Seeds, count: int, stream: int, device: torch.device | str | None) -> Tensor:
+    """32-bit words, shape (B, count), int64."""
+    rows = as_seeds(seeds, device)
+    block = torch.arange(-(-count // 4), device=rows.device, dtype=torch.int64)
+    zero = torch.zeros_like(block)
+    counter = (block & _MASK, block >> 32, zero + (stream & _MASK), zero + (stream >> 32))
+    words = philox(
+        tuple(word.expand(len(rows), -1) for word in counter),  # type: ignore[arg-type]
+        ((rows & _MASK).unsqueeze(1), ((rows >> 32) & _MASK).unsqueeze(1)),
+    )
+    return torch.stack(words, dim=2).flatten(1)[:, :count]
+
+
+def uniform(
+    seeds: Seeds,
+    shape: Sequence[int],
+    stream: int = SOURCE,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Uniform draws in (0, 1), shape (B, *shape)."""
+    words = _words(seeds, math.prod(shape), stream, device)
+    return ((words.double() + 0.5) / 2**32).to(dtype).reshape(len(words), *shape)
+
+
+def normal(
+    seeds: Seeds,
+    shape: Sequence[int],
+    stream: int = SOURCE,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Standard normal draws, shape (B, *shape), by Box and Muller in float64."""
+    count = math.prod(shape)
+    pairs = uniform(seeds, (-(-count // 2), 2), stream, dtype=torch.float64, device=device)
+    radius = torch.sqrt(-2 * torch.log(pairs[..., 0]))
+    angle = 2 * math.pi * pairs[..., 1]
+    draws = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=2)
+    return draws.flatten(1)[:, :count].to(dtype).reshape(len(draws), *shape)
+
+
+def rademacher(
+    seeds: Seeds,
+    shape: Sequence[int],
+    stream: int = SOURCE,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Signs ±1 with equal probability, shape (B, *shape)."""
+    words = _words(seeds, math.prod(shape), stream, device)
+    return ((words >> 31) * 2 - 1).to(dtype).reshape(len(words), *shape)

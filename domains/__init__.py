@@ -1,0 +1,1 @@
+"""The domains that ship with ctrlgen; others plug in through the entry point `ctrlgen.domains`."""
