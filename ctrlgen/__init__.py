@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
-__all__ = ["__version__"]
+from ctrlgen.priors import Prior, load
+
+__all__ = ["Prior", "__version__", "load"]
 
 __version__ = "0.1.0"

@@ -1,0 +1,28 @@
+"""Errors that name the argument, what came and what was expected."""
+
+from __future__ import annotations
+
+__all__ = ["CardError", "CostError", "MissingExtra", "UnknownName"]
+
+
+class CostError(ValueError):
+    """A cost breaks its contract: not one value per sample, not finite, or without a gradient."""
+
+
+class CardError(ValueError):
+    """A model card or its weights are not what they should be."""
+
+
+class UnknownName(LookupError):
+    """A prior, preset or component that is not known; names those that are."""
+
+    def __init__(self, what: str, name: object, known: object) -> None:
+        names = ", ".join(sorted(map(str, known)))  # type: ignore[call-overload]
+        super().__init__(f"{what}: {name!r} is not known; known are: {names or 'none'}")
+
+
+class MissingExtra(ImportError):
+    """An optional dependency is not installed; says how to install it."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f'{module} is needed for this: pip install "ctrlgen[{extra}]"')

@@ -1,0 +1,80 @@
+"""Domains plug in by entry point: ours and a third party's in exactly the same way.
+
+A package offers a `Domain` under the entry point group `ctrlgen.domains`,
+
+    [project.entry-points."ctrlgen.domains"]
+    images = "ctrlgen.domains.images:domain"
+
+and the core finds its priors, its operators and its commands there without importing any domain
+by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Domain", "cards", "domains", "resolve"]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What a domain offers to the core.
+
+    Attributes:
+        name: word of the command line, e.g. "images".
+        cards: folder of model cards (`*.json`) beside their weights.
+        command: the word under which `app` appears, e.g. "image"; None for no command.
+        app: "module:attribute" of a typer application, imported when the command line starts.
+        operators: "module:attribute" of a mapping from name to operator.
+        recipes: training recipes by name, each "module:function".
+    """
+
+    name: str
+    cards: Path
+    command: str | None = None
+    app: str | None = None
+    operators: str | None = None
+    recipes: dict[str, str] = field(default_factory=dict)
+
+
+@cache
+def domains() -> dict[str, Domain]:
+    """All installed domains, by name.
+
+    Raises:
+        TypeError: for an entry point that is not a `Domain`.
+    """
+    found = {}
+    for point in entry_points(group="ctrlgen.domains"):
+        domain = point.load()
+        if not isinstance(domain, Domain):
+            raise TypeError(f"entry point {point.name!r}: expected a Domain, got {type(domain).__name__}")
+        found[domain.name] = domain
+    return found
+
+
+def cards() -> dict[str, Path]:
+    """Model cards of all installed domains, by the name of the prior."""
+    files = (file for domain in domains().values() for file in sorted(domain.cards.glob("*.json")))
+    return {file.stem: file for file in files}
+
+
+def resolve(reference: str) -> Callable[..., Any] | Any:
+    """The object that "module:attribute" names.
+
+    Raises:
+        ValueError: if the reference has another form or names nothing.
+    """
+    module, _, attribute = reference.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"reference: expected 'module:attribute', got {reference!r}")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise ValueError(f"reference: {reference!r} names nothing that is installed ({error})") from error

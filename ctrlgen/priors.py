@@ -1,0 +1,356 @@
+r"""Priors: flow + source + codec + bound conditions, and the model cards they are kept as.
+
+    x = decode(Φ(x_0)),   x_0 ~ source,   Φ: the flow's ODE from t = 0 to 1.
+
+On disk a prior is a card, `<name>.json`, beside its weights, `<name>.safetensors`. The card says how to
+rebuild it (factory of the network with its arguments, path, prediction, source, codec), where it comes
+from (data, recipe, command, licence), how good it is (measured quality), and the sha256 of the weights,
+which is checked at every load. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from ctrlgen import codecs, paths, plugins, sources
+from ctrlgen.batching import PerSample, rows_of
+from ctrlgen.codecs import Codec, Identity
+from ctrlgen.errors import CardError, UnknownName
+from ctrlgen.flows import Flow
+from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.solvers import Midpoint, Solver
+from ctrlgen.sources import Source
+
+__all__ = ["Card", "Prior", "available", "load", "load_weights"]
+
+
+@dataclass
+class Card:
+    """What is known of a prior; every field is JSON.
+
+    Attributes:
+        name: how `ctrlgen.load` finds it.
+        domain: "images", ...
+        factory: "module:function" that builds the network from `config`.
+        config: keyword arguments of the factory.
+        path: {"type": class of ctrlgen.paths, **arguments}.
+        prediction: what the network predicts.
+        source: {"type": class of ctrlgen.sources, **arguments}.
+        codec: {"type": class of ctrlgen.codecs, **arguments}.
+        conditions: {name: {"classes": count, "null": value that means none}}.
+        data: training data, with the name and version of its package.
+        recipe: how it was trained.
+        command: the command that trains it again.
+        quality: measured numbers, each with the command that printed it.
+        licence: of the weights.
+        weights: file name of the weights.
+        sha256: of the weights.
+    """
+
+    name: str
+    domain: str
+    factory: str
+    config: dict[str, Any]
+    path: dict[str, Any]
+    prediction: str
+    source: dict[str, Any]
+    codec: dict[str, Any] = field(default_factory=lambda: {"type": "Identity"})
+    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: Any = ""
+    recipe: Any = ""
+    command: str = ""
+    quality: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    weights: str = ""
+    sha256: str = ""
+    format_version: int = 1
+
+    @classmethod
+    def read(cls, file: FilePath | str) -> Card:
+        """A card from its file.
+
+        Raises:
+            CardError: if it is not JSON, misses a field, or is of a newer format.
+        """
+        file = FilePath(file)
+        try:
+            content = json.loads(file.read_text())
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CardError(f"card {file}: expected a JSON file ({error})") from error
+        known = {f.name for f in fields(cls)}
+        try:
+            card = cls(**{key: value for key, value in content.items() if key in known})
+        except (TypeError, AttributeError) as error:
+            raise CardError(f"card {file}: {error}") from error
+        if card.format_version != 1:
+            raise CardError(f"card {file}: expected format_version 1, got {card.format_version}")
+        return card
+
+    def write(self, file: FilePath | str) -> None:
+        """Write the card, whole or not at all."""
+        _write(FilePath(file), (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode())
+
+
+class Prior(PerSample):
+    """A pretrained generative model as a method sees it.
+
+    Args:
+        flow: the velocity of states.
+        source: the law of x_0.
+        codec: between states and signals.
+        conditions: conditions of the network, bound; tensors with one row per sample.
+        card: where it comes from.
+    """
+
+    per_sample = ("conditions", "source", "codec")
+
+    def __init__(
+        self,
+        flow: Flow,
+        source: Source,
+        codec: Codec | None = None,
+        conditions: Mapping[str, Tensor] | None = None,
+        card: Card | None = None,
+    ) -> None:
+        self.flow, self.source, self.codec = flow, source, codec or Identity()
+        self.conditions = dict(conditions or {})
+        self.card = card
+        rows_of(self.conditions)  # raises where they disagree
+
+    def bind(self, **conditions: Tensor | list[int]) -> Prior:
+        """The same prior under conditions, one row per sample, e.g. `label=torch.tensor([3, 8])`.
+
+        Raises:
+            UnknownName: for a condition that the card does not list.
+            ValueError: for a label out of range, or conditions of different batch sizes.
+        """
+        bound = dict(self.conditions)
+        for name, value in conditions.items():
+            rows = torch.as_tensor(value)
+            if rows.ndim == 0:
+                raise ValueError(f"{name}: expected one row per sample, shape (B, ...), got a scalar")
+            if self.card is not None:
+                if name not in self.card.conditions:
+                    raise UnknownName("condition", name, self.card.conditions)
+                limits = self.card.conditions[name]
+                top = max(limits.get("classes", 0) - 1, limits.get("null", 0))
+                if "classes" in limits and not bool(((rows >= 0) & (rows <= top)).all()):
+                    raise ValueError(f"{name}: expected integers from 0 to {top}, got {rows.tolist()}")
+            bound[name] = rows
+        clone = copy.copy(self)
+        clone.conditions = bound
+        rows_of(bound)  # raises where they disagree
+        return clone
+
+    def velocity(self, x: Tensor, t: Tensor | float) -> Tensor:
+        """u_t(x) of states x (B, *) under the bound conditions; one network evaluation."""
+        conditions = {name: value.to(x.device) for name, value in self.conditions.items()}
+        return self.flow.velocity(x, t, **conditions)
+
+    def generate(self, x0: Tensor, solver: Solver) -> Tensor:
+        """Signals of source points x_0 (B, *shape), differentiable in x_0."""
+        return self.codec.decode(solver(BoundVelocity(self), x0))
+
+    def sample(
+        self,
+        seeds: Seeds,
+        solver: Solver | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Signals drawn from the prior, one per seed, detached.
+
+        Args:
+            seeds: one per sample.
+            solver: 50 midpoint steps by default.
+            dtype: of the computation.
+            device: of the computation; the network's by default.
+        """
+        x0 = self.start(seeds, dtype=dtype, device=device)
+        with torch.no_grad():
+            return self.generate(x0, solver or Midpoint(50))
+
+    def start(
+        self,
+        seeds: Seeds,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Source points x_0, one per seed, shape (B, *shape), checked against the conditions.
+
+        Raises:
+            ValueError: if the conditions or the source hold data of another number of samples.
+        """
+        rows = as_seeds(seeds)
+        for name, held in (("conditions", rows_of(self.conditions)), ("source", rows_of(self.source))):
+            if held is not None and held != len(rows):
+                raise ValueError(f"seeds: expected {held}, as many as rows in {name}, got {len(rows)}")
+        return self.source.sample(rows, dtype=dtype, device=device or self.device)
+
+    def encode(self, x: Tensor, solver: Solver) -> Tensor:
+        """The source points of signals x: encode, then solve the flow back to t = 0."""
+        return solver.invert(BoundVelocity(self), self.codec.encode(x))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives; the CPU for one without parameters."""
+        parameters = getattr(self.flow.network, "parameters", None)
+        first = next(iter(parameters()), None) if parameters else None
+        return first.device if first is not None else torch.device("cpu")
+
+    def to(self, *args: Any, **kwargs: Any) -> Prior:
+        """A copy on another device or dtype; its network moves in place."""
+        moved = super().to(*args, **kwargs)
+        moved.flow = self.flow.to(*args, **kwargs)
+        return moved
+
+    def save(
+        self, folder: FilePath | str, name: str, *, factory: str, config: dict[str, Any], **card: Any
+    ) -> FilePath:
+        """Write the prior as a card and weights; `ctrlgen.load(path)` reads it back.
+
+        Args:
+            folder: where; made if missing.
+            name: of the prior and its files.
+            factory: "module:function" that builds the network from `config`.
+            config: keyword arguments of the factory, JSON-able.
+            **card: further fields of the `Card`.
+
+        Returns:
+            The card's file.
+
+        Raises:
+            CardError: if the network is not a module, or the factory does not rebuild it.
+        """
+        if not isinstance(self.flow.network, torch.nn.Module):
+            raise CardError(f"network: expected a torch module, got {type(self.flow.network).__name__}")
+        state = {k: v.detach().cpu().contiguous() for k, v in self.flow.network.state_dict().items()}
+        if set(plugins.resolve(factory)(**config).state_dict()) != set(state):
+            raise CardError(f"factory: {factory}(**config) does not build a network of these weights")
+        known = self.card or Card("", "user", "", {}, {}, "", {})
+        payload = save_tensors(state)
+        new = {
+            "name": name,
+            "factory": factory,
+            "config": config,
+            "path": {"type": type(self.flow.path).__name__, **self.flow.path.config()},
+            "prediction": self.flow.kind,
+            "source": {"type": type(self.source).__name__, **self.source.config()},
+            "codec": {"type": type(self.codec).__name__, **self.codec.config()},
+            "weights": f"{name}.safetensors",
+            "sha256": hashlib.sha256(payload).hexdigest(),
+        }
+        written = Card(**{**asdict(known), **new, **card})
+        folder = FilePath(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / written.weights, payload)
+        written.write(folder / f"{name}.json")
+        return folder / f"{name}.json"
+
+    def __repr__(self) -> str:
+        name = self.card.name if self.card else "unnamed"
+        bound = ", ".join(self.conditions) or "none"
+        return f"Prior({name}: {self.flow}, {self.source}, conditions bound: {bound})"
+
+
+class BoundVelocity:
+    """The velocity of a prior as solvers integrate it: `take` restricts its conditions."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.prior.velocity(x, t)
+
+    def take(self, index: Tensor) -> BoundVelocity:
+        return BoundVelocity(self.prior.take(index))
+
+
+def available() -> dict[str, Card]:
+    """The cards of all priors of the installed domains, by name."""
+    cards = {name: Card.read(file) for name, file in plugins.cards().items()}
+    return {name: card for name, card in cards.items() if card.path}
+
+
+def load(
+    name: str | FilePath,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Prior:
+    """A prior by the name of an installed one, or by the path of a card.
+
+    Its network is in evaluation mode and its parameters need no gradient.
+
+    Args:
+        name: e.g. "mnist", or a path that ends in .json.
+        device: where the network goes.
+        dtype: of the network's parameters.
+
+    Raises:
+        UnknownName: if no installed domain has it; lists those that exist.
+        CardError: if the card or the weights are damaged.
+    """
+    file = FilePath(name)
+    if file.suffix != ".json":
+        cards = plugins.cards()
+        if str(name) not in cards:
+            raise UnknownName("prior", str(name), available())
+        file = cards[str(name)]
+    card = Card.read(file)
+    if not card.path:
+        raise UnknownName("prior", str(name), available())
+    network = plugins.resolve(card.factory)(**card.config)
+    load_weights(network, card, file.parent)
+    network = network.to(device, dtype).eval().requires_grad_(False)
+    flow = Flow(network, _build(paths, card.path), card.prediction)  # type: ignore[arg-type]
+    return Prior(flow, _build(sources, card.source), _build(codecs, card.codec), card=card)
+
+
+def load_weights(network: torch.nn.Module, card: Card, folder: FilePath) -> None:
+    """Load a card's weights into its network, after checking their sha256.
+
+    Raises:
+        CardError: if the file is missing, damaged, or holds other tensors than the network.
+    """
+    file = folder / card.weights
+    try:
+        payload = file.read_bytes()
+    except OSError as error:
+        raise CardError(f"weights of {card.name}: cannot read {file} ({error})") from error
+    found = hashlib.sha256(payload).hexdigest()
+    if found != card.sha256:
+        raise CardError(f"weights of {card.name}: expected sha256 {card.sha256}, got {found} in {file}")
+    try:
+        network.load_state_dict(load_tensors(payload))
+    except (SafetensorError, RuntimeError) as error:
+        raise CardError(f"weights of {card.name}: {error}") from error
+
+
+def _build(module: Any, description: dict[str, Any]) -> Any:
+    kind = description.get("type")
+    if kind not in module.__all__:
+        raise CardError(f"card: {module.__name__} has no {kind!r}; it has {', '.join(module.__all__)}")
+    return getattr(module, kind)(**{k: v for k, v in description.items() if k != "type"})
+
+
+def _write(file: FilePath, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, file)
