@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Batched", "PerSample", "expand_like", "flat", "row_sum", "rows_of", "take"]
+__all__ = ["Batched", "PerSample", "expand_like", "flat", "row_sum", "rows_like", "rows_of", "take"]
 
 T = TypeVar("T")
 P = TypeVar("P", bound="PerSample")
@@ -50,33 +50,35 @@ def take(value: T, index: Tensor) -> T:
 
 
 def rows_of(value: Any) -> int | None:
-    """Number of rows that a per-sample value holds; None where it holds none."""
+    """Number of rows that a per-sample value holds; None where it holds none.
+
+    Raises:
+        ValueError: if the values that it holds disagree.
+    """
     if isinstance(value, Tensor):
         return value.shape[0]
-    if isinstance(value, Mapping):
-        counts = {rows_of(item) for item in value.values()} - {None}
-        if len(counts) > 1:
-            raise ValueError(f"per-sample values disagree on the batch size: {sorted(counts)}")  # type: ignore[type-var]
-        return counts.pop() if counts else None
     if isinstance(value, PerSample):
-        return rows_of({name: getattr(value, name) for name in value.per_sample})
-    return None
+        value = {name: getattr(value, name) for name in value.per_sample}
+    if not isinstance(value, Mapping):
+        return None
+    held = {name: rows_of(item) for name, item in value.items()}
+    counts = {name: rows for name, rows in held.items() if rows is not None}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"per-sample values disagree on the batch size: {counts}")
+    return next(iter(counts.values()), None)
 
 
-def _move(value: T, *args: Any, **kwargs: Any) -> T:
-    if isinstance(value, Tensor):
-        if not value.is_floating_point():  # a mask or a label keeps its dtype
-            args = tuple(arg for arg in args if not isinstance(arg, torch.dtype))
-            kwargs = {key: item for key, item in kwargs.items() if key != "dtype"}
-            if not args and not kwargs:
-                return value
-        return value.to(*args, **kwargs)  # type: ignore[return-value]
+def _move(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    if isinstance(value, Tensor):  # a mask or a label keeps its dtype
+        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+    if isinstance(value, PerSample):
+        return value.to(device, dtype)
     if isinstance(value, Mapping):
-        return {key: _move(item, *args, **kwargs) for key, item in value.items()}  # type: ignore[return-value]
+        return {key: _move(item, device, dtype) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_move(item, *args, **kwargs) for item in value)  # type: ignore[return-value]
-    if isinstance(value, PerSample):
-        return value.to(*args, **kwargs)
+        moved = [_move(item, device, dtype) for item in value]
+        named = hasattr(value, "_fields")  # a NamedTuple takes its items one by one
+        return type(value)(*moved) if named else type(value)(moved)
     return value
 
 
@@ -105,9 +107,10 @@ class PerSample:
         Integer and boolean tensors change their device only. Networks (`torch.nn.Module`) are
         left where they are: they are shared, and moving them is their owner's decision.
         """
+        device, dtype, _, _ = torch._C._nn._parse_to(*args, **kwargs)
         clone = copy.copy(self)
         for name, value in vars(self).items():
-            setattr(clone, name, _move(value, *args, **kwargs))
+            setattr(clone, name, _move(value, device, dtype))
         return clone
 
 
@@ -116,6 +119,11 @@ def expand_like(value: Tensor, x: Tensor) -> Tensor:
     if value.ndim == 0:
         return value
     return value.reshape(-1, *(1,) * (x.ndim - 1))
+
+
+def rows_like(value: Tensor | float, x: Tensor) -> Tensor:
+    """A number, or one per sample (B,), in x's dtype and on its device, to broadcast against x."""
+    return expand_like(torch.as_tensor(value, dtype=x.dtype, device=x.device), x)
 
 
 def flat(x: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from ctrlgen.paths import Coefficients, Path
 __all__ = ["Evaluations", "Flow", "Guided", "Kind", "Prediction"]
 
 Kind = Literal["velocity", "data", "noise", "score", "v"]
+Pass = Literal["forward", "vjp", "jvp"]
 Network = Callable[..., Tensor]
 
 
@@ -37,7 +38,11 @@ Network = Callable[..., Tensor]
 class Evaluations:
     """Network evaluations: calls, and rows (samples) summed over the calls.
 
-    A vjp is a backward pass through the network to its input, a jvp a forward-mode pass.
+    A vjp is a backward pass through the network to its input, a jvp a forward-mode pass. Under
+    `torch.func.vmap` one call carries many rows: a Jacobian by reverse mode of B samples with d
+    outputs is one vjp of dB rows. Differentiating a vjp itself passes through the network twice
+    more, through its linear part and through its forward pass; a jvp by the double-vjp trick needs
+    the first of the two only, and is counted as two vjps.
     """
 
     forward: int = 0
@@ -46,6 +51,11 @@ class Evaluations:
     forward_rows: int = 0
     vjp_rows: int = 0
     jvp_rows: int = 0
+
+    def add(self, kind: Pass, rows: int) -> None:
+        """Count one call of `rows` rows."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        setattr(self, f"{kind}_rows", getattr(self, f"{kind}_rows") + rows)
 
     def reset(self) -> None:
         """Set every count to zero."""
@@ -59,30 +69,33 @@ class Evaluations:
         return Evaluations(**{k: v - getattr(earlier, k) for k, v in vars(self).items()})
 
 
-class _Count(torch.autograd.Function):
-    """The identity, which counts the derivatives that pass through it."""
-
-    generate_vmap_rule = True
+class _Tally(torch.autograd.Function):
+    """The identity, which counts what passes through it and, in turn, its derivatives."""
 
     @staticmethod
-    def forward(x: Tensor, evaluations: Evaluations) -> Tensor:
+    def forward(x: Tensor, evaluations: Evaluations, kind: Pass, rows: int) -> Tensor:
+        evaluations.add(kind, rows)
         return x.view_as(x)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Evaluations], output: Tensor) -> None:
-        ctx.evaluations = inputs[1]
+    def setup_context(
+        ctx: Any, inputs: tuple[Tensor, Evaluations, Pass, int], output: Tensor
+    ) -> None:
+        _, ctx.evaluations, _, ctx.rows = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        ctx.evaluations.vjp += 1
-        ctx.evaluations.vjp_rows += gradient.shape[0]
-        return gradient, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+        return _Tally.apply(gradient, ctx.evaluations, "vjp", ctx.rows), None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, _: None) -> Tensor:  # type: ignore[override]
-        ctx.evaluations.jvp += 1
-        ctx.evaluations.jvp_rows += tangent.shape[0]
-        return tangent.view_as(tangent)
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+        return _Tally.apply(tangent, ctx.evaluations, "jvp", ctx.rows)
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: tuple[int, ...], x: Tensor, evaluations: Evaluations, kind: Pass, rows: int
+    ) -> tuple[Tensor, int]:
+        return _Tally.apply(x, evaluations, kind, rows * info.batch_size), dims[0]
 
 
 class Prediction:
@@ -219,7 +232,7 @@ class Flow:
         return self.predict(x, t, **conditions).score
 
     def to(self, *args: Any, **kwargs: Any) -> Flow:
-        """Move the network, in place, where it is a module; arguments as of `torch.nn.Module.to`."""
+        """Move the network, a module in place; arguments as of `torch.nn.Module.to`."""
         if isinstance(self.network, torch.nn.Module):
             self.network.to(*args, **kwargs)
         elif hasattr(self.network, "to"):
@@ -235,9 +248,8 @@ class Flow:
         return times.expand(x.shape[0])
 
     def _evaluate(self, x: Tensor, t: Tensor, conditions: dict[str, Tensor]) -> Tensor:
-        self.evaluations.forward += 1
-        self.evaluations.forward_rows += x.shape[0]
-        value = self.network(_Count.apply(x, self.evaluations), t, **conditions)
+        counted = _Tally.apply(x, self.evaluations, "forward", x.shape[0])
+        value = self.network(counted, t, **conditions)
         if value.shape != x.shape:
             raise ValueError(
                 f"network: expected an output of shape {tuple(x.shape)}, got {tuple(value.shape)}"
@@ -249,7 +261,7 @@ class Flow:
         return f"Flow({name}, {self.path}, prediction={self.kind!r})"
 
 
-class Guided:
+class Guided(torch.nn.Module):
     """Classifier-free guidance as a network: f(null) + w (f(condition) − f(null)).
 
     Both halves go through the network in one batch (Ho & Salimans, arXiv 2207.12598). Works for
@@ -258,20 +270,16 @@ class Guided:
     Args:
         network: conditional network.
         scale: w; 1 is the conditional network itself, 0 the unconditional one.
-        null: value of each condition that means "none", by name.
+        null: value of each condition that means "none", by name; others go to both halves.
     """
 
     def __init__(self, network: Network, scale: float, null: dict[str, int | float]) -> None:
+        super().__init__()
         self.network, self.scale, self.null = network, scale, null
 
-    def __call__(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
-        null = {k: torch.full_like(v, self.null[k]) for k, v in conditions.items() if k in self.null}
-        both = {k: torch.cat((v, null.get(k, v))) for k, v in conditions.items()}
+    def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        """The guided prediction at x (B, *), t (B,); conditions one row per sample."""
+        none = {k: torch.full_like(v, self.null[k]) for k, v in conditions.items() if k in self.null}
+        both = {k: torch.cat((v, none.get(k, v))) for k, v in conditions.items()}
         with_it, without = self.network(torch.cat((x, x)), torch.cat((t, t)), **both).chunk(2)
         return without + self.scale * (with_it - without)
-
-    def to(self, *args: Any, **kwargs: Any) -> Guided:
-        """Move the network where it is a module."""
-        if isinstance(self.network, torch.nn.Module):
-            self.network.to(*args, **kwargs)
-        return self

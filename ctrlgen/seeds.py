@@ -37,10 +37,12 @@ def as_seeds(seeds: Seeds, device: torch.device | str | None = None) -> Tensor:
     """
     if not isinstance(seeds, Tensor):
         seeds = list(seeds)
-        wrong = [s for s in seeds if not isinstance(s, int) or isinstance(s, bool) or not 0 <= s < 2**63]
+        wrong = [s for s in seeds if type(s) is not int or not 0 <= s < 2**63]
         if wrong:
             raise ValueError(f"seeds: expected integers in [0, 2**63), got {wrong[0]!r}")
         seeds = torch.tensor(seeds, dtype=torch.int64)
+    elif bool((seeds < 0).any()):
+        raise ValueError(f"seeds: expected integers in [0, 2**63), got {int(seeds.min())}")
     if seeds.ndim != 1 or len(seeds) == 0 or seeds.dtype != torch.int64:
         raise ValueError(
             "seeds: expected at least one integer, shape (B,), "
@@ -55,7 +57,9 @@ def _multiply(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
     return (product >> 32) & _MASK, product & _MASK
 
 
-def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> list[Tensor]:
+def philox(
+    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+) -> list[Tensor]:
     """Ten rounds of Philox-4x32; words are int64 tensors that hold 32-bit values."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
@@ -90,7 +94,9 @@ def uniform(
 ) -> Tensor:
     """Uniform draws in (0, 1), shape (B, *shape)."""
     words = _words(seeds, math.prod(shape), stream, device)
-    return ((words.double() + 0.5) / 2**32).to(dtype).reshape(len(words), *shape)
+    draws = ((words.double() + 0.5) / 2**32).to(dtype).reshape(len(words), *shape)
+    limits = torch.finfo(dtype)  # rounding to a short dtype must reach neither end
+    return draws.clamp(limits.tiny, 1 - limits.eps / 2)
 
 
 def normal(
