@@ -2,7 +2,7 @@ r"""Measurement operators: y = H(x) + σ_y n, and what a solver may ask of a lin
 
 A linear operator is known through its singular value decomposition in coordinates,
 
-    H = U diag(s) V^T,      H^T = V diag(s) U^T,      H† = V diag(s⁺) U^T,      P = H†H = V 1[s>0] V^T,
+    H = U diag(s) V^T,    H^T = V diag(s) U^T,    H† = V diag(s⁺) U^T,    P = H†H = V 1[s>0] V^T,
 
 where s⁺ inverts the values that are not zero. Every analytic method needs no more than these and
 the regularised solve  H^T (r² HH^T + σ² I)^{-1} e = V diag(s / (r² s² + σ²)) U^T e
@@ -14,17 +14,30 @@ all leave them out, or y would hold components that H† drops silently.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample, expand_like
+from ctrlgen.batching import PerSample, expand_like, rows_like
+from ctrlgen.seeds import Seeds, normal
 
-__all__ = ["Composed", "LinearOperator", "Operator", "Spectrum"]
+__all__ = [
+    "MEASUREMENT",
+    "Composed",
+    "LinearOperator",
+    "Measurement",
+    "Operator",
+    "Spectrum",
+    "dense",
+    "from_unit_range",
+    "measure",
+]
 
+MEASUREMENT = 2**32  # stream of the measurement's noise; operators draw from the ones above
 
 Map = Callable[[Tensor], Tensor]
 
@@ -47,9 +60,27 @@ class Operator(PerSample, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no pseudo-inverse")
 
+    def measured(self, y: Tensor) -> Tensor:
+        """How many entries of each measurement are measured, shape (B,): all, unless masked."""
+        return y.new_full((y.shape[0],), math.prod(y.shape[1:]))
+
     def __matmul__(self, first: Operator) -> Operator:
         """(H @ G)(x) = H(G(x))."""
         return Composed(self, first)
+
+
+class Measurement(NamedTuple):
+    """What is known of a signal: y = H(x) + σ_y n.
+
+    Attributes:
+        operator: H.
+        y: measurements, shape (B, *measurement).
+        noise: σ_y in the units of y, >= 0.
+    """
+
+    operator: Operator
+    y: Tensor
+    noise: float = 0.0
 
 
 class Spectrum(NamedTuple):
@@ -119,8 +150,7 @@ class LinearOperator(Operator):
         """
         spectrum = self._spectrum_of(residual)
         s = spectrum.values
-        r2 = expand_like(torch.as_tensor(variance, dtype=s.dtype, device=s.device), s)
-        n = expand_like(torch.as_tensor(noise, dtype=s.dtype, device=s.device), s)
+        r2, n = rows_like(variance, s), rows_like(noise, s)
         seen = s > 0
         gain = torch.where(seen, s / torch.where(seen, r2 * s**2 + n**2, 1), 0)
         return spectrum.right_inverse(gain * spectrum.left(residual))
@@ -143,3 +173,61 @@ class Composed(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         return self.first.pinv(self.last.pinv(y))
+
+
+def measure(
+    operator: Operator, x: Tensor, noise: Tensor | float = 0.0, seeds: Seeds | None = None
+) -> Tensor:
+    """A measurement y = H(x) + σ_y n with noise that belongs to the sample.
+
+    Args:
+        operator: H.
+        x: signals, shape (B, *signal).
+        noise: σ_y in the units of the measurement, >= 0, scalar or per sample (B,). Where a paper
+            states it for data in [0, 1] and the data are in [-1, 1]: `from_unit_range(σ)`.
+        seeds: one per sample; needed where there is noise.
+
+    Raises:
+        ValueError: for negative noise, missing seeds, or another number of either than of samples.
+    """
+    sigma = torch.as_tensor(noise, dtype=x.dtype, device=x.device)
+    if sigma.ndim > 1 or (sigma.ndim == 1 and len(sigma) != len(x)):
+        raise ValueError(
+            f"noise: expected a scalar or shape ({len(x)},), got shape {tuple(sigma.shape)}"
+        )
+    if not (sigma >= 0).all():
+        raise ValueError(f"noise: expected a standard deviation >= 0, got {noise}")
+    if not sigma.any():
+        return operator(x)
+    if seeds is None or len(seeds) != len(x):
+        got = "none" if seeds is None else len(seeds)
+        raise ValueError(f"seeds: noise needs one seed for each of {len(x)} samples, got {got}")
+    y = operator(x)
+    draws = normal(seeds, y.shape[1:], MEASUREMENT, dtype=y.dtype, device=y.device)
+    return y + expand_like(sigma, y) * draws
+
+
+def from_unit_range(sigma: float) -> float:
+    """Noise quoted for data in [0, 1], in the units of data in [-1, 1]: twice as much."""
+    return 2 * sigma
+
+
+def dense(
+    operator: LinearOperator,
+    shape: Sequence[int],
+    *,
+    row: int = 0,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The matrix of a linear operator, for small signals: shape (measurement size, signal size).
+
+    Args:
+        operator: H.
+        shape: of one signal, without the batch.
+        row: the sample whose matrix is asked for, where the operator holds per-sample data.
+    """
+    size = math.prod(shape)
+    copies = operator.take(torch.full((size,), row, dtype=torch.int64, device=device))
+    units = torch.eye(size, dtype=dtype, device=device).reshape(size, *shape)
+    return copies(units).reshape(size, -1).mT.contiguous()
