@@ -14,15 +14,16 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample, expand_like
+from ctrlgen.batching import PerSample
 from ctrlgen.codecs import Codec
+from ctrlgen.errors import CostError
+from ctrlgen.operators import Measurement
 
-__all__ = ["Cost", "FunctionCost", "ScaledCost", "SumCost", "ThroughCodec"]
+__all__ = ["Cost", "FunctionCost", "ScaledCost", "SumCost", "ThroughCodec", "as_cost"]
 
 Weight = float | Tensor
 
@@ -30,8 +31,14 @@ Weight = float | Tensor
 class Cost(PerSample, ABC):
     """Base of all costs: implement `forward`, and name per-sample data in `per_sample`.
 
-    `cost(signal)` calls `forward` and checks its promise of one value per sample.
+    `cost(signal)` calls `forward` and checks its promise of one value per sample; a `CostError`
+    says where it is broken.
     """
+
+    @property
+    def measurement(self) -> Measurement | None:
+        """The inverse problem behind the cost, for methods that use its operator; None if none."""
+        return None
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +47,7 @@ class Cost(PerSample, ABC):
     def __call__(self, x: Tensor) -> Tensor:
         value = self.forward(x)
         if value.shape != x.shape[:1]:
-            raise ValueError(
+            raise CostError(
                 f"{self}: expected one value per sample, shape {tuple(x.shape[:1])}, "
                 f"got {tuple(value.shape)}; reduce over every dimension but the first"
             )
@@ -49,9 +56,9 @@ class Cost(PerSample, ABC):
     def __add__(self, other: Cost | Callable[[Tensor], Tensor]) -> Cost:
         return SumCost(self, as_cost(other))
 
-    def __radd__(self, other: Cost | Callable[[Tensor], Tensor] | int) -> Cost:
+    def __radd__(self, other: Callable[[Tensor], Tensor] | int) -> Cost:
         # sum([...]) starts from the integer 0
-        return self if isinstance(other, int) and other == 0 else as_cost(other) + self
+        return self if other == 0 else as_cost(other) + self
 
     def __mul__(self, weight: Weight) -> Cost:
         return ScaledCost(self, weight)
@@ -67,12 +74,16 @@ class Cost(PerSample, ABC):
 
 
 class SumCost(Cost):
-    """The sum of costs, one network of data per term."""
+    """The sum of two costs."""
 
     per_sample = ("left", "right")
 
     def __init__(self, left: Cost, right: Cost) -> None:
         self.left, self.right = left, right
+
+    @property
+    def measurement(self) -> Measurement | None:
+        return self.left.measurement or self.right.measurement
 
     def forward(self, x: Tensor) -> Tensor:
         return self.left(x) + self.right(x)
@@ -90,6 +101,10 @@ class ScaledCost(Cost):
             raise ValueError(f"weight: expected a finite number or shape (B,), got {weight!r}")
         self.cost, self.weight = cost, weight
         self.per_sample = ("cost", "weight") if number.ndim == 1 else ("cost",)
+
+    @property
+    def measurement(self) -> Measurement | None:
+        return self.cost.measurement
 
     def forward(self, x: Tensor) -> Tensor:
         return self.weight * self.cost(x)
@@ -134,7 +149,7 @@ class FunctionCost(Cost):
         if not callable(fn):
             raise TypeError(f"fn: expected a function of the signal, got {type(fn).__name__}")
         self.fn, self.data = fn, dict(per_sample or {})
-        self.name = name or getattr(fn, "__name__", type(fn).__name__)
+        self.name: str = name or getattr(fn, "__name__", type(fn).__name__)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fn(x, **self.data)
@@ -143,7 +158,7 @@ class FunctionCost(Cost):
         return self.name
 
 
-def as_cost(value: Cost | Callable[[Tensor], Tensor]) -> Cost:
+def as_cost(value: object) -> Cost:
     """A cost as it is, or a plain function made one.
 
     Raises:
@@ -154,13 +169,3 @@ def as_cost(value: Cost | Callable[[Tensor], Tensor]) -> Cost:
     if inspect.isclass(value) or not callable(value):
         raise TypeError(f"cost: expected a Cost or a function of the signal, got {value!r}")
     return FunctionCost(value)
-
-
-def matched(value: Tensor, x: Tensor) -> Tensor:
-    """A per-sample weight or target made to broadcast against x, on its device and dtype."""
-    return expand_like(value.to(x), x)
-
-
-def describe(cost: Any) -> str:
-    """A short name of any cost, for messages and manifests."""
-    return repr(cost) if isinstance(cost, Cost) else getattr(cost, "__name__", type(cost).__name__)

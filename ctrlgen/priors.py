@@ -29,7 +29,7 @@ from ctrlgen import codecs, paths, plugins, sources
 from ctrlgen.batching import PerSample, rows_of
 from ctrlgen.codecs import Codec, Identity
 from ctrlgen.errors import CardError, UnknownName
-from ctrlgen.flows import Flow
+from ctrlgen.flows import Flow, Prediction
 from ctrlgen.seeds import Seeds, as_seeds
 from ctrlgen.solvers import Midpoint, Solver
 from ctrlgen.sources import Source
@@ -155,10 +155,14 @@ class Prior(PerSample):
         rows_of(bound)  # raises where they disagree
         return clone
 
+    def predict(self, x: Tensor, t: Tensor | float) -> Prediction:
+        """All the flow knows of states x (B, *) under the bound conditions; one evaluation."""
+        conditions = {name: value.to(x.device) for name, value in self.conditions.items()}
+        return self.flow.predict(x, t, **conditions)
+
     def velocity(self, x: Tensor, t: Tensor | float) -> Tensor:
         """u_t(x) of states x (B, *) under the bound conditions; one network evaluation."""
-        conditions = {name: value.to(x.device) for name, value in self.conditions.items()}
-        return self.flow.velocity(x, t, **conditions)
+        return self.predict(x, t).velocity
 
     def generate(self, x0: Tensor, solver: Solver) -> Tensor:
         """Signals of source points x_0 (B, *shape), differentiable in x_0."""

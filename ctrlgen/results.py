@@ -1,4 +1,4 @@
-"""What a run returns: how each sample ended.
+"""What a run returns: every sample, what it cost, and how it ended.
 
 Nothing disappears: every sample carries a status, and a sample that failed is returned with its
 last good state instead of being dropped.
@@ -6,9 +6,18 @@ last good state instead of being dropped.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
-__all__ = ["Status"]
+import torch
+from torch import Tensor
+
+from ctrlgen.batching import PerSample
+from ctrlgen.flows import Evaluations
+
+__all__ = ["Result", "Status"]
 
 
 class Status(IntEnum):
@@ -44,3 +53,75 @@ _LABELS = {
     Status.LINE_SEARCH: "stopped: no lower point along the search direction",
     Status.DIVERGED: "diverged: value or gradient not finite",
 }
+
+
+@dataclass
+class Result(PerSample):
+    """The samples of one run of a method, one entry per seed, in the order of the seeds.
+
+    Attributes:
+        samples: signals, shape (B, *signal), detached.
+        controls: what was optimised, e.g. the source points, shape (B, *).
+        costs: cost of each sample, shape (B,), as the method's target sees it.
+        status: `Status` of each sample, int64, shape (B,).
+        seeds: shape (B,), int64.
+        iterations: accepted iterations of each sample, int64, shape (B,).
+        evaluations: evaluations of the objective spent on each sample, int64, shape (B,).
+        network: evaluations of the network by the whole run.
+        history: by name, tensors (R, B): one row per iteration, a sample that has left repeats its
+            last entry. "value" is what was minimised, "cost" the cost, "evaluations" what was
+            spent up to there.
+        method: the method and its settings, as text.
+    """
+
+    samples: Tensor
+    controls: Tensor
+    costs: Tensor
+    status: Tensor
+    seeds: Tensor
+    iterations: Tensor
+    evaluations: Tensor
+    network: Evaluations = field(default_factory=Evaluations)
+    history: dict[str, Tensor] = field(default_factory=dict)
+    method: str = ""
+
+    per_sample = ("samples", "controls", "costs", "status", "seeds", "iterations", "evaluations")
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    @property
+    def converged(self) -> Tensor:
+        """Samples that reached their target or a stationary point, bool, shape (B,)."""
+        codes = [code for code in Status if code.converged]
+        return torch.isin(self.status, torch.tensor(codes, device=self.status.device))
+
+    def take(self, index: Tensor) -> Result:
+        """The samples `index`, with their histories."""
+        taken = super().take(index)
+        where = index.to(self.seeds.device)
+        taken.history = {k: v.index_select(1, where) for k, v in self.history.items()}
+        return taken
+
+    def counts(self) -> dict[str, int]:
+        """How many samples ended how, by the status in words."""
+        return dict(Counter(Status(code).label for code in self.status.tolist()))
+
+    def summary(self) -> dict[str, Any]:
+        """The run in numbers, JSON-able: medians and extremes over all samples, none left out."""
+        cost = self.costs.double()
+        return {
+            "samples": len(self),
+            "status": self.counts(),
+            "cost": {
+                "median": cost.median().item(),
+                "worst": cost.max().item(),
+                "best": cost.min().item(),
+            },
+            "evaluations": {
+                "median": self.evaluations.double().median().item(),
+                "total": int(self.evaluations.sum()),
+            },
+            "network": vars(self.network).copy(),
+            "method": self.method,
+        }
