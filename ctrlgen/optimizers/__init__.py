@@ -1,0 +1,29 @@
+"""Per-sample batched optimizers: B independent minimisations in one batch, without a row loop."""
+
+from __future__ import annotations
+
+from ctrlgen.optimizers.base import (
+    Evaluated,
+    Event,
+    FunctionObjective,
+    Objective,
+    Observer,
+    Optimizer,
+    Projection,
+    Solution,
+)
+from ctrlgen.optimizers.lbfgs import LBFGS
+from ctrlgen.results import Status
+
+__all__ = [
+    "LBFGS",
+    "Evaluated",
+    "Event",
+    "FunctionObjective",
+    "Objective",
+    "Observer",
+    "Optimizer",
+    "Projection",
+    "Solution",
+    "Status",
+]

@@ -1,0 +1,321 @@
+"""The working set: which rows are still running, where they are, and how they ended.
+
+Every optimizer here runs in *rounds*. A round is one objective call on all rows that are still
+running, each at a trial point of its own:
+
+    while work.active:
+        trial = work.evaluate(...)                      # one objective call
+        ...                                             # the method judges the trial, row by row
+        round = work.close(accepted, point, failure)    # move, record, stop, let rows leave
+
+The working set does all that is not the method itself: it counts evaluations, moves the iterates,
+keeps the best one and the history, tests the stopping rules, applies projections, and compacts
+the batch as soon as a row has finished. Everything stays on the device but for one transfer of a
+few integers a row at the end of each round, from which the host learns who has left.
+
+Rows never influence each other: all tests are masks, all reductions run along a single row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctrlgen.batching import flat
+from ctrlgen.optimizers.base import (
+    Event,
+    Objective,
+    Observer,
+    Optimizer,
+    Projection,
+    Solution,
+    check_evaluated,
+    check_start,
+    check_target,
+)
+from ctrlgen.optimizers.record import Point, Record
+from ctrlgen.results import Status
+
+__all__ = ["Round", "WorkingSet"]
+
+
+class Round(NamedTuple):
+    """What a round has changed, for the rows that go on.
+
+    Attributes:
+        kept: positions of these rows in the round's batch, or None where nobody has left.
+        fresh: rows that start an iteration: they have moved or restart, bool of shape (b,).
+        restarted: rows that must forget their past, bool of shape (b,).
+        any_fresh: whether `fresh` has any, known to the host.
+        watched: the largest entry of the tensor that the method asked about.
+    """
+
+    kept: Tensor | None
+    fresh: Tensor
+    restarted: Tensor
+    any_fresh: bool
+    watched: int
+
+
+class WorkingSet:
+    """The running rows of one minimisation. Creating it evaluates the initial point.
+
+    Args:
+        rules: the optimizer, for its stopping rules.
+        objective, x0, target, observer, projection: as in `Optimizer.minimize`.
+
+    Attributes:
+        rows: original numbers of the running rows, int64 of shape (b,).
+        at: their current iterates, flattened to (b, d).
+        returning: rows whose next evaluation is the projection of their iterate, whatever the
+            method proposes for them; bool of shape (b,).
+        iterations, evaluations, status: of all rows, int64 of shape (B,).
+    """
+
+    def __init__(
+        self,
+        rules: Optimizer,
+        objective: Objective,
+        x0: Tensor,
+        *,
+        target: float | Tensor | None,
+        observer: Observer | None,
+        projection: Projection | None,
+    ) -> None:
+        check_start(rules, objective, x0, projection)
+        start = flat(x0.detach())
+        self.rules = rules
+        self.shape = x0.shape
+        self.rows = torch.arange(len(x0), device=x0.device)
+        self.rounds = 0
+        self._whole = objective, projection
+        self._objective, self._projection = objective, projection
+        self._target = check_target(target, x0)
+        self._observer = observer
+        self.status = torch.zeros_like(self.rows)
+        self.iterations = torch.zeros_like(self.rows)
+        self.evaluations = torch.zeros_like(self.rows)
+        self._reason = torch.zeros_like(self.rows)  # why a row leaves once it is projected
+        # The initial point is reached the way a projected point is: from outside the method.
+        everyone = torch.ones_like(self.rows, dtype=torch.bool)
+        self.returning, self._any_returning = ~everyone, False
+        self._admissible = everyone
+        self.at = self.evaluate(start, project=everyone)
+        keep_start = ~self.at.finite
+        self.at = self.at._replace(x=torch.where(keep_start[:, None], start, self.at.x))
+        self.record = Record(self.at)
+        self.returning = everyone
+        self.close(~everyone, self.at, self._reason)
+
+    @property
+    def active(self) -> int:
+        """Number of running rows."""
+        return len(self.rows)
+
+    @property
+    def clock(self) -> Tensor:
+        """Iterations of the running rows, int64 of shape (b,)."""
+        return self.iterations[self.rows]
+
+    @property
+    def spent(self) -> Tensor:
+        """Running rows that have no evaluation left, shape (b,)."""
+        if self.rules.max_evaluations is None:
+            return torch.zeros_like(self.returning)
+        reserve = 0 if self._projection is None else 1
+        return self.evaluations[self.rows] >= self.rules.max_evaluations - reserve
+
+    @property
+    def due(self) -> Tensor:
+        """Running rows that are to be projected when they next complete an iteration, (b,)."""
+        following = self.clock + 1
+        return self._ends_cycle(following) | (following >= self.rules.max_iterations)
+
+    def reached(self, point: Point) -> Tensor:
+        """Rows whose monitor meets the target at an unprojected point that may be returned."""
+        if self._projection is not None:
+            return torch.zeros_like(self.returning)
+        return self._on_target(point)
+
+    def evaluate(self, trial: Tensor, project: Tensor | None = None) -> Point:
+        """One objective call on the running rows.
+
+        Args:
+            trial: the point that the method proposes, shape (b, d).
+            project: rows whose trial is projected before it is evaluated, shape (b,).
+        """
+        projected = self.returning if project is None else self.returning | project
+        self._projected = projected
+        if self._any_returning:
+            trial = torch.where(self.returning[:, None], self.at.x, trial)
+        if self._projection is not None and (self._any_returning or project is not None):
+            image = flat(self._projection(trial.reshape(-1, *self.shape[1:])).detach())
+            trial = torch.where(projected[:, None], image.to(trial), trial)
+        x = trial.reshape(-1, *self.shape[1:]).detach().requires_grad_(True)
+        with torch.enable_grad():
+            evaluated = check_evaluated(self._objective(x), x)
+            (gradient,) = torch.autograd.grad(evaluated.value.sum(), x, allow_unused=True)
+        if gradient is None:
+            raise ValueError("objective.value does not depend on x")
+        self.rounds += 1
+        self.evaluations[self.rows] += 1
+        gradient = flat(gradient)
+        self._trial = Point(
+            x=flat(x.detach()),
+            value=evaluated.value.detach().to(x.dtype),
+            monitor=evaluated.monitor.detach().to(x.dtype),
+            aux=None if evaluated.aux is None else evaluated.aux.detach(),
+            gradient=gradient,
+            gradient_norm=torch.linalg.vector_norm(gradient, torch.inf, dim=1),
+        )
+        return self._trial
+
+    def close(
+        self,
+        accepted: Tensor,
+        point: Point,
+        failure: Tensor,
+        *,
+        restart: Tensor | None = None,
+        watch: Tensor | None = None,
+    ) -> Round:
+        """End the round: move the rows, record, test the stopping rules, let rows leave.
+
+        Args:
+            accepted: rows that complete an iteration by moving to `point`, shape (b,).
+            point: where they go.
+            failure: `Status` of rows on which the method gives up, RUNNING elsewhere, shape (b,).
+            restart: rows that stay where they are and forget their past, shape (b,).
+            watch: integers of shape (b,) whose maximum the method wants to know on the host.
+        """
+        previous, returning = self.at, self.returning
+        arrived = returning & self._trial.finite
+        if self._any_returning:
+            point = point.where(returning, self._trial)
+        failure = failure.masked_fill(returning, Status.RUNNING)
+        failure = failure.masked_fill(returning & ~arrived, Status.DIVERGED)
+        accepted = accepted & ~returning
+        moved = accepted | arrived
+        self.at = previous.where(moved, point)
+        self.iterations[self.rows] += accepted
+        cycle = accepted & self._ends_cycle(self.clock)
+        if self._projection is None:
+            restarted = arrived | cycle
+        else:
+            restarted = moved & self._projected
+            self._admissible = torch.where(moved, self._projected, self._admissible)
+
+        status = self._judge(accepted, moved, failure, previous)
+        self._write(moved, status)
+        self.returning = torch.zeros_like(returning)
+        if self._projection is not None:
+            # A row that wants to leave from an unprojected point is projected first.
+            outside = (status != Status.RUNNING) & (status != Status.DIVERGED) & ~self._admissible
+            self._reason = torch.where(outside, status, Status.RUNNING)
+            status = status.masked_fill(outside, Status.RUNNING)
+            self.returning = outside | (cycle & ~self._admissible)
+        self.status[self.rows] = status
+
+        if restart is not None:
+            restarted = restarted | restart
+        fresh = moved | restarted
+        flags = (status, self.returning, fresh, fresh if watch is None else watch)
+        host = torch.stack([flag.long() for flag in flags]).cpu()  # the round's one transfer
+        running = host[0] == Status.RUNNING
+        kept = None
+        if not running.all():
+            kept = self._compact(running)
+            fresh, restarted, host = fresh[kept], restarted[kept], host[:, running]
+        self._any_returning = bool(host[1].any())
+        if self._observer is not None:
+            self._observer(self._event())
+        watched = int(host[3].max()) if self.active else 0
+        return Round(kept, fresh, restarted, bool(host[2].any()), watched)
+
+    def solution(self) -> Solution:
+        """The outcome, rows in their original order."""
+        final = self.record.final
+        return Solution(
+            x=final["x"].reshape(self.shape),
+            value=final["value"],
+            monitor=final["monitor"],
+            aux=final.get("aux"),
+            gradient_norm=final["gradient_norm"],
+            status=self.status,
+            iterations=self.iterations,
+            evaluations=self.evaluations,
+            rounds=self.rounds,
+            history=self.record.history(self.iterations),
+        )
+
+    def _ends_cycle(self, iterations: Tensor) -> Tensor:
+        every = self.rules.restart_every
+        if every is None:
+            return torch.zeros_like(self.returning)
+        return iterations % every == 0
+
+    def _on_target(self, point: Point) -> Tensor:
+        if self._target is None:
+            return torch.zeros_like(self.returning)
+        return point.monitor <= self._target[self.rows]
+
+    def _judge(self, accepted: Tensor, moved: Tensor, failure: Tensor, previous: Point) -> Tensor:
+        """Status of each running row; the first rule that applies decides."""
+        at, rules = self.at, self.rules
+        change, scale = (at.value - previous.value).abs(), at.value.abs()
+        step = torch.linalg.vector_norm(at.x - previous.x, torch.inf, dim=1)
+        tolerance = rules.change_tolerance
+        still = (change <= tolerance * scale.clamp_min(1)) | (step <= tolerance)
+        still = (still | (change <= torch.finfo(scale.dtype).eps * scale)) & (tolerance > 0)
+        verdicts: list[tuple[Tensor, Tensor | Status]] = [
+            (failure == Status.DIVERGED, Status.DIVERGED),
+            (moved & self._admissible & self._on_target(at), Status.TARGET),
+            (self._reason > 0, self._reason),
+            (moved & (at.gradient_norm <= rules.gradient_tolerance), Status.CONVERGED_GRADIENT),
+            (accepted & still, Status.CONVERGED_CHANGE),
+            (failure == Status.LINE_SEARCH, Status.LINE_SEARCH),
+            (moved & (self.clock >= rules.max_iterations), Status.MAX_ITERATIONS),
+            (self.spent, Status.MAX_EVALUATIONS),
+        ]
+        status = torch.zeros_like(failure)
+        for holds, code in verdicts:
+            status = torch.where((status == Status.RUNNING) & holds, code, status)
+        return status
+
+    def _write(self, moved: Tensor, status: Tensor) -> None:
+        at, record = self.at, self.record
+        better = moved & self._admissible & (at.value < record.best["value"])
+        record.improve(better | (status == Status.TARGET), at)
+        record.make_room(self.rounds + 1)
+        spent = self.evaluations[self.rows]
+        news = {"value": at.value, "monitor": at.monitor, "evaluations": spent}
+        record.write(moved, self.clock, self.rows, news)
+
+    def _compact(self, running: Tensor) -> Tensor:
+        """Keep the rows of a host mask of shape (b,) and return their positions."""
+        gone, kept = (
+            mask.nonzero().squeeze(1).to(self.rows.device) for mask in (~running, running)
+        )
+        self.record.leave(gone, kept, self.rows)
+        self.rows, self.at = self.rows[kept], self.at.take(kept)
+        self.returning, self._admissible = self.returning[kept], self._admissible[kept]
+        self._reason = self._reason[kept]
+        if self.active:
+            objective, projection = self._whole
+            self._objective = objective.take(self.rows)
+            if projection is not None and hasattr(projection, "take"):
+                self._projection = projection.take(self.rows)
+        return kept
+
+    def _event(self) -> Event:
+        return Event(
+            round=self.rounds,
+            rows=self.rows,
+            value=self.record.best_of_all("value", self.rows),
+            monitor=self.record.best_of_all("monitor", self.rows),
+            iterations=self.iterations.clone(),
+            evaluations=self.evaluations.clone(),
+            status=self.status.clone(),
+        )
