@@ -9,12 +9,18 @@ from collections.abc import Callable
 
 from ctrlgen.domains.images.operators.blur import Blur, GaussianBlur, MotionBlur
 from ctrlgen.domains.images.operators.colour import Colourise
+from ctrlgen.domains.images.operators.jpeg import JPEG
 from ctrlgen.domains.images.operators.masks import Denoise, Inpainting
+from ctrlgen.domains.images.operators.nonlinear import NonlinearBlur
+from ctrlgen.domains.images.operators.phase import PhaseRetrieval
 from ctrlgen.domains.images.operators.resampling import BlockAverage, SuperResolution
 from ctrlgen.domains.images.operators.separable import Separable
+from ctrlgen.domains.images.operators.tone import HDR, Quantise
 from ctrlgen.operators import Operator
 
 __all__ = [
+    "HDR",
+    "JPEG",
     "OPERATORS",
     "BlockAverage",
     "Blur",
@@ -23,6 +29,9 @@ __all__ = [
     "GaussianBlur",
     "Inpainting",
     "MotionBlur",
+    "NonlinearBlur",
+    "PhaseRetrieval",
+    "Quantise",
     "Separable",
     "SuperResolution",
 ]
@@ -39,4 +48,9 @@ OPERATORS: dict[str, Callable[..., Operator]] = {
     "blur": Blur,
     "motion-blur": MotionBlur,
     "colourise": Colourise,
+    "nonlinear-blur": NonlinearBlur,
+    "phase-retrieval": PhaseRetrieval,
+    "hdr": HDR,
+    "quantise": Quantise,
+    "jpeg": JPEG,
 }

@@ -169,10 +169,6 @@ class Inpainting(LinearOperator):
         mask = self._mask_for(y, "y")
         return mask.expand(y.shape).flatten(1).sum(1).to(y.dtype)
 
-    def measured(self, y: Tensor) -> Tensor:
-        mask = self._mask_for(y, "y").expand(len(y), *y.shape[1:])
-        return mask.flatten(1).sum(dim=1).to(y.dtype)
-
     def signal_shape(self, y: Tensor) -> tuple[int, ...]:
         return tuple(y.shape[1:])
 

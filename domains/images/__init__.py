@@ -1,0 +1,1 @@
+"""Images: data, networks, operators, metrics and pretrained priors."""

@@ -1,0 +1,177 @@
+"""Recipes of the embedded image networks, and the one function that trains them.
+
+    train("mnist", data="data/mnist", minutes=35)
+
+trains, writes weights, card and log beside one another, and checkpoints under runs/. Called again
+it resumes; with a longer budget it extends the run (the learning rate rises to where the longer
+schedule has it). The mathematics is in `trainer`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .data import fetch, read
+from .trainer import Recipe, Trainer, run
+
+__all__ = ["RECIPES", "WEIGHTS", "export", "train"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+_MNIST = {"shape": [1, 28, 28], "classes": 10, "mean": -0.7387, "std": 0.6162}
+_CIFAR10 = {"shape": [3, 32, 32], "classes": 10, "mean": -0.0533, "std": 0.5031}
+
+RECIPES = {
+    "mnist": Recipe(
+        name="mnist",
+        dataset="mnist",
+        config={"network": "unet", **_MNIST, "widths": [32, 64, 128]},
+    ),
+    "cifar10": Recipe(
+        name="cifar10",
+        dataset="cifar10",
+        config={"network": "unet", **_CIFAR10, "widths": [64, 96, 160]},
+        flips=True,
+    ),
+}
+
+_DATA = {
+    "mnist": "MNIST training split (LeCun, Cortes & Burges 1998), 59,000 of 60,000 images",
+    "cifar10": "CIFAR-10 training split (Krizhevsky 2009), 49,000 of 50,000 images",
+}
+
+
+def export(trainer: Trainer, out: Path, command: str) -> None:
+    """Write the averaged weights in half precision with their model card.
+
+    Args:
+        trainer: the run, finished or not.
+        out: folder of `<name>.safetensors` and `<name>.json`.
+        command: the command that reproduces the run.
+    """
+    recipe, config = trainer.recipe, trainer.recipe.config
+    out.mkdir(parents=True, exist_ok=True)
+    weights = out / f"{recipe.name}.safetensors"
+    half = {k: v.half().contiguous().cpu() for k, v in trainer.average.state_dict().items()}
+    partial = weights.with_suffix(".partial")
+    save_file(half, partial)
+    partial.chmod(0o644)
+    digest = hashlib.sha256(partial.read_bytes()).hexdigest()
+    settings = {k: v for k, v in asdict(recipe).items() if k not in ("name", "dataset", "config")}
+    card: dict[str, Any] = {
+        "name": recipe.name,
+        "format_version": 1,
+        "domain": "images",
+        "factory": "ctrlgen.domains.images.networks:build",
+        "config": config,
+        "path": {"type": "CondOT"},
+        "prediction": "velocity",
+        "source": {"type": "Gaussian", "shape": config["shape"]},
+        "codec": {"type": "Identity"},
+        "conditions": {"label": {"classes": config["classes"], "null": config["classes"]}},
+        "data": _DATA[recipe.dataset],
+        "recipe": {
+            **settings,
+            "seed": trainer.seed,
+            "steps": trainer.steps,
+            "seconds": round(trainer.seconds),
+            "device": trainer.device.type,
+        },
+        "command": command,
+        "quality": {},
+        "licence": "MIT",
+        "sha256": digest,
+        "weights": weights.name,
+    }
+    os.replace(partial, weights)
+    (out / f"{recipe.name}.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
+def _folder(dataset: str, data: str | Path | None) -> Path:
+    """The folder to read, downloaded into data/<dataset> when none was given."""
+    if data is not None:
+        return Path(data)
+    default = Path("data") / dataset
+    return default if default.is_dir() else fetch(dataset, default)
+
+
+def train(
+    name: str,
+    *,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    resume: bool = True,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
+    resume_from_embedded: bool = False,
+) -> Path:
+    """Train one of the image networks.
+
+    Args:
+        name: a key of `RECIPES`.
+        data: folder of the data set; downloaded into data/ when None.
+        out: folder of weights, card and log; runs/images-<name> when None. Checkpoints always lie
+            in runs/images-<name>.
+        minutes: budget in minutes of training, over all resumed parts.
+        steps: budget in optimiser steps instead; a run by steps is reproducible from its seed.
+        resume: continue from the checkpoint when there is one.
+        seed: of the weights and of every draw.
+        device: where to train.
+        threads: CPU threads; unchanged when None.
+        resume_from_embedded: start from the embedded weights (a fresh optimiser).
+
+    Returns:
+        The path of the model card.
+
+    Raises:
+        ValueError: an unknown name, not exactly one budget, or a checkpoint of another recipe.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    if name not in RECIPES:
+        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
+    if (steps is None) == (minutes is None):
+        raise ValueError(f"budget: expected one of minutes and steps, got {minutes} and {steps}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    recipe = RECIPES[name]
+    folder = Path("runs") / f"images-{name}"
+    out = folder if out is None else Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
+    checkpoint, log = folder / "checkpoint.safetensors", out / f"{name}.log.jsonl"
+    if resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+    else:
+        log.unlink(missing_ok=True)
+        if resume_from_embedded:
+            state = {k: v.float() for k, v in load_file(WEIGHTS / f"{name}.safetensors").items()}
+            trainer.network.load_state_dict(state)
+            trainer.average.load_state_dict(state)
+    budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
+    command = f"ctrlgen train images/{name} {budget} --seed {seed}"
+    columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.description}")) as bar:
+        task = bar.add_task("", total=1.0)
+        run(
+            trainer,
+            steps=steps,
+            minutes=minutes,
+            checkpoint=checkpoint,
+            log=log,
+            on_save=lambda trained: export(trained, out, command),
+            progress=lambda done, text: bar.update(task, completed=done, description=text),
+        )
+    return out / f"{name}.json"
