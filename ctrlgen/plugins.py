@@ -33,6 +33,7 @@ class Domain:
         app: "module:attribute" of a typer application, imported when the command line starts.
         operators: "module:attribute" of a mapping from name to operator.
         recipes: training recipes by name, each "module:function".
+        demo: "module:function" that `ctrlgen demo` runs; called as `run(out, ...)`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Domain:
     app: str | None = None
     operators: str | None = None
     recipes: dict[str, str] = field(default_factory=dict)
+    demo: str | None = None
 
 
 @cache
