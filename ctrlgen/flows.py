@@ -264,8 +264,9 @@ class Flow:
 class Guided(torch.nn.Module):
     """Classifier-free guidance as a network: f(null) + w (f(condition) − f(null)).
 
-    Both halves go through the network in one batch (Ho & Salimans, arXiv 2207.12598). Works for
-    every prediction kind, since the conversions are affine in the prediction.
+    Both halves go through the network in one batch (Ho & Salimans, arXiv 2207.12598), which a flow
+    counts as one evaluation. Works for every prediction kind, since the conversions are affine in
+    the prediction.
 
     Args:
         network: conditional network.
@@ -279,7 +280,7 @@ class Guided(torch.nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         """The guided prediction at x (B, *), t (B,); conditions one row per sample."""
-        none = {k: torch.full_like(v, self.null[k]) for k, v in conditions.items() if k in self.null}
+        none = {k: torch.full_like(conditions[k], v) for k, v in self.null.items()}
         both = {k: torch.cat((v, none.get(k, v))) for k, v in conditions.items()}
         with_it, without = self.network(torch.cat((x, x)), torch.cat((t, t)), **both).chunk(2)
         return without + self.scale * (with_it - without)
