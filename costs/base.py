@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample
+from ctrlgen.batching import PerSample, rows_like
 from ctrlgen.codecs import Codec
 from ctrlgen.errors import CostError
 from ctrlgen.operators import Measurement
@@ -46,10 +46,11 @@ class Cost(PerSample, ABC):
 
     def __call__(self, x: Tensor) -> Tensor:
         value = self.forward(x)
-        if value.shape != x.shape[:1]:
+        if not isinstance(value, Tensor) or value.shape != x.shape[:1]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise CostError(
                 f"{self}: expected one value per sample, shape {tuple(x.shape[:1])}, "
-                f"got {tuple(value.shape)}; reduce over every dimension but the first"
+                f"got {got}; reduce over every dimension but the first"
             )
         return value
 
@@ -96,6 +97,8 @@ class ScaledCost(Cost):
     """A cost times a weight, one for all samples or one per sample, shape (B,)."""
 
     def __init__(self, cost: Cost, weight: Weight) -> None:
+        if not isinstance(weight, float | int | Tensor):
+            raise TypeError(f"weight: expected a number or a tensor, got {type(weight).__name__}")
         number = torch.as_tensor(weight)
         if number.ndim > 1 or not bool(torch.isfinite(number).all()):
             raise ValueError(f"weight: expected a finite number or shape (B,), got {weight!r}")
@@ -107,7 +110,11 @@ class ScaledCost(Cost):
         return self.cost.measurement
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight * self.cost(x)
+        value = self.cost(x)
+        weight = rows_like(self.weight, value)
+        if weight.ndim and len(weight) != len(value):
+            raise ValueError(f"weight: expected shape ({len(value)},), got {tuple(weight.shape)}")
+        return weight * value
 
     def __repr__(self) -> str:
         weight = self.weight if isinstance(self.weight, float | int) else "w"

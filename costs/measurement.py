@@ -5,8 +5,8 @@ r"""Costs of inverse problems: how far H(x) is from the measurement y.
     reversed       ‖x − y‖²
     level set      (F(x) − c)²                                     (eq 7)
 
-m counts the entries that are measured: a hidden pixel is not a perfect one. The gradient of −PSNR is
-(10/ln 10) ∇MSE/MSE, free of the scale of the data; a floor under the MSE keeps it finite at the
+m counts the entries that are measured: a hidden pixel is not a perfect one. The gradient of −PSNR
+is (10/ln 10) ∇MSE/MSE, free of the scale of the data; a floor under the MSE keeps it finite at the
 solution. For a blur the PSNR can be taken where the pseudo-inverse lives, between H†H x and H†y.
 """
 
@@ -162,7 +162,9 @@ def _check_measurement(name: str, y: Tensor) -> None:
         got = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise TypeError(f"{name}: expected a floating point tensor, got {got}")
     if y.ndim < 2:
-        raise ValueError(f"{name}: expected one row per sample, shape (B, ...), got {tuple(y.shape)}")
+        raise ValueError(
+            f"{name}: expected one row per sample, shape (B, ...), got {tuple(y.shape)}"
+        )
     bad = (~torch.isfinite(flat(y)).all(1)).nonzero().flatten().tolist()
     if bad:
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity in samples {bad}")

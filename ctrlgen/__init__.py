@@ -1,7 +1,7 @@
 """Controlled generation with pretrained flow and diffusion models, without training.
 
-    prior = ctrlgen.load("mnist")
-    result = DFlow.preset("sr2")(prior, cost, seeds=range(64))
+prior = ctrlgen.load("mnist")
+result = DFlow.preset("sr2")(prior, cost, seeds=range(64))
 """
 
 from __future__ import annotations

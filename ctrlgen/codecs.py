@@ -35,7 +35,9 @@ class Codec(PerSample, ABC):
         Raises:
             NotImplementedError: for a codec that does not keep volume in a known way.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no volume change: no density of signals")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no volume change: no density of signals"
+        )
 
     def config(self) -> dict[str, float | list[float]]:
         """Arguments that rebuild this codec, JSON-able."""
@@ -70,7 +72,9 @@ class Scaled(Codec):
         self.shift = torch.as_tensor(shift, dtype=torch.float64)
         for name, value in (("scale", self.scale), ("shift", self.shift)):
             if value.ndim > 1 or not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name}: expected a finite number or one per channel, got {value}")
+                raise ValueError(
+                    f"{name}: expected a finite number or one per channel, got {value}"
+                )
         if bool((self.scale == 0).any()):
             raise ValueError("scale: expected non-zero values")
 
@@ -89,4 +93,8 @@ class Scaled(Codec):
 
     @staticmethod
     def _like(value: Tensor, x: Tensor) -> Tensor:
+        if value.ndim == 1 and len(value) != x.shape[1]:
+            raise ValueError(
+                f"x: expected {len(value)} channels, as many as scales, got {tuple(x.shape)}"
+            )
         return expand_like(value.to(x), x[0])

@@ -1,22 +1,23 @@
 r"""Where to start: the first source point x_0 of a method that optimises it.
 
     SourceSample   x_0 = z ~ source
-    Blend          x_0 = √a · y(0) + √(1−a) · z,   y(0): the flow solved from y(1) = proxy of y back to 0
-                   (Ben-Hamu et al., arXiv 2402.14017, eq 8); the proxy is H†y
+    Blend          x_0 = √a · y(0) + √(1−a) · z,   y(0): the flow solved back from y(1) = H†y
+                   (Ben-Hamu et al., arXiv 2402.14017, eq 8)
     GuidedStart    an OT-ODE solution of the inverse problem, solved back to its source
 
 The guided start integrates, in `steps` Euler steps from t_0 on,
 
     u(x|y) = u + (σW/α) (∂x̂/∂x)^T H^T (r²HH^T + σ_y²I)^{-1} (y − Hx̂),   r² = σ²/(α²+σ²),
 
-from x_{t_0} = α H†y + σ z: conditional flow with p(x_1|x_t) taken as N(x̂, r²I) (Pokle et al., arXiv
-2310.04432). One forward and one backward pass per step, one batched solve back, and the optimiser
-starts next to a solution.
+from x_{t_0} = α H†y + σ z: conditional flow with p(x_1|x_t) taken as N(x̂, r²I) (Pokle et al.,
+arXiv 2310.04432). One forward and one backward pass per step, one batched solve back, and the
+optimiser starts next to a solution.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ _GUIDED = 3  # stream of the noise that the guided start adds
 class Initializer(ABC):
     """Chooses x_0 for every sample."""
 
-    def check(self, prior: Prior, measurement: Measurement | None) -> None:
+    def check(self, prior: Prior, measurement: Measurement | None) -> None:  # noqa: B027
         """Raise before any compute where the problem lacks what the initializer needs."""
 
     @abstractmethod
@@ -148,7 +149,7 @@ class GuidedStart(_FromMeasurement):
         noise = normal(seeds, z.shape[1:], _GUIDED, dtype=z.dtype, device=z.device)
         proxy = prior.codec.encode(measurement.operator.pinv(measurement.y).to(z))
         x = at.alpha * proxy + at.sigma * noise
-        for t, after in zip(times, times[1:], strict=False):
+        for t, after in pairwise(times):
             x = x + (after - t) * guided_velocity(prior, measurement, x, t)
         with torch.no_grad():
             return prior.source.project(self.solver.invert(prior.velocity, x))

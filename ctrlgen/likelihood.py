@@ -5,9 +5,9 @@ Along dx/dt = u_t(x) the density obeys d log p/dt = −div u, hence
     log p_1(x(1)) = log p_0(x(0)) − ∫_0^1 div u_t(x(t)) dt
 
 (Chen et al., arXiv 1806.07366). The divergence is the trace of the Jacobian, exact with one
-backward pass per dimension, or the Hutchinson estimate mean_m v_m^T (∂u/∂x) v_m with fixed Rademacher
-probes v_m that belong to the sample (Grathwohl et al., arXiv 1810.01367). The integral rides along as
-one more number per sample, in the same solver's stages, and stays differentiable.
+backward pass per dimension, or the Hutchinson estimate mean_m v_m^T (∂u/∂x) v_m with fixed
+Rademacher probes v_m that belong to the sample (Grathwohl et al., arXiv 1810.01367). The integral
+rides along as one more number per sample, in the same solver's stages, and stays differentiable.
 
 Bits per dimension of a signal in [−1, 1] quantised to 8 bits: −log₂ p(x)/d + log₂ 127.5.
 """
@@ -30,9 +30,7 @@ __all__ = ["Augmented", "bits_per_dimension", "divergence", "log_likelihood", "p
 PROBES = 2  # stream of the Hutchinson probes
 
 
-def probes(
-    seeds: Seeds, shape: tuple[int, ...], count: int, like: Tensor
-) -> Tensor:
+def probes(seeds: Seeds, shape: tuple[int, ...], count: int, like: Tensor) -> Tensor:
     """Rademacher probes of every sample, shape (B, count, *shape), on the device of `like`."""
     return rademacher(seeds, (count, *shape), PROBES, dtype=like.dtype, device=like.device)
 
@@ -128,7 +126,9 @@ def log_likelihood(
     """
     z = prior.codec.encode(x)
     if tuple(z.shape[1:]) != tuple(prior.source.shape):
-        raise ValueError(f"x: expected states of shape {prior.source.shape}, got {tuple(z.shape[1:])}")
+        raise ValueError(
+            f"x: expected states of shape {prior.source.shape}, got {tuple(z.shape[1:])}"
+        )
     if seeds is not None and len(seeds) != len(x):
         raise ValueError(f"seeds: expected {len(x)}, one per sample, got {len(seeds)}")
     v = None if seeds is None else probes(seeds, z.shape[1:], count, z)
@@ -146,5 +146,3 @@ def bits_per_dimension(log_p: Tensor, dimensions: int, levels: float = 127.5) ->
         levels: quantisation levels per signal unit: 127.5 for 8 bits over [−1, 1].
     """
     return -log_p / (dimensions * math.log(2)) + math.log2(levels)
-
-

@@ -5,6 +5,7 @@ For p_1 = Σ_k π_k N(m_k, S_k) and any path, with C_k = α²S_k + σ²I,
     p_t = Σ_k π_k N(αm_k, C_k),          p_k(x) ∝ π_k N(x; αm_k, C_k),
     m̂_k = m_k + αS_k C_k^{-1}(x − αm_k),  V_k = S_k − α²S_k C_k^{-1}S_k,
     x̂ = Σ_k p_k m̂_k,                     Var[x_1|x] = Σ_k p_k (V_k + (m̂_k − x̂)(m̂_k − x̂)^T),
+    u = Σ_k p_k [α̇m_k + ½Ċ_k C_k^{-1}(x − αm_k)],   ½Ċ_k = αα̇S_k + σσ̇I  (regular at both ends),
 
 and for y = Hx + σ_y n the posterior is again a mixture, weights ∝ π_k N(y; Hm_k, HS_kH^T + σ_y²I).
 They are priors like any other: check a method against them before a network, or learn from them
@@ -15,16 +16,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import flat
 from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT, Path
+from ctrlgen.paths import Coefficients, CondOT, Path
 from ctrlgen.seeds import Seeds, normal, uniform
 
 __all__ = ["Mixture", "MixtureNetwork", "gaussian"]
+
+_STREAM = 2**40  # not the source's: a sample must not be where its own seed starts
 
 
 class Mixture:
@@ -61,18 +65,20 @@ class Mixture:
     def flow(self, path: Path | None = None) -> Flow:
         """The exact flow of this mixture on a path, straight lines by default."""
         path = path or CondOT()
-        return Flow(MixtureNetwork(self, path), path, "data")
+        return Flow(MixtureNetwork(self, path), path, "velocity")
 
     def sample(self, seeds: Seeds) -> Tensor:
         """Exact draws, one per seed, shape (B, *shape)."""
         like = {"dtype": self.means.dtype, "device": self.means.device}
-        choice = uniform(seeds, (1,), stream=1, **like)  # type: ignore[arg-type]
+        choice = uniform(seeds, (1,), _STREAM, **like)  # type: ignore[arg-type]
         k = (choice > self.weights.cumsum(0)).sum(1).clamp_max(len(self.weights) - 1)
-        z = normal(seeds, (self.means.shape[1],), **like)  # type: ignore[arg-type]
+        z = normal(seeds, (self.means.shape[1],), _STREAM + 1, **like)  # type: ignore[arg-type]
         root = self.eigenvectors * self.eigenvalues.sqrt().unsqueeze(1)
         return (self.means[k] + torch.einsum("bij,bj->bi", root[k], z)).reshape(-1, *self.shape)
 
-    def log_prob(self, x: Tensor, alpha: Tensor | float = 1.0, sigma: Tensor | float = 0.0) -> Tensor:
+    def log_prob(
+        self, x: Tensor, alpha: Tensor | float = 1.0, sigma: Tensor | float = 0.0
+    ) -> Tensor:
         """log p_t(x) at the noise level (α, σ), scalars or (B,); of the data itself by default."""
         return torch.logsumexp(self._joint(x, *self._level(x, alpha, sigma))[0], dim=1)
 
@@ -80,6 +86,15 @@ class Mixture:
         """x̂ = E[x_1 | x_t = x], shape of x."""
         p, mean, _ = self._moments(x, alpha, sigma)
         return torch.einsum("bk,bkd->bd", p, mean).reshape(x.shape)
+
+    def velocity(self, x: Tensor, at: Coefficients) -> Tensor:
+        """u_t(x) at the coefficients of a path at scalar or per-sample times, shape of x."""
+        alpha, sigma, d_alpha, d_sigma = (v.to(x).reshape(-1, 1, 1) for v in at)
+        joint, residual, c = self._joint(x, alpha, sigma)
+        rate = (alpha * d_alpha * self.eigenvalues + sigma * d_sigma) / c
+        moved = torch.einsum("kdi,bki->bkd", self.eigenvectors, rate * residual)
+        u = d_alpha * self.means + moved
+        return torch.einsum("bk,bkd->bd", torch.softmax(joint, dim=1), u).reshape(x.shape)
 
     def variance(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
         """Var[x_1 | x_t = x], shape (B, d, d)."""
@@ -95,7 +110,17 @@ class Mixture:
             matrix: H, shape (m, d).
             y: one measurement, shape (m,).
             noise: σ_y > 0.
+
+        Raises:
+            ValueError: for shapes that do not fit, or noise that is not positive.
         """
+        if matrix.ndim != 2 or matrix.shape != (*y.shape, self.means.shape[1]):
+            raise ValueError(
+                f"matrix, y: expected shapes (m, {self.means.shape[1]}) and (m,), "
+                f"got {tuple(matrix.shape)} and {tuple(y.shape)}"
+            )
+        if not noise > 0:
+            raise ValueError(f"noise: expected a standard deviation > 0, got {noise}")
         gram = matrix @ self.covariances @ matrix.T
         gram = gram + noise**2 * torch.eye(len(matrix), dtype=gram.dtype, device=gram.device)
         gain = torch.linalg.solve(gram, matrix @ self.covariances).mT  # S H^T gram^{-1}
@@ -118,10 +143,11 @@ class Mixture:
         between = torch.einsum("k,ki,kj->ij", self.weights, centred, centred)
         return torch.einsum("k,kij->ij", self.weights, self.covariances) + between
 
-    def to(self, *args: object, **kwargs: object) -> Mixture:
+    def to(self, *args: Any, **kwargs: Any) -> Mixture:
         """A copy with its tensors moved."""
         parts = (self.means, self.covariances, self.weights)
-        return Mixture(*(p.to(*args, **kwargs) for p in parts), self.shape)  # type: ignore[call-overload]
+        means, covariances, weights = (part.to(*args, **kwargs) for part in parts)
+        return Mixture(means, covariances, weights, self.shape)
 
     def _level(
         self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float
@@ -133,7 +159,9 @@ class Mixture:
 
     def _joint(self, x: Tensor, a: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π_k N(x; αm_k, C_k), the residual in the eigenbasis, and C_k's eigenvalues."""
-        residual = torch.einsum("kdi,bkd->bki", self.eigenvectors, flat(x).unsqueeze(1) - a * self.means)
+        residual = torch.einsum(
+            "kdi,bkd->bki", self.eigenvectors, flat(x).unsqueeze(1) - a * self.means
+        )
         c = a**2 * self.eigenvalues + s**2
         log = -0.5 * (residual**2 / c + c.log() + math.log(2 * math.pi)).sum(2)
         return log + self.weights.log(), residual, c
@@ -150,16 +178,15 @@ class Mixture:
 
 
 class MixtureNetwork:
-    """The exact denoiser of a mixture on a path, called like a network."""
+    """The exact velocity of a mixture on a path, called like a network."""
 
     def __init__(self, mixture: Mixture, path: Path) -> None:
         self.mixture, self.path = mixture, path
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        at = self.path(t)
-        return self.mixture.denoise(x, at.alpha, at.sigma)
+        return self.mixture.velocity(x, self.path(t))
 
-    def to(self, *args: object, **kwargs: object) -> MixtureNetwork:
+    def to(self, *args: Any, **kwargs: Any) -> MixtureNetwork:
         """A copy with its tensors moved."""
         return MixtureNetwork(self.mixture.to(*args, **kwargs), self.path)
 

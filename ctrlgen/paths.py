@@ -14,7 +14,7 @@ Ben-Hamu et al., arXiv 2402.14017, eqs 12 and 41). Diffusion schedules are paths
 
     CondOT      α = t,            σ = 1 − t
     Cosine      α = sin(πt/2),    σ = cos(πt/2)
-    VP          α = e^{−B/2},     σ = √(1−e^{−B}),   B = β_min τ + ½τ²(β_max − β_min),  τ = 1 − t
+    VP          α = e^{−B/2},     σ = √(1−e^{−B}),   B = β_min τ + ½τ²(β_max − β_min),  τ: 1 → ε
     DiscreteVP  α = √ᾱ_i,         σ = √(1−ᾱ_i),      tabulated, log-SNR interpolated in the index
     EDM         α = 1/√(1+s²),    σ = s/√(1+s²),     s from σ_max to σ_min (Karras et al. 2022)
 
@@ -116,38 +116,48 @@ class Cosine(Path):
 class VP(Path):
     """Continuous variance-preserving diffusion with linear β (Song et al. 2011.13456).
 
-    Diffusion time is τ = 1 − t. At t = 0 some signal is left, α = exp(−B(1)/2), 0.0066 by
-    default.
+    Diffusion time runs from τ = 1 at t = 0, where some signal is left (α = exp(−B(1)/2), 0.0066
+    by default), to τ = ε at t = 1, where some noise is: at τ = 0 itself σ̇ is infinite.
 
     Args:
         beta_min: β at the data, per unit time.
         beta_max: β at the noise, per unit time.
+        epsilon: ε, diffusion time of the data end, in (0, 1).
     """
 
-    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+    def __init__(
+        self, beta_min: float = 0.1, beta_max: float = 20.0, epsilon: float = 1e-5
+    ) -> None:
         if not 0 < beta_min <= beta_max:
-            raise ValueError(f"beta_min, beta_max: expected 0 < min <= max, got {beta_min, beta_max}")
+            raise ValueError(
+                f"beta_min, beta_max: expected 0 < min <= max, got {beta_min, beta_max}"
+            )
+        if not 0 < epsilon < 1:
+            raise ValueError(f"epsilon: expected a diffusion time in (0, 1), got {epsilon}")
         self.beta_min, self.beta_max = float(beta_min), float(beta_max)
+        self.epsilon = float(epsilon)
 
     def config(self) -> dict[str, float | list[float]]:
-        return {"beta_min": self.beta_min, "beta_max": self.beta_max}
+        return {"beta_min": self.beta_min, "beta_max": self.beta_max, "epsilon": self.epsilon}
 
     def __call__(self, t: Tensor) -> Coefficients:
-        tau, slope = 1 - t, self.beta_max - self.beta_min
+        tau, slope = 1 - t * (1 - self.epsilon), self.beta_max - self.beta_min
         integral = tau * (self.beta_min + 0.5 * slope * tau)
         beta = self.beta_min + slope * tau
         alpha = torch.exp(-integral / 2)
         sigma = torch.sqrt(-torch.expm1(-integral))
-        # dB/dt = −β, hence α̇ = ½βα and, from σ² = 1 − α², σ̇ = −αα̇/σ.
-        d_alpha = 0.5 * beta * alpha
+        # dB/dt = −(1−ε)β, hence α̇ = ½(1−ε)βα and, from σ² = 1 − α², σ̇ = −αα̇/σ.
+        d_alpha = 0.5 * (1 - self.epsilon) * beta * alpha
         return Coefficients(alpha, sigma, d_alpha, -alpha * d_alpha / sigma)
 
     def time_at(self, log_snr: Tensor) -> Tensor:
         integral = torch.nn.functional.softplus(-log_snr)  # log(1 + 1/snr) = B
+        # A state of pure noise, B = ∞, lies beyond the path's start.
+        integral = integral.clamp_max(0.5 * (self.beta_min + self.beta_max))
         slope = self.beta_max - self.beta_min
         # The positive root of ½ slope τ² + β_min τ = B, in the form that bears slope = 0.
         root = torch.sqrt(self.beta_min**2 + 2 * slope * integral)
-        return 1 - 2 * integral / (self.beta_min + root)
+        return (1 - 2 * integral / (self.beta_min + root)) / (1 - self.epsilon)
 
 
 class DiscreteVP(Path):
@@ -164,14 +174,20 @@ class DiscreteVP(Path):
     def __init__(self, alphas_cumprod: Tensor | list[float]) -> None:
         table = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
         if table.ndim != 1 or len(table) < 2:
-            raise ValueError(f"alphas_cumprod: expected shape (T,), T >= 2, got {tuple(table.shape)}")
+            raise ValueError(
+                f"alphas_cumprod: expected shape (T,), T >= 2, got {tuple(table.shape)}"
+            )
         if not bool(((table > 0) & (table < 1)).all() and (table.diff() < 0).all()):
-            raise ValueError("alphas_cumprod: expected values in (0, 1) that decrease with the index")
+            raise ValueError(
+                "alphas_cumprod: expected values in (0, 1) that decrease with the index"
+            )
         self.alphas_cumprod = table
         self._log_snr = table.log() - torch.log1p(-table)
 
     @classmethod
-    def linear(cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> DiscreteVP:
+    def linear(
+        cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> DiscreteVP:
         """The schedule of DDPM: β linear from `beta_start` to `beta_end`."""
         betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
         return cls(torch.cumprod(1 - betas, 0))
@@ -200,7 +216,9 @@ class DiscreteVP(Path):
         table = self._log_snr.to(log_snr.device)
         wanted = log_snr.double()
         # searchsorted wants an increasing table: −log SNR increases with the index.
-        low = (torch.searchsorted(-table, -wanted.detach().contiguous()) - 1).clamp(0, len(table) - 2)
+        low = (torch.searchsorted(-table, -wanted.detach().contiguous()) - 1).clamp(
+            0, len(table) - 2
+        )
         index = low + (wanted - table[low]) / (table[low + 1] - table[low])
         return (1 - index / (len(table) - 1)).to(log_snr.dtype)
 

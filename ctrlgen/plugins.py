@@ -56,7 +56,9 @@ def domains() -> dict[str, Domain]:
     for point in entry_points(group="ctrlgen.domains"):
         domain = point.load()
         if not isinstance(domain, Domain):
-            raise TypeError(f"entry point {point.name!r}: expected a Domain, got {type(domain).__name__}")
+            raise TypeError(
+                f"entry point {point.name!r}: expected a Domain, got {type(domain).__name__}"
+            )
         found[domain.name] = domain
     return found
 
@@ -79,4 +81,6 @@ def resolve(reference: str) -> Callable[..., Any] | Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
-        raise ValueError(f"reference: {reference!r} names nothing that is installed ({error})") from error
+        raise ValueError(
+            f"reference: {reference!r} names nothing that is installed ({error})"
+        ) from error

@@ -2,10 +2,10 @@ r"""Priors: flow + source + codec + bound conditions, and the model cards they a
 
     x = decode(Φ(x_0)),   x_0 ~ source,   Φ: the flow's ODE from t = 0 to 1.
 
-On disk a prior is a card, `<name>.json`, beside its weights, `<name>.safetensors`. The card says how to
-rebuild it (factory of the network with its arguments, path, prediction, source, codec), where it comes
-from (data, recipe, command, licence), how good it is (measured quality), and the sha256 of the weights,
-which is checked at every load. Nothing is unpickled.
+On disk a prior is a card, `<name>.json`, beside its weights, `<name>.safetensors`. The card says
+how to rebuild it (factory of the network with its arguments, path, prediction, source, codec),
+where it comes from (data, recipe, command, licence), how good it is (measured quality), and the
+sha256 of the weights, which is checked at every load. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class Card:
 
     def write(self, file: FilePath | str) -> None:
         """Write the card, whole or not at all."""
-        _write(FilePath(file), (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode())
+        _write(
+            FilePath(file), (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+        )
 
 
 class Prior(PerSample):
@@ -141,14 +143,18 @@ class Prior(PerSample):
         for name, value in conditions.items():
             rows = torch.as_tensor(value)
             if rows.ndim == 0:
-                raise ValueError(f"{name}: expected one row per sample, shape (B, ...), got a scalar")
+                raise ValueError(
+                    f"{name}: expected one row per sample, shape (B, ...), got a scalar"
+                )
             if self.card is not None:
                 if name not in self.card.conditions:
                     raise UnknownName("condition", name, self.card.conditions)
                 limits = self.card.conditions[name]
                 top = max(limits.get("classes", 0) - 1, limits.get("null", 0))
                 if "classes" in limits and not bool(((rows >= 0) & (rows <= top)).all()):
-                    raise ValueError(f"{name}: expected integers from 0 to {top}, got {rows.tolist()}")
+                    raise ValueError(
+                        f"{name}: expected integers from 0 to {top}, got {rows.tolist()}"
+                    )
             bound[name] = rows
         clone = copy.copy(self)
         clone.conditions = bound
@@ -201,9 +207,14 @@ class Prior(PerSample):
             ValueError: if the conditions or the source hold data of another number of samples.
         """
         rows = as_seeds(seeds)
-        for name, held in (("conditions", rows_of(self.conditions)), ("source", rows_of(self.source))):
+        for name, held in (
+            ("conditions", rows_of(self.conditions)),
+            ("source", rows_of(self.source)),
+        ):
             if held is not None and held != len(rows):
-                raise ValueError(f"seeds: expected {held}, as many as rows in {name}, got {len(rows)}")
+                raise ValueError(
+                    f"seeds: expected {held}, as many as rows in {name}, got {len(rows)}"
+                )
         return self.source.sample(rows, dtype=dtype, device=device or self.device)
 
     def encode(self, x: Tensor, solver: Solver) -> Tensor:
@@ -224,7 +235,13 @@ class Prior(PerSample):
         return moved
 
     def save(
-        self, folder: FilePath | str, name: str, *, factory: str, config: dict[str, Any], **card: Any
+        self,
+        folder: FilePath | str,
+        name: str,
+        *,
+        factory: str,
+        config: dict[str, Any],
+        **card: Any,
     ) -> FilePath:
         """Write the prior as a card and weights; `ctrlgen.load(path)` reads it back.
 
@@ -242,10 +259,16 @@ class Prior(PerSample):
             CardError: if the network is not a module, or the factory does not rebuild it.
         """
         if not isinstance(self.flow.network, torch.nn.Module):
-            raise CardError(f"network: expected a torch module, got {type(self.flow.network).__name__}")
-        state = {k: v.detach().cpu().contiguous() for k, v in self.flow.network.state_dict().items()}
+            raise CardError(
+                f"network: expected a torch module, got {type(self.flow.network).__name__}"
+            )
+        state = {
+            k: v.detach().cpu().contiguous() for k, v in self.flow.network.state_dict().items()
+        }
         if set(plugins.resolve(factory)(**config).state_dict()) != set(state):
-            raise CardError(f"factory: {factory}(**config) does not build a network of these weights")
+            raise CardError(
+                f"factory: {factory}(**config) does not build a network of these weights"
+            )
         known = self.card or Card("", "user", "", {}, {}, "", {})
         payload = save_tensors(state)
         new = {
@@ -339,7 +362,9 @@ def load_weights(network: torch.nn.Module, card: Card, folder: FilePath) -> None
         raise CardError(f"weights of {card.name}: cannot read {file} ({error})") from error
     found = hashlib.sha256(payload).hexdigest()
     if found != card.sha256:
-        raise CardError(f"weights of {card.name}: expected sha256 {card.sha256}, got {found} in {file}")
+        raise CardError(
+            f"weights of {card.name}: expected sha256 {card.sha256}, got {found} in {file}"
+        )
     try:
         network.load_state_dict(load_tensors(payload))
     except (SafetensorError, RuntimeError) as error:
@@ -349,7 +374,9 @@ def load_weights(network: torch.nn.Module, card: Card, folder: FilePath) -> None
 def _build(module: Any, description: dict[str, Any]) -> Any:
     kind = description.get("type")
     if kind not in module.__all__:
-        raise CardError(f"card: {module.__name__} has no {kind!r}; it has {', '.join(module.__all__)}")
+        raise CardError(
+            f"card: {module.__name__} has no {kind!r}; it has {', '.join(module.__all__)}"
+        )
     return getattr(module, kind)(**{k: v for k, v in description.items() if k != "type"})
 
 

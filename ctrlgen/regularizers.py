@@ -1,11 +1,11 @@
 r"""Regularizers of the source point: one value per sample, added to the loss.
 
-    Chi       R = λ (½r² − (d−1) log r + c),   r = ‖x_0‖       (arXiv 2402.14017, eq 10, sign of a penalty)
-    Gaussian  R = λ (½‖x_0‖² + (d/2) log 2π)                   (pulls to the origin; MAP in x_0)
-    Target    R = −λ log p_1(x(1)) = λ (−log p_0(x_0) + ∫_0^1 div u_t(x(t)) dt)
+    Chi       R = λ (½r² − (d−1) log r + c),   r = ‖x_0‖       (arXiv 2402.14017, eq 10, sign of a
+    penalty) Gaussian  R = λ (½‖x_0‖² + (d/2) log 2π)                   (pulls to the origin; MAP in
+    x_0) Target    R = −λ log p_1(x(1)) = λ (−log p_0(x_0) + ∫_0^1 div u_t(x(t)) dt)
 
-The last asks the solver to carry the divergence along (`ctrlgen.likelihood`). Its probes belong to the
-sample and stay fixed while a point is optimised, as line searches need.
+The last asks the solver to carry the divergence along (`ctrlgen.likelihood`). Its probes belong to
+the sample and stay fixed while a point is optimised, as line searches need.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample, flat
+from ctrlgen.batching import PerSample, row_sum
 from ctrlgen.seeds import SOURCE, Seeds, as_seeds, normal
 
 __all__ = ["Gaussian", "MaskedGaussian", "Source"]
@@ -70,7 +70,7 @@ class Source(PerSample, ABC):
         return 0.5 * square - 0.5 * (d - 1) * square.log() + constant
 
     def _square(self, x: Tensor) -> Tensor:
-        return flat(self.project(x)).square().sum(dim=1)
+        return row_sum(self.project(x).square())
 
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this source, JSON-able."""
@@ -122,7 +122,9 @@ class MaskedGaussian(Source):
 
     def __init__(self, mask: Tensor, features: int, coordinates: int = 3) -> None:
         if mask.ndim != 2 or mask.dtype != torch.bool:
-            raise ValueError(f"mask: expected bool, shape (B, N), got {mask.dtype} {tuple(mask.shape)}")
+            raise ValueError(
+                f"mask: expected bool, shape (B, N), got {mask.dtype} {tuple(mask.shape)}"
+            )
         if bool((mask.sum(1) < 2).any()):
             raise ValueError("mask: expected at least two points in every sample")
         if not 0 <= coordinates <= features or features < 1:
@@ -146,7 +148,9 @@ class MaskedGaussian(Source):
     ) -> Tensor:
         rows = as_seeds(seeds)
         if len(rows) != len(self.mask):
-            raise ValueError(f"seeds: expected {len(self.mask)}, one per row of mask, got {len(rows)}")
+            raise ValueError(
+                f"seeds: expected {len(self.mask)}, one per row of mask, got {len(rows)}"
+            )
         return super().sample(rows, stream, dtype=dtype, device=device or self.mask.device)
 
     def project(self, x: Tensor) -> Tensor:

@@ -2,9 +2,10 @@
 
     method(prior, cost, seeds=...) -> Result
 
-A cost is anything that maps signals (B, *) to one value per sample; data of single samples are taken
-along through `take` (`ctrlgen.batching`). Before the network is evaluated once, the cost is tried on
-one signal decoded from the source, so that a scalar or a missing gradient is found at once.
+A cost is anything that maps signals (B, *) to one value per sample; data of single samples are
+taken along through `take` (`ctrlgen.batching`). Before the network is evaluated once, the cost is
+tried on one signal decoded from the source, so that a scalar or a missing gradient is found at
+once.
 """
 
 from __future__ import annotations

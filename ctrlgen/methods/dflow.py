@@ -3,9 +3,9 @@ r"""D-Flow: optimise the source point through the flow (Ben-Hamu et al., arXiv 2
     x_0* = argmin_{x_0}  C(Φ(x_0)) + R(x_0, u),      x = decode(Φ(x_0)),
 
 Φ the ODE dx/dt = u_t(x) from t = 0 to 1, C any cost of the signal, R a regularizer of the source
-(Algorithm 1, eqs 1-4). The gradient passes through the solver's steps: along the tangent directions of
-the data the chain of Jacobians I + h(aI + γ Var[x_1|x]) stretches, elsewhere it annihilates (Theorem
-4.2), so even without R the optimiser moves along the data.
+(Algorithm 1, eqs 1-4). The gradient passes through the solver's steps: along the tangent directions
+of the data the chain of Jacobians I + h(aI + γ Var[x_1|x]) stretches, elsewhere it annihilates
+(Theorem 4.2), so even without R the optimiser moves along the data.
 
 A noisy measurement is not to be fitted to the end: the run of a sample stops at its target.
 """
@@ -148,7 +148,9 @@ class SourceObjective:
         return Evaluated(value, cost, signal)
 
 
-def _preset(target: float, noisy: bool, blend: float = 0.1, iterations: int = 400) -> dict[str, Any]:
+def _preset(
+    target: float, noisy: bool, blend: float = 0.1, iterations: int = 400
+) -> dict[str, Any]:
     return {
         "initializer": Blend(blend),
         "target": target,
@@ -180,4 +182,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Settings of the paper's Table 6 (images: target PSNR 45 / 55 dB noiseless, 32 dB at noise 0.05 in
-[−1, 1]; 400 iterations in place of its time limits). A molecule run adds its domain's projection."""
+[−1, 1]; 400 iterations in place of its time limits). Molecule runs add their domain's projection.
+"""
