@@ -1,0 +1,150 @@
+"""Table and figures of `dflow_images`, drawn from its results alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from torch import Tensor
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+__all__ = ["figures", "table"]
+
+COLOURS = {"source": "#8c8c8c", "blend": "#d08a2e", "guided": "#1f6f8b"}
+LABELS = {
+    "source": "from noise",
+    "blend": "blend, a = 0.1 (paper)",
+    "guided": "guided start",
+}
+TASKS = {
+    "sr2": "x2 super-resolution",
+    "inpaint": "centre inpainting",
+    "deblur": "Gaussian deblurring",
+}
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as a Markdown table; medians over all images, none left out."""
+    head = (
+        "| task | σ_y | start | on target | y-PSNR | PSNR | H†y PSNR | beats H†y | margin "
+        "| SSIM | H†y SSIM | {fd} | H†y {fd} | evaluations | seconds |"
+    )
+    lines, embedder = [], ""
+    for name, row in results["rows"].items():
+        if "dflow" not in row or name.startswith("lambda"):
+            continue
+        embedder = f"{row['dflow']['frechet']['embedder']} (n={row['dflow']['frechet']['images']})"
+        start = name.split("-")[1] if row["noise"] == 0 else "blend"
+        ours, plain = row["dflow"], row["pseudo_inverse"]
+        on_target = np.mean([s == 3 for s in row["status"]])
+        lines.append(
+            f"| {row['task']} | {row['noise']:g} | {start} | {on_target:.0%} "
+            f"| {np.median(row['measurement_psnr']):.1f} | {np.median(ours['psnr']):.2f} "
+            f"| {np.median(plain['psnr']):.2f} | {row['better_than_pseudo_inverse']:.0%} "
+            f"| {row['median_margin_db']:+.2f} | {np.median(ours['ssim']):.3f} "
+            f"| {np.median(plain['ssim']):.3f} | {ours['frechet']['value']:.2f} "
+            f"| {plain['frechet']['value']:.2f} | {np.median(row['evaluations']):.0f} "
+            f"| {row['seconds']:.0f} |"
+        )
+    title = head.format(fd=embedder)
+    rule = "|" + "---|" * (title.count("|") - 1)
+    ablation = ["", "| λ | PSNR | y-PSNR | evaluations | ‖x_0‖/√d |", "|---|---|---|---|---|"]
+    for weight in results["lambdas"]:
+        row = results["rows"][f"lambda-{weight:g}"]
+        ablation.append(
+            f"| {weight:g} | {np.median(row['dflow']['psnr']):.2f} "
+            f"| {np.median(row['measurement_psnr']):.1f} | {np.median(row['evaluations']):.0f} "
+            f"| {np.median(row['source_radius_over_root_d']):.3f} |"
+        )
+    bits = ["", "| images | bits per dimension, median (10-90 %) |", "|---|---|"]
+    for name, row in results["rows"].items():
+        if name.startswith("bits-"):
+            low, mid, high = np.percentile(row["bits_per_dimension"], (10, 50, 90))
+            bits.append(f"| {row['images']} | {mid:.2f} ({low:.2f} to {high:.2f}) |")
+    return "\n".join([title, rule, *lines, *ablation, *bits]) + "\n"
+
+
+def figures(results: dict[str, Any], images: dict[str, Tensor], truth: Tensor, out: Path) -> None:
+    """Write convergence.png, reconstructions.png and ablation.png."""
+    _convergence(results, out / "convergence.png")
+    _reconstructions(images, truth, out / "reconstructions.png")
+    _ablation(results, out / "ablation.png")
+
+
+def _convergence(results: dict[str, Any], file: Path) -> None:
+    """Fraction of the images at each level of measurement PSNR against evaluations spent."""
+    levels = [str(level) for level in results["levels_db"]]
+    fig, axes = plt.subplots(
+        len(TASKS), len(levels), figsize=(11, 7), sharex=True, sharey=True, constrained_layout=True
+    )
+    for line, (task, title) in zip(axes, TASKS.items(), strict=True):
+        for ax, level in zip(line, levels, strict=True):
+            for start, colour in COLOURS.items():
+                row = results["rows"][f"{task}-{start}"]
+                counts = row["reached"][level]
+                hits = sorted(n for n in counts if n is not None)
+                steps = np.arange(len(hits) + 1) / len(counts)
+                end = max(row["evaluations"])
+                ax.step(
+                    [0, *hits, max(end, 200)], [*steps, steps[-1]], where="post", color=colour,
+                    label=LABELS[start], lw=1.8,
+                )  # fmt: skip
+            ax.set_ylim(-0.02, 1.02)
+            ax.set_xlim(0, 200)
+            ax.grid(alpha=0.25)
+            ax.spines[["top", "right"]].set_visible(False)
+            if task == "sr2":
+                ax.set_title(f"{level} dB")
+        line[0].set_ylabel(title)
+    for ax in axes[-1]:
+        ax.set_xlabel("evaluations per image")
+    axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
+    fig.suptitle("Fraction of images whose measurement is met to the given PSNR")
+    fig.savefig(file, dpi=130)
+    plt.close(fig)
+
+
+def _reconstructions(images: dict[str, Tensor], truth: Tensor, file: Path, count: int = 10) -> None:
+    """Truth, measurement as H†y, and reconstruction for the first images of each task."""
+    from ctrlgen.domains.images.figures import tile
+    from ctrlgen.experiments.dflow_images import NOISE, TASKS, problem
+
+    shown: list[tuple[str, Tensor]] = [("truth", truth)]
+    for name, noise in (("sr2", 0.0), ("inpaint", 0.0), ("deblur", 0.0), ("denoise", NOISE)):
+        cost = problem(TASKS[name], truth, noise, range(len(truth)))
+        shown.append((f"{name}: H†y", cost.operator.pinv(cost.y)))
+        shown.append((f"{name}: D-Flow", images[f"{name}-noisy" if noise else f"{name}-guided"]))
+    fig, axes = plt.subplots(len(shown), 1, figsize=(8.4, 8.6), constrained_layout=True)
+    for ax, (label, pictures) in zip(axes, shown, strict=True):
+        ax.imshow(tile(pictures[:count], columns=count), cmap="gray", vmin=0, vmax=1)
+        ax.set_ylabel(label, rotation=0, ha="right", va="center")
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+    fig.savefig(file, dpi=130)
+    plt.close(fig)
+
+
+def _ablation(results: dict[str, Any], file: Path) -> None:
+    """PSNR and source radius against λ; bits per dimension of sets of images."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
+    rows = [results["rows"][f"lambda-{weight:g}"] for weight in results["lambdas"]]
+    left.boxplot([row["dflow"]["psnr"] for row in rows], showfliers=True, widths=0.5)
+    left.set_xticks(range(1, len(rows) + 1), [f"{weight:g}" for weight in results["lambdas"]])
+    left.set_xlabel("λ of the χ$^d$ regularizer")
+    left.set_ylabel("PSNR, dB")
+    left.set_title(f"Inpainting at noise {results['noise']:g}")
+    sets = [row for name, row in results["rows"].items() if name.startswith("bits-")]
+    right.boxplot([row["bits_per_dimension"] for row in sets], orientation="horizontal", widths=0.5)
+    right.set_yticks(range(1, len(sets) + 1), [row["images"] for row in sets])
+    right.invert_yaxis()
+    right.set_xlabel("bits per dimension")
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(alpha=0.25)
+    fig.savefig(file, dpi=130)
+    plt.close(fig)
