@@ -174,6 +174,9 @@ class Composed(Operator):
     def pinv(self, y: Tensor) -> Tensor:
         return self.first.pinv(self.last.pinv(y))
 
+    def measured(self, y: Tensor) -> Tensor:
+        return self.last.measured(y)
+
 
 def measure(
     operator: Operator, x: Tensor, noise: Tensor | float = 0.0, seeds: Seeds | None = None

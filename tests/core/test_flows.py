@@ -196,8 +196,12 @@ def test_time_is_a_number_or_one_per_sample(path, x, t):
     together = flow.velocity(x, t)
     for i in (0, 5):
         one = slice(i, i + 1)
-        torch.testing.assert_close(flow.velocity(x[one], float(t[i])), together[one], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(flow.velocity(x[one], t[i]), together[one], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            flow.velocity(x[one], float(t[i])), together[one], rtol=1e-12, atol=1e-12
+        )
+        torch.testing.assert_close(
+            flow.velocity(x[one], t[i]), together[one], rtol=1e-12, atol=1e-12
+        )
 
 
 def test_state_of_any_shape_dtype_and_device(dtype, device):
@@ -326,13 +330,17 @@ def test_evaluations_subtract_and_copy():
 
 
 def test_guidance_extrapolates_the_condition():
-    def network(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor, aside: torch.Tensor) -> torch.Tensor:
+    def network(
+        x: torch.Tensor, t: torch.Tensor, label: torch.Tensor, aside: torch.Tensor
+    ) -> torch.Tensor:
         return x * label.unsqueeze(1) + aside.unsqueeze(1) * t.unsqueeze(1)
 
     x, t = torch.ones(2, 3), torch.tensor([0.5, 0.25])
     label, aside = torch.tensor([3, 5]), torch.tensor([10.0, 20.0])
     for scale in (0.0, 1.0, 2.5):
-        u = Flow(Guided(network, scale, {"label": 1}), CondOT()).velocity(x, t, label=label, aside=aside)
+        u = Flow(Guided(network, scale, {"label": 1}), CondOT()).velocity(
+            x, t, label=label, aside=aside
+        )
         expected = 1 + scale * (label - 1) + aside * t
         torch.testing.assert_close(u, expected.unsqueeze(1).expand(2, 3))
     flow = Flow(Guided(network, 2.0, {"label": 1}), CondOT())

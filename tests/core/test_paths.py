@@ -36,7 +36,9 @@ def test_derived_coefficients(path):
     at = path(t)
     torch.testing.assert_close(at.wronskian, at.d_alpha * at.sigma - at.alpha * at.d_sigma)
     torch.testing.assert_close(at.a, at.d_sigma / at.sigma, rtol=1e-12, atol=0)
-    torch.testing.assert_close(at.b, at.d_alpha - at.alpha * at.d_sigma / at.sigma, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        at.b, at.d_alpha - at.alpha * at.d_sigma / at.sigma, rtol=1e-10, atol=1e-12
+    )
     snr = (at.alpha / at.sigma) ** 2
     (d_snr,) = torch.autograd.grad(snr.sum(), t, retain_graph=True)
     torch.testing.assert_close(at.gamma, d_snr / 2, rtol=1e-10, atol=1e-12)
@@ -84,7 +86,9 @@ def test_the_noise_end_is_noise_and_the_data_end_data(paths):
 def test_variance_preserving_paths_preserve_it(paths):
     for name in ("cosine", "vp", "vp-constant", "ddpm", "table", "edm", "edm-rho3"):
         at = paths[name](TIMES)
-        torch.testing.assert_close(at.alpha**2 + at.sigma**2, torch.ones_like(TIMES), rtol=1e-13, atol=0)
+        torch.testing.assert_close(
+            at.alpha**2 + at.sigma**2, torch.ones_like(TIMES), rtol=1e-13, atol=0
+        )
 
 
 def test_formulas():

@@ -11,9 +11,21 @@ from ctrlgen.seeds import as_seeds, normal, philox, rademacher, uniform
 
 # Known-answer tests of philox4x32-10 in the Random123 distribution: counter, key, answer.
 KNOWN = [
-    ("00000000 00000000 00000000 00000000", "00000000 00000000", "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
-    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    (
+        "00000000 00000000 00000000 00000000",
+        "00000000 00000000",
+        "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+    ),
+    (
+        "ffffffff ffffffff ffffffff ffffffff",
+        "ffffffff ffffffff",
+        "408f276d 41c83b0e a20bc7c6 6d5451fd",
+    ),
+    (
+        "243f6a88 85a308d3 13198a2e 03707344",
+        "a4093822 299f31d0",
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
 ]
 
 
@@ -70,7 +82,9 @@ def test_devices_agree(device):
     """To the rounding of the logarithm; the words themselves are the same."""
     for draw, tolerance in ((uniform, 0), (normal, 1e-14), (rademacher, 0)):
         here = draw([1, 2], (64,), dtype=torch.float64, device=device).cpu()
-        torch.testing.assert_close(here, draw([1, 2], (64,), dtype=torch.float64), rtol=0, atol=tolerance)
+        torch.testing.assert_close(
+            here, draw([1, 2], (64,), dtype=torch.float64), rtol=0, atol=tolerance
+        )
 
 
 def test_seeds_and_streams_differ():
