@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +116,7 @@ class JPEG(Operator):
         levels = _whole((x + 1) * 127.5)
         decoded = self._surrogate(levels)
         if self.codec == "pillow":
-            decoded = straight_through(self._pillow(levels.detach()), decoded)
+            decoded = _Replace.apply(decoded, levels, self._pillow)
         return decoded / 127.5 - 1
 
     def pinv(self, y: Tensor) -> Tensor:
@@ -169,6 +171,42 @@ class JPEG(Operator):
             pixels = np.array(Image.open(buffer))
             decoded.append(torch.from_numpy(pixels).reshape(image.shape))
         return torch.stack(decoded).permute(0, 3, 1, 2).to(levels)
+
+
+class _Replace(torch.autograd.Function):
+    """codec(levels) with the derivatives of the surrogate, under every transform of torch.func."""
+
+    @staticmethod
+    def forward(surrogate: Tensor, levels: Tensor, codec: Callable[[Tensor], Tensor]) -> Tensor:
+        return codec(levels)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, surrogate: Tensor, levels: Tensor, codec: None) -> Tensor:
+        return surrogate.clone()
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        dims: tuple[int | None, ...],
+        surrogate: Tensor,
+        levels: Tensor,
+        codec: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, int]:
+        planes = [
+            x.unsqueeze(0).expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+            for x, dim in zip((surrogate, levels), dims[:2], strict=True)
+        ]
+        surrogate, levels = (x.flatten(0, 1) for x in planes)
+        decoded = _Replace.apply(surrogate, levels, codec)
+        return decoded.unflatten(0, planes[0].shape[:2]), 0
 
 
 def _rounded(values: Tensor, tilt: Tensor | float = _TILT) -> Tensor:
