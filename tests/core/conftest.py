@@ -1,4 +1,4 @@
-"""Fixtures of the core's tests: one thread, the paths, the dtypes and the devices."""
+"""Fixtures of the core's tests: the paths, the dtypes and the devices."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import pytest
 import torch
 
 from ctrlgen.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
-
-torch.set_num_threads(1)
 
 PATHS: dict[str, Path] = {
     "condot": CondOT(),
@@ -33,18 +31,7 @@ def paths() -> dict[str, Path]:
     return PATHS
 
 
-@pytest.fixture(
-    params=[
-        "cpu",
-        pytest.param(
-            "cuda",
-            marks=[
-                pytest.mark.cuda,
-                pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-            ],
-        ),
-    ]
-)
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every device of this machine in turn."""
     return torch.device(request.param)
