@@ -1,0 +1,105 @@
+"""Fixtures of all tests: one thread, the same numbers in every run, small oracles to work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor
+
+from ctrlgen.operators import LinearOperator, Spectrum
+from ctrlgen.oracles import Mixture
+from ctrlgen.paths import Path
+from ctrlgen.priors import Prior
+from ctrlgen.sources import Gaussian
+
+settings.register_profile(
+    "ctrlgen", derandomize=True, deadline=None, database=None, max_examples=20
+)
+settings.load_profile("ctrlgen")
+
+
+@pytest.fixture(autouse=True)
+def reproducible() -> Iterator[None]:
+    """One thread, and a global random state that no test inherits from another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `cuda` run where there is such a device."""
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+class Matrix(LinearOperator):
+    """y = Hx for vectors, any matrix H (m, d), m <= d: shared, or one per sample (B, m, d)."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix if matrix.ndim == 3 else matrix.unsqueeze(0)
+        self.per_sample = ("matrix",) if matrix.ndim == 3 else ()
+
+    def spectrum(self, x: Tensor) -> Spectrum:
+        u, s, vt = torch.linalg.svd(self.matrix.to(x), full_matrices=True)
+        rows, columns = self.matrix.shape[1:]
+        values = torch.cat((s, s.new_zeros(len(s), columns - rows)), 1)
+
+        def times(matrix: Tensor, vectors: Tensor) -> Tensor:
+            return (matrix @ vectors.unsqueeze(2)).squeeze(2)
+
+        def left(y: Tensor) -> Tensor:
+            return torch.nn.functional.pad(times(u.mT, y), (0, columns - rows))
+
+        return Spectrum(
+            values,
+            right=lambda v: times(vt, v),
+            right_inverse=lambda c: times(vt.mT, c),
+            left=left,
+            left_inverse=lambda c: times(u, c[:, :rows]),
+        )
+
+    def signal_shape(self, y: Tensor) -> tuple[int, ...]:
+        return (self.matrix.shape[2],)
+
+
+@pytest.fixture
+def matrix_operator() -> Callable[[Tensor], LinearOperator]:
+    """Builds the linear operator of a matrix."""
+    return Matrix
+
+
+def random_mixture(
+    components: int, dimensions: int, seed: int = 0, shape: tuple[int, ...] | None = None
+) -> Mixture:
+    """A well-conditioned mixture in float64, eigenvalues of its covariances from 0.1 to 2."""
+    generator = torch.Generator().manual_seed(seed)
+    draws = {"generator": generator, "dtype": torch.float64}
+    means = torch.randn(components, dimensions, **draws)
+    bases, _ = torch.linalg.qr(torch.randn(components, dimensions, dimensions, **draws))
+    values = 0.1 + 1.9 * torch.rand(components, 1, dimensions, **draws)
+    weights = 0.5 + torch.rand(components, **draws)
+    return Mixture(means, (bases * values) @ bases.mT, weights, shape)
+
+
+@pytest.fixture
+def mixture() -> Callable[..., Mixture]:
+    """Builds `mixture(components, dimensions, seed=0, shape=None)`."""
+    return random_mixture
+
+
+@pytest.fixture
+def prior_of() -> Callable[..., Prior]:
+    """Builds the prior of a mixture: `prior_of(mixture, path=None)`."""
+
+    def build(mixture: Mixture, path: Path | None = None) -> Prior:
+        return Prior(mixture.flow(path), Gaussian(mixture.shape))
+
+    return build
