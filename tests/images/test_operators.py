@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from ctrlgen.domains.images import operators
 from ctrlgen.domains.images.operators import (
+    HDR,
+    JPEG,
     OPERATORS,
     BlockAverage,
     Blur,
@@ -21,6 +24,9 @@ from ctrlgen.domains.images.operators import (
     GaussianBlur,
     Inpainting,
     MotionBlur,
+    NonlinearBlur,
+    PhaseRetrieval,
+    Quantise,
     SuperResolution,
 )
 from ctrlgen.domains.images.operators.kernels import motion_kernels
@@ -60,6 +66,13 @@ EXAMPLES: dict[str, Example] = {
     "motion-blur": lambda shape, seeds: MotionBlur(seeds, 7),
     "motion-blur:large": lambda shape, seeds: MotionBlur(seeds, 61, intensity=1.0),
     "colourise": lambda shape, seeds: Colourise(),
+    "nonlinear-blur": lambda shape, seeds: NonlinearBlur(3),
+    "phase-retrieval": lambda shape, seeds: PhaseRetrieval(),
+    "hdr": lambda shape, seeds: HDR(),
+    "quantise": lambda shape, seeds: Quantise(3),
+    "jpeg": lambda shape, seeds: JPEG(30),
+    "jpeg:4:4:4": lambda shape, seeds: JPEG(80, chroma="4:4:4"),
+    "jpeg:pillow": lambda shape, seeds: JPEG(30, codec="pillow"),
 }
 LINEAR = [name for name, make in EXAMPLES.items() if make(SHAPE, SEEDS).linear]
 everything = pytest.mark.parametrize("name", EXAMPLES)
@@ -177,6 +190,21 @@ def test_gradient_reaches_the_image(name: str) -> None:
 
 
 @everything
+def test_forward_and_reverse_derivatives_agree(name: str) -> None:
+    x, operator = images(), EXAMPLES[name](SHAPE, SEEDS)
+    w = images(stream=4)
+    y, jw = torch.func.jvp(operator, (x,), (w,))[:2]
+    close(y, operator(x), 1e-12)
+    v = normal(range(len(x)), y.shape[1:], 9, dtype=torch.float64)
+    pull = torch.func.vjp(operator, x)[1]
+    close(inner(v, jw), inner(pull(v)[0], w))
+    ws = torch.stack((w, x, 2 * w))
+    many = torch.func.vmap(lambda w: torch.func.jvp(operator, (x,), (w,))[1])(ws)
+    close(many[0], jw)
+    close(many[2], 2 * jw)
+
+
+@everything
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 20, 36)])
 def test_other_sizes(name: str, shape: tuple[int, ...]) -> None:
     if name == "colourise" and shape[0] == 1:
@@ -193,9 +221,12 @@ def test_other_sizes(name: str, shape: tuple[int, ...]) -> None:
 def test_anything_but_images_is_refused(name: str, bad: str) -> None:
     operator = EXAMPLES[name](SHAPE, SEEDS)
     x = images()
-    value = {"integers": x.long(), "three dimensions": x[0], "empty": x[:0], "array": x.numpy()}[
-        bad
-    ]
+    value: Any = {
+        "integers": x.long(),
+        "three dimensions": x[0],
+        "empty": x[:0],
+        "array": x.numpy(),
+    }[bad]
     with pytest.raises((TypeError, ValueError), match=r"x: expected"):
         operator(value)
 
