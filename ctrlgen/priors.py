@@ -2,31 +2,25 @@ r"""Priors: flow + source + codec + bound conditions, and the model cards they a
 
     x = decode(Φ(x_0)),   x_0 ~ source,   Φ: the flow's ODE from t = 0 to 1.
 
-On disk a prior is a card, `<name>.json`, beside its weights, `<name>.safetensors`. The card says
-how to rebuild it (factory of the network with its arguments, path, prediction, source, codec),
-where it comes from (data, recipe, command, licence), how good it is (measured quality), and the
-sha256 of the weights, which is checked at every load. Nothing is unpickled.
+On disk a prior is a card beside its weights (`ctrlgen.cards`).
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ctrlgen import codecs, paths, plugins, sources
 from ctrlgen.batching import PerSample, rows_of
+from ctrlgen.cards import Card, load_weights, write_whole
 from ctrlgen.codecs import Codec, Identity
 from ctrlgen.errors import CardError, UnknownName
 from ctrlgen.flows import Flow, Prediction
@@ -35,75 +29,6 @@ from ctrlgen.solvers import Midpoint, Solver
 from ctrlgen.sources import Source
 
 __all__ = ["Card", "Prior", "available", "load", "load_weights"]
-
-
-@dataclass
-class Card:
-    """What is known of a prior; every field is JSON.
-
-    Attributes:
-        name: how `ctrlgen.load` finds it.
-        domain: "images", ...
-        factory: "module:function" that builds the network from `config`.
-        config: keyword arguments of the factory.
-        path: {"type": class of ctrlgen.paths, **arguments}.
-        prediction: what the network predicts.
-        source: {"type": class of ctrlgen.sources, **arguments}.
-        codec: {"type": class of ctrlgen.codecs, **arguments}.
-        conditions: {name: {"classes": count, "null": value that means none}}.
-        data: training data, with the name and version of its package.
-        recipe: how it was trained.
-        command: the command that trains it again.
-        quality: measured numbers, each with the command that printed it.
-        licence: of the weights.
-        weights: file name of the weights.
-        sha256: of the weights.
-    """
-
-    name: str
-    domain: str
-    factory: str
-    config: dict[str, Any]
-    path: dict[str, Any]
-    prediction: str
-    source: dict[str, Any]
-    codec: dict[str, Any] = field(default_factory=lambda: {"type": "Identity"})
-    conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
-    data: Any = ""
-    recipe: Any = ""
-    command: str = ""
-    quality: dict[str, Any] = field(default_factory=dict)
-    licence: str = ""
-    weights: str = ""
-    sha256: str = ""
-    format_version: int = 1
-
-    @classmethod
-    def read(cls, file: FilePath | str) -> Card:
-        """A card from its file.
-
-        Raises:
-            CardError: if it is not JSON, misses a field, or is of a newer format.
-        """
-        file = FilePath(file)
-        try:
-            content = json.loads(file.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CardError(f"card {file}: expected a JSON file ({error})") from error
-        known = {f.name for f in fields(cls)}
-        try:
-            card = cls(**{key: value for key, value in content.items() if key in known})
-        except (TypeError, AttributeError) as error:
-            raise CardError(f"card {file}: {error}") from error
-        if card.format_version != 1:
-            raise CardError(f"card {file}: expected format_version 1, got {card.format_version}")
-        return card
-
-    def write(self, file: FilePath | str) -> None:
-        """Write the card, whole or not at all."""
-        _write(
-            FilePath(file), (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
-        )
 
 
 class Prior(PerSample):
@@ -151,7 +76,8 @@ class Prior(PerSample):
                     raise UnknownName("condition", name, self.card.conditions)
                 limits = self.card.conditions[name]
                 top = max(limits.get("classes", 0) - 1, limits.get("null", 0))
-                if "classes" in limits and not bool(((rows >= 0) & (rows <= top)).all()):
+                within = not rows.is_floating_point() and bool(((rows >= 0) & (rows <= top)).all())
+                if "classes" in limits and not within:
                     raise ValueError(
                         f"{name}: expected integers from 0 to {top}, got {rows.tolist()}"
                     )
@@ -204,16 +130,28 @@ class Prior(PerSample):
         """Source points x_0, one per seed, shape (B, *shape), checked against the conditions.
 
         Raises:
-            ValueError: if the conditions or the source hold data of another number of samples.
+            ValueError: if conditions, source or codec hold data of another number of samples, or
+                the network takes another dtype or lives elsewhere.
         """
         rows = as_seeds(seeds)
-        for name, held in (
-            ("conditions", rows_of(self.conditions)),
-            ("source", rows_of(self.source)),
-        ):
+        for name in self.per_sample:
+            held = rows_of(getattr(self, name))
             if held is not None and held != len(rows):
                 raise ValueError(
                     f"seeds: expected {held}, as many as rows in {name}, got {len(rows)}"
+                )
+        weight = self._weight()
+        if weight is not None:
+            # Networks in half precision are served by something that converts.
+            if weight.dtype in (torch.float32, torch.float64) and weight.dtype != dtype:
+                raise ValueError(
+                    f"dtype: expected {weight.dtype}, that of the network, got {dtype}; "
+                    "prior.to(dtype) converts it"
+                )
+            if device is not None and torch.empty(0, device=device).device != weight.device:
+                raise ValueError(
+                    f"device: expected {weight.device}, where the network is, got {device}; "
+                    "prior.to(device) moves it"
                 )
         return self.source.sample(rows, dtype=dtype, device=device or self.device)
 
@@ -224,9 +162,13 @@ class Prior(PerSample):
     @property
     def device(self) -> torch.device:
         """Where the network lives; the CPU for one without parameters."""
+        weight = self._weight()
+        return weight.device if weight is not None else torch.device("cpu")
+
+    def _weight(self) -> Tensor | None:
+        """The first parameter of the network, if it has any."""
         parameters = getattr(self.flow.network, "parameters", None)
-        first = next(iter(parameters()), None) if parameters else None
-        return first.device if first is not None else torch.device("cpu")
+        return next(iter(parameters()), None) if parameters else None
 
     def to(self, *args: Any, **kwargs: Any) -> Prior:
         """A copy on another device or dtype; its network moves in place."""
@@ -256,19 +198,17 @@ class Prior(PerSample):
             The card's file.
 
         Raises:
-            CardError: if the network is not a module, or the factory does not rebuild it.
+            CardError: if the network is not a module, or what is written would not rebuild the
+                prior; nothing is written then.
         """
         if not isinstance(self.flow.network, torch.nn.Module):
             raise CardError(
                 f"network: expected a torch module, got {type(self.flow.network).__name__}"
             )
         state = {
-            k: v.detach().cpu().contiguous() for k, v in self.flow.network.state_dict().items()
+            k: v.detach().cpu().contiguous().clone()
+            for k, v in self.flow.network.state_dict().items()
         }
-        if set(plugins.resolve(factory)(**config).state_dict()) != set(state):
-            raise CardError(
-                f"factory: {factory}(**config) does not build a network of these weights"
-            )
         known = self.card or Card("", "user", "", {}, {}, "", {})
         payload = save_tensors(state)
         new = {
@@ -283,10 +223,16 @@ class Prior(PerSample):
             "sha256": hashlib.sha256(payload).hexdigest(),
         }
         written = Card(**{**asdict(known), **new, **card})
+        content = written.to_json()
+        rebuilt = _assemble(written).flow.network.state_dict()  # type: ignore[attr-defined]
+        if {k: v.shape for k, v in rebuilt.items()} != {k: v.shape for k, v in state.items()}:
+            raise CardError(
+                f"factory: {factory}(**config) does not build a network of these weights"
+            )
         folder = FilePath(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / written.weights, payload)
-        written.write(folder / f"{name}.json")
+        write_whole(folder / written.weights, payload)
+        write_whole(folder / f"{name}.json", content)
         return folder / f"{name}.json"
 
     def __repr__(self) -> str:
@@ -342,46 +288,31 @@ def load(
     card = Card.read(file)
     if not card.path:
         raise UnknownName("prior", str(name), available())
-    network = plugins.resolve(card.factory)(**card.config)
+    prior = _assemble(card)
+    network: Any = prior.flow.network
     load_weights(network, card, file.parent)
-    network = network.to(device, dtype).eval().requires_grad_(False)
-    flow = Flow(network, _build(paths, card.path), card.prediction)  # type: ignore[arg-type]
-    return Prior(flow, _build(sources, card.source), _build(codecs, card.codec), card=card)
+    network.to(device, dtype).eval().requires_grad_(False)
+    return prior
 
 
-def load_weights(network: torch.nn.Module, card: Card, folder: FilePath) -> None:
-    """Load a card's weights into its network, after checking their sha256.
+def _assemble(card: Card) -> Prior:
+    """The prior that a card describes, its network as the factory makes it.
 
     Raises:
-        CardError: if the file is missing, damaged, or holds other tensors than the network.
+        CardError: if the card names something unknown, or arguments that do not fit.
     """
-    file = folder / card.weights
     try:
-        payload = file.read_bytes()
-    except OSError as error:
-        raise CardError(f"weights of {card.name}: cannot read {file} ({error})") from error
-    found = hashlib.sha256(payload).hexdigest()
-    if found != card.sha256:
-        raise CardError(
-            f"weights of {card.name}: expected sha256 {card.sha256}, got {found} in {file}"
-        )
-    try:
-        network.load_state_dict(load_tensors(payload))
-    except (SafetensorError, RuntimeError) as error:
-        raise CardError(f"weights of {card.name}: {error}") from error
+        network = plugins.resolve(card.factory)(**card.config)
+        if not isinstance(network, torch.nn.Module):
+            raise TypeError(f"factory: expected a torch module, got {type(network).__name__}")
+        flow = Flow(network, _build(paths, card.path), card.prediction)  # type: ignore[arg-type]
+        return Prior(flow, _build(sources, card.source), _build(codecs, card.codec), card=card)
+    except (TypeError, ValueError) as error:
+        raise CardError(f"card {card.name}: {error}") from error
 
 
 def _build(module: Any, description: dict[str, Any]) -> Any:
-    kind = description.get("type")
+    kind = description.get("type", "")
     if kind not in module.__all__:
-        raise CardError(
-            f"card: {module.__name__} has no {kind!r}; it has {', '.join(module.__all__)}"
-        )
+        raise ValueError(f"{module.__name__} has no {kind!r}; it has {', '.join(module.__all__)}")
     return getattr(module, kind)(**{k: v for k, v in description.items() if k != "type"})
-
-
-def _write(file: FilePath, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, file)
