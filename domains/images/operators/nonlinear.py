@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
@@ -64,12 +63,17 @@ class NonlinearBlur(Operator):
 
 
 def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
-    """Every channel with every kernel, reflected at the edges: (B, C, H, W) to (B, C, K, H, W)."""
-    for dim, size in ((2, kernels.shape[1]), (3, kernels.shape[2])):
-        x = x.index_select(dim, _reflected(x.shape[dim], size // 2, x.device))
-    planes = x.flatten(0, 1).unsqueeze(1)
-    weight = kernels.to(x.dtype).flip((1, 2)).unsqueeze(1)
-    return F.conv2d(planes, weight).unflatten(0, x.shape[:2])
+    """Every channel with every kernel, reflected at the edges: (B, C, H, W) to (B, C, K, H, W).
+
+    Through Fourier transforms: their gradient is several times quicker than a convolution's.
+    """
+    rows, columns = kernels.shape[1:]
+    x = x.index_select(2, _reflected(x.shape[2], rows // 2, x.device))
+    x = x.index_select(3, _reflected(x.shape[3], columns // 2, x.device))
+    plane = x.shape[2:]
+    transfer = torch.fft.rfft2(kernels.to(x.dtype), s=plane)
+    blurred = torch.fft.irfft2(torch.fft.rfft2(x).unsqueeze(2) * transfer, s=plane)
+    return blurred[..., rows - 1 :, columns - 1 :]  # where no kernel wraps around
 
 
 def _reflected(size: int, margin: int, device: torch.device) -> Tensor:
