@@ -1,0 +1,147 @@
+r"""diffusers' `UNet2DModel` with its scheduler config, from a local folder or a hub id, as a prior.
+
+A scheduler of the DDPM family gives the table ᾱ_i = Π_{j≤i} (1 − β_j), read as the path
+`DiscreteVP`; the network is given the index i = (1 − t)(T − 1), fractional between the entries of
+the table or rounded to the nearest. `FlowMatchEulerDiscreteScheduler` is straight lines,
+x_σ = (1 − σ) x_1 + σ x_0 with the network predicting x_0 − x_1, our velocity with the other sign,
+and given T σ with σ = 1 − t. Schedulers' sampling options (spacing, thresholds, shifts of the
+time grid) have no part in the prior: a solver chooses its own grid.
+
+Images are in [-1, 1], the range of these models. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import attrgetter
+from pathlib import Path as FilePath
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctrlgen.adapters.callables import CallableNetwork
+from ctrlgen.extras import require
+from ctrlgen.flows import Flow, Kind
+from ctrlgen.paths import CondOT, DiscreteVP
+from ctrlgen.priors import Card, Prior
+from ctrlgen.sources import Gaussian
+
+__all__ = ["from_diffusers"]
+
+_PREDICTIONS: dict[str, Kind] = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
+
+
+def from_diffusers(
+    model: FilePath | str,
+    *,
+    scheduler: Mapping[str, Any] | None = None,
+    rounded: bool = False,
+    size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Prior:
+    """The prior of a `UNet2DModel`; a class-conditional one takes the condition `label`.
+
+    Args:
+        model: a local folder or a hub id, of a pipeline (with subfolders `unet` and `scheduler`)
+            or of the model alone.
+        scheduler: its scheduler's config; by default the one beside the model.
+        rounded: give the network the nearest integer index instead of the fractional one. Needed
+            where it embeds time by a learned table.
+        size: height and width in pixels; by default those of the model's config.
+        **options: to diffusers' `from_pretrained`, e.g. `revision`, `variant`, `token`.
+
+    Raises:
+        MissingExtra: if diffusers is not installed.
+        ValueError: for a scheduler, prediction type or time embedding that has no path here.
+        OSError: if the model cannot be found, or has no safetensors.
+    """
+    diffusers = require("diffusers", extra="hub")
+    folder = _part(diffusers, model, "unet", options)
+    fixed = {"use_safetensors": True, "low_cpu_mem_usage": False}  # needs no accelerate
+    unet = diffusers.UNet2DModel.from_pretrained(model, subfolder=folder, **{**options, **fixed})
+    unet = unet.eval().requires_grad_(False)
+    if scheduler is None:
+        scheduler = diffusers.DDPMScheduler.load_config(
+            model, subfolder=_part(diffusers, model, "scheduler", options), **options
+        )
+    config = unet.config
+    if config.time_embedding_type == "learned" and not rounded:
+        raise ValueError("rounded: this model embeds integer indices only, pass rounded=True")
+    shape = _shape(config, size)
+    flow = _flow(diffusers, unet, scheduler, rounded)
+    labels = {"label": {"classes": config.num_class_embeds}} if config.num_class_embeds else {}
+    source = Gaussian(shape)
+    card = Card(
+        name=str(model),
+        domain="images",
+        factory="",
+        config=dict(config),
+        path={"type": type(flow.path).__name__, **flow.path.config()},
+        prediction=flow.kind,
+        source={"type": "Gaussian", **source.config()},
+        conditions=labels,
+    )
+    return Prior(flow, source, card=card)
+
+
+def _part(diffusers: Any, model: FilePath | str, name: str, options: dict[str, Any]) -> str:
+    """The subfolder of a pipeline that holds a part; none where the model stands alone."""
+    if FilePath(model).is_dir():
+        return name if (FilePath(model) / name).is_dir() else ""
+    kind = diffusers.UNet2DModel if name == "unet" else diffusers.DDPMScheduler
+    try:
+        kind.load_config(model, subfolder=name, **options)
+    except OSError:
+        return ""
+    return name
+
+
+def _shape(config: Any, size: int | tuple[int, int] | None) -> tuple[int, int, int]:
+    """Shape of one image, (C, H, W)."""
+    size = size or config.sample_size
+    if size is None:
+        raise ValueError("size: the model's config has no sample_size, pass size=(height, width)")
+    height, width = (size, size) if isinstance(size, int) else size
+    return (config.in_channels, height, width)
+
+
+def _flow(diffusers: Any, unet: torch.nn.Module, config: Mapping[str, Any], rounded: bool) -> Flow:
+    """The flow that a scheduler's config makes of a network."""
+    name = config.get("_class_name", "DDPMScheduler")
+    kind = getattr(diffusers, name, None)
+    # diffusers ignores the values of keys in this list, even those that a caller has changed.
+    config = {key: value for key, value in config.items() if key != "_use_default_values"}
+    scheduler = None if kind is None else kind.from_config(config)
+    rename = {"label": "class_labels"}
+    if name == "FlowMatchEulerDiscreteScheduler":
+        steps = scheduler.config.num_train_timesteps  # type: ignore[union-attr]
+        network = CallableNetwork(
+            unet,
+            time=_rounded(lambda t: steps * (1 - t), rounded),
+            output=lambda result: -result.sample,
+            rename=rename,
+        )
+        return Flow(network, CondOT(), "velocity")
+    if not hasattr(scheduler, "betas"):
+        raise ValueError(
+            "scheduler: expected one of the DDPM family or FlowMatchEulerDiscreteScheduler, "
+            f"got {name}"
+        )
+    prediction = scheduler.config.get("prediction_type", "epsilon")
+    if prediction not in _PREDICTIONS:
+        raise ValueError(
+            f"prediction_type: expected one of {', '.join(_PREDICTIONS)}, got {prediction!r}"
+        )
+    path = DiscreteVP(torch.cumprod(1 - scheduler.betas.double(), 0))
+    network = CallableNetwork(
+        unet, time=_rounded(path.index, rounded), output=attrgetter("sample"), rename=rename
+    )
+    return Flow(network, path, _PREDICTIONS[prediction])
+
+
+def _rounded(time: Any, rounded: bool) -> Any:
+    def integer(t: Tensor) -> Tensor:
+        return time(t).round().long()
+
+    return integer if rounded else time
