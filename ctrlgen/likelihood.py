@@ -6,8 +6,10 @@ Along dx/dt = u_t(x) the density obeys d log p/dt = −div u, hence
 
 (Chen et al., arXiv 1806.07366). The divergence is the trace of the Jacobian, exact with one
 backward pass per dimension, or the Hutchinson estimate mean_m v_m^T (∂u/∂x) v_m with fixed
-Rademacher probes v_m that belong to the sample (Grathwohl et al., arXiv 1810.01367). The integral
-rides along as one more number per sample, in the same solver's stages, and stays differentiable.
+Rademacher probes v_m that belong to the sample (Grathwohl et al., arXiv 1810.01367). Where states
+fill a subspace only (padding, a fixed centre of mass) its own density is meant: all directions are
+projected on it. The integral rides along as one more number per sample, in the same solver's
+stages, and stays differentiable.
 
 Bits per dimension of a signal in [−1, 1] quantised to 8 bits: −log₂ p(x)/d + log₂ 127.5.
 """
@@ -21,9 +23,10 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import flat, take
-from ctrlgen.priors import Prior
+from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.seeds import Seeds, rademacher
 from ctrlgen.solvers import Solver, Velocity
+from ctrlgen.sources import Source
 
 __all__ = ["Augmented", "bits_per_dimension", "divergence", "log_likelihood", "probes"]
 
@@ -36,7 +39,11 @@ def probes(seeds: Seeds, shape: tuple[int, ...], count: int, like: Tensor) -> Te
 
 
 def divergence(
-    velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, v: Tensor | None
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    t: Tensor,
+    v: Tensor | None,
+    project: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Velocity and its divergence, both differentiable in x where x has a graph.
 
@@ -45,6 +52,7 @@ def divergence(
         x: states (B, *).
         t: times (B,).
         v: probes (B, M, *); None for the exact trace, one backward pass per dimension.
+        project: orthogonal projection on the subspace over which the trace is taken.
 
     Returns:
         u, shape of x, and div u, shape (B,).
@@ -61,6 +69,7 @@ def divergence(
             vectors = list(v.unbind(1))
         total = x.new_zeros(x.shape[0])
         for i, vector in enumerate(vectors):
+            vector = vector if project is None else project(vector)
             keep = differentiable or i + 1 < len(vectors)
             (pulled,) = torch.autograd.grad(
                 u, x, vector, retain_graph=keep, create_graph=differentiable
@@ -75,26 +84,27 @@ class Augmented:
 
     Args:
         velocity: u(x, t), with `take` where it holds per-sample data.
-        shape: shape of one state.
+        source: of the flow, for the shape of states and the subspace that they fill.
         v: probes (B, M, *shape), or None for the exact divergence.
     """
 
     def __init__(
         self,
         velocity: Callable[[Tensor, Tensor], Tensor],
-        shape: tuple[int, ...],
+        source: Source,
         v: Tensor | None,
     ) -> None:
         self.velocity = velocity if isinstance(velocity, Velocity) else Velocity(velocity)
-        self.shape, self.v = tuple(shape), v
+        self.source, self.v = source, v
 
     def __call__(self, packed: Tensor, t: Tensor) -> Tensor:
-        x = packed[:, :-1].reshape(-1, *self.shape)
-        u, div = divergence(self.velocity, x, t, self.v)
+        x = packed[:, :-1].reshape(-1, *self.source.shape)
+        u, div = divergence(self.velocity, x, t, self.v, self.source.project)
         return torch.cat((flat(u), div.unsqueeze(1)), dim=1)
 
     def take(self, index: Tensor) -> Augmented:
-        return Augmented(self.velocity.take(index), self.shape, take(self.v, index))
+        source = self.source.take(index)
+        return Augmented(self.velocity.take(index), source, take(self.v, index))
 
     def solve(self, solver: Solver, x: Tensor, t0: float, t1: float) -> tuple[Tensor, Tensor]:
         """x(t1) and ∫_{t0}^{t1} div u dt along the way, shapes (B, *shape) and (B,)."""
@@ -122,19 +132,23 @@ def log_likelihood(
         count: probes per sample.
 
     Raises:
-        ValueError: if x has the wrong shape, or seeds are not one per sample.
+        ValueError: if x has the wrong shape, or seeds or conditions are not one per sample.
+        NotImplementedError: if the codec does not know its change of volume.
     """
     z = prior.codec.encode(x)
     if tuple(z.shape[1:]) != tuple(prior.source.shape):
         raise ValueError(
             f"x: expected states of shape {prior.source.shape}, got {tuple(z.shape[1:])}"
         )
+    prior.check_rows(len(x), "x")
     if seeds is not None and len(seeds) != len(x):
         raise ValueError(f"seeds: expected {len(x)}, one per sample, got {len(seeds)}")
+    volume = prior.codec.log_det(z)
     v = None if seeds is None else probes(seeds, z.shape[1:], count, z)
-    source, integral = Augmented(prior.velocity, z.shape[1:], v).solve(solver, z, 1.0, 0.0)
+    augmented = Augmented(BoundVelocity(prior), prior.source, v)
+    source, integral = augmented.solve(solver, z, 1.0, 0.0)
     # Solved from 1 to 0, the integral is −∫_0^1 div u.
-    return integral - prior.source.gaussian_nll(source) - prior.codec.log_det(z)
+    return integral - prior.source.gaussian_nll(source) - volume
 
 
 def bits_per_dimension(log_p: Tensor, dimensions: int, levels: float = 127.5) -> Tensor:

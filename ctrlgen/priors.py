@@ -134,12 +134,7 @@ class Prior(PerSample):
                 the network takes another dtype or lives elsewhere.
         """
         rows = as_seeds(seeds)
-        for name in self.per_sample:
-            held = rows_of(getattr(self, name))
-            if held is not None and held != len(rows):
-                raise ValueError(
-                    f"seeds: expected {held}, as many as rows in {name}, got {len(rows)}"
-                )
+        self.check_rows(len(rows), "seeds")
         weight = self._weight()
         if weight is not None:
             # Networks in half precision are served by something that converts.
@@ -154,6 +149,18 @@ class Prior(PerSample):
                     "prior.to(device) moves it"
                 )
         return self.source.sample(rows, dtype=dtype, device=device or self.device)
+
+    def check_rows(self, count: int, name: str) -> None:
+        """Raise ValueError where the prior holds data of another number of samples than `count`.
+
+        Args:
+            count: number of samples.
+            name: of the argument that brings so many, for the message.
+        """
+        for part in self.per_sample:
+            held = rows_of(getattr(self, part))
+            if held is not None and held != count:
+                raise ValueError(f"{name}: expected {held}, as many as rows in {part}, got {count}")
 
     def encode(self, x: Tensor, solver: Solver) -> Tensor:
         """The source points of signals x: encode, then solve the flow back to t = 0."""

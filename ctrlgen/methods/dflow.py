@@ -136,7 +136,7 @@ class SourceObjective:
         velocity = BoundVelocity(self.prior)
         divergence = None
         if self.regularizer is not None and self.regularizer.needs_divergence:
-            augmented = Augmented(velocity, x0.shape[1:], self.v)
+            augmented = Augmented(velocity, self.prior.source, self.v)
             state, divergence = augmented.solve(self.solver, x0, 0.0, 1.0)
         else:
             state = self.solver(velocity, x0)
