@@ -12,14 +12,17 @@ from ctrlgen.optimizers.base import (
     Projection,
     Solution,
 )
+from ctrlgen.optimizers.first_order import Adam, GradientDescent
 from ctrlgen.optimizers.lbfgs import LBFGS
 from ctrlgen.results import Status
 
 __all__ = [
     "LBFGS",
+    "Adam",
     "Evaluated",
     "Event",
     "FunctionObjective",
+    "GradientDescent",
     "Objective",
     "Observer",
     "Optimizer",

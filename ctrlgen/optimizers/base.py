@@ -31,7 +31,6 @@ __all__ = [
     "Optimizer",
     "Projection",
     "Solution",
-    "check_evaluated",
     "check_start",
     "check_target",
 ]
@@ -56,10 +55,10 @@ class Evaluated(NamedTuple):
 class Objective(Protocol):
     """A batch of independent functions, one per row."""
 
-    def __call__(self, x: Tensor) -> Evaluated:
+    def __call__(self, x: Tensor, /) -> Evaluated:
         """Evaluate all rows at x, shape (b, *); `value` must be differentiable in x."""
 
-    def take(self, index: Tensor) -> Objective:
+    def take(self, index: Tensor, /) -> Objective:
         """The same functions restricted to the rows `index`, int64 of shape (b',)."""
 
 
@@ -248,20 +247,3 @@ def check_target(target: float | Tensor | None, x0: Tensor) -> Tensor | None:
             f"target must be one number or of shape ({len(x0)},) without NaN, got {target}"
         )
     return values.expand(len(x0))
-
-
-def check_evaluated(evaluated: Evaluated, x: Tensor) -> Evaluated:
-    """What an objective returned at x, (b, *), if it keeps the contract."""
-    if not isinstance(evaluated, Evaluated):
-        raise TypeError(f"objective must return Evaluated, got {type(evaluated).__name__}")
-    count = len(x)
-    for name in ("value", "monitor"):
-        shape = tuple(getattr(evaluated, name).shape)
-        if shape != (count,):
-            raise ValueError(f"objective.{name} must have shape ({count},), got {shape}")
-    if evaluated.aux is not None and evaluated.aux.shape[:1] != (count,):
-        shape = tuple(evaluated.aux.shape)
-        raise ValueError(f"objective.aux must have shape ({count}, *), got {shape}")
-    if not evaluated.value.requires_grad:
-        raise ValueError("objective.value does not depend on x through a differentiable operation")
-    return evaluated

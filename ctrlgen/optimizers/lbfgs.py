@@ -93,16 +93,15 @@ class LBFGS(Optimizer):
                 direction = self._aim(fresh, direction, work, memory, search, pairs)
                 low = low.where(fresh, work.at)
             new = work.evaluate(torch.addcmul(work.at.x, direction, search.step[:, None]))
-            verdict = search.update(
-                new.value, row_sum(new.gradient * direction), work.reached(new)
-            )
+            slope = row_sum(new.gradient * direction)
+            verdict = search.update(new.value, slope, work.reached(new))
             low = low.where(verdict.lower, new)
 
             searching = ~work.returning
             over = (verdict.over | (work.spent & ~verdict.found)) & searching
-            accepted = (verdict.found & searching) | (over & (search.low.step > 0))
+            accepted = (verdict.found & searching) | (over & (search.low.value < work.at.value))
             stuck = over & ~accepted & ~work.spent
-            again = stuck & ~search.failing & (memory.pushed > 0)
+            again = stuck & ~search.failing & (memory.count > 0)
             failure = torch.where(search.failing, int(Status.DIVERGED), int(Status.LINE_SEARCH))
             failure = failure.masked_fill(again | ~stuck, Status.RUNNING)
 
@@ -113,7 +112,7 @@ class LBFGS(Optimizer):
                 descent=-search.low.step * search.start.slope,
                 most=pairs,
             )
-            round = work.close(accepted, low, failure, restart=again, watch=memory.pushed)
+            round = work.close(accepted, low, failure, restart=again, watch=memory.count)
             if round.kept is not None:
                 low, direction = low.take(round.kept), direction[round.kept]
                 memory.take(round.kept)
@@ -142,7 +141,7 @@ class LBFGS(Optimizer):
         direction = torch.where(fresh[:, None], newton, direction)
 
         cautious = row_sum(gradient.abs()).reciprocal().clamp_max(1)
-        step = self.learning_rate * torch.where(memory.pushed == 0, cautious, 1)
+        step = self.learning_rate * torch.where(memory.count == 0, cautious, 1)
         # No search goes on over an interval in which x cannot change.
         resolution = torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x, torch.inf, dim=1)
         reach = torch.linalg.vector_norm(direction, torch.inf, dim=1)

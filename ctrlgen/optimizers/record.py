@@ -1,58 +1,15 @@
-"""What an optimizer remembers of each row: the points themselves, the best one, the history."""
+"""What an optimizer remembers of each row: its best point and its history."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, take
+from ctrlgen.batching import expand_like
+from ctrlgen.optimizers.base import Event
+from ctrlgen.optimizers.points import Point
 
-__all__ = ["Point", "Record"]
-
-
-class Point(NamedTuple):
-    """A point per row with all that is known there.
-
-    Attributes:
-        x: shape (b, d).
-        value: shape (b,).
-        monitor: shape (b,).
-        aux: shape (b, *), or None.
-        gradient: of value in x, shape (b, d).
-        gradient_norm: its max-norm, shape (b,).
-    """
-
-    x: Tensor
-    value: Tensor
-    monitor: Tensor
-    aux: Tensor | None
-    gradient: Tensor
-    gradient_norm: Tensor
-
-    @property
-    def finite(self) -> Tensor:
-        """Rows whose value and gradient are finite, shape (b,)."""
-        return self.value.isfinite() & self.gradient_norm.isfinite()
-
-    def take(self, index: Tensor) -> Point:
-        """The rows `index`."""
-        return Point(*(take(field, index) for field in self))
-
-    def where(self, mask: Tensor, other: Point) -> Point:
-        """This point, replaced by `other` in the rows of `mask`, shape (b,)."""
-        return Point(
-            *(
-                old if old is None else torch.where(expand_like(mask, old), new, old)
-                for old, new in zip(self, other, strict=True)
-            )
-        )
-
-    def reported(self) -> dict[str, Tensor]:
-        """The fields that a solution reports: all but the gradient, and aux where there is one."""
-        fields = self._asdict()
-        return {k: v for k, v in fields.items() if k != "gradient" and v is not None}
+__all__ = ["Record"]
 
 
 class Record:
@@ -69,6 +26,7 @@ class Record:
     def __init__(self, first: Point) -> None:
         self.best = {name: field.clone() for name, field in first.reported().items()}
         self.final = {name: torch.empty_like(field) for name, field in self.best.items()}
+        self._writes = 0
         count = torch.zeros_like(first.value, dtype=torch.int64)
         self._history = {
             name: like.new_zeros(16, len(like))
@@ -93,15 +51,12 @@ class Record:
             rows: original number of each running row, int64 of shape (b,).
             news: "value", "monitor" and "evaluations", each of shape (b,).
         """
+        self._writes += 1  # no row has more iterations than that
         for name, new in news.items():
             table = self._history[name]
+            if self._writes > len(table):
+                table = self._history[name] = torch.cat([table, torch.zeros_like(table)])
             table[entry, rows] = torch.where(moved, new, table[entry, rows])
-
-    def make_room(self, entries: int) -> None:
-        """Let the history hold at least so many entries per row."""
-        while len(self._history["value"]) < entries:
-            for name, table in self._history.items():
-                self._history[name] = torch.cat([table, torch.zeros_like(table)])
 
     def leave(self, gone: Tensor, kept: Tensor, rows: Tensor) -> None:
         """File the rows at positions `gone` for good and go on with those at `kept`.
@@ -115,9 +70,15 @@ class Record:
             self.final[name][rows[gone]] = field[gone]
             self.best[name] = field[kept]
 
-    def best_of_all(self, name: str, rows: Tensor) -> Tensor:
-        """One field at the best points so far of all rows, shape (B, *)."""
-        return self.final[name].index_copy(0, rows, self.best[name])
+    def event(
+        self, round: int, rows: Tensor, iterations: Tensor, evaluations: Tensor, status: Tensor
+    ) -> Event:
+        """The news of a round for an observer, who may keep it: nothing in it changes later."""
+        value, monitor = (
+            self.final[name].index_copy(0, rows, self.best[name]) for name in ("value", "monitor")
+        )
+        counts = iterations.clone(), evaluations.clone(), status.clone()
+        return Event(round, rows, value, monitor, *counts)
 
     def history(self, iterations: Tensor) -> dict[str, Tensor]:
         """The history up to each row's last iteration, (B,), repeated from there: (R, B) each."""

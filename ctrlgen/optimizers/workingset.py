@@ -25,17 +25,16 @@ from torch import Tensor
 
 from ctrlgen.batching import flat
 from ctrlgen.optimizers.base import (
-    Event,
     Objective,
     Observer,
     Optimizer,
     Projection,
     Solution,
-    check_evaluated,
     check_start,
     check_target,
 )
-from ctrlgen.optimizers.record import Point, Record
+from ctrlgen.optimizers.points import Point, evaluate
+from ctrlgen.optimizers.record import Record
 from ctrlgen.results import Status
 
 __all__ = ["Round", "WorkingSet"]
@@ -153,23 +152,9 @@ class WorkingSet:
         if self._projection is not None and (self._any_returning or project is not None):
             image = flat(self._projection(trial.reshape(-1, *self.shape[1:])).detach())
             trial = torch.where(projected[:, None], image.to(trial), trial)
-        x = trial.reshape(-1, *self.shape[1:]).detach().requires_grad_(True)
-        with torch.enable_grad():
-            evaluated = check_evaluated(self._objective(x), x)
-            (gradient,) = torch.autograd.grad(evaluated.value.sum(), x, allow_unused=True)
-        if gradient is None:
-            raise ValueError("objective.value does not depend on x")
         self.rounds += 1
         self.evaluations[self.rows] += 1
-        gradient = flat(gradient)
-        self._trial = Point(
-            x=flat(x.detach()),
-            value=evaluated.value.detach().to(x.dtype),
-            monitor=evaluated.monitor.detach().to(x.dtype),
-            aux=None if evaluated.aux is None else evaluated.aux.detach(),
-            gradient=gradient,
-            gradient_norm=torch.linalg.vector_norm(gradient, torch.inf, dim=1),
-        )
+        self._trial = evaluate(self._objective, trial.reshape(-1, *self.shape[1:]))
         return self._trial
 
     def close(
@@ -230,7 +215,8 @@ class WorkingSet:
             fresh, restarted, host = fresh[kept], restarted[kept], host[:, running]
         self._any_returning = bool(host[1].any())
         if self._observer is not None:
-            self._observer(self._event())
+            counts = self.iterations, self.evaluations, self.status
+            self._observer(self.record.event(self.rounds, self.rows, *counts))
         watched = int(host[3].max()) if self.active else 0
         return Round(kept, fresh, restarted, bool(host[2].any()), watched)
 
@@ -263,22 +249,25 @@ class WorkingSet:
 
     def _judge(self, accepted: Tensor, moved: Tensor, failure: Tensor, previous: Point) -> Tensor:
         """Status of each running row; the first rule that applies decides."""
-        at, rules = self.at, self.rules
-        change, scale = (at.value - previous.value).abs(), at.value.abs()
-        step = torch.linalg.vector_norm(at.x - previous.x, torch.inf, dim=1)
-        tolerance = rules.change_tolerance
-        still = (change <= tolerance * scale.clamp_min(1)) | (step <= tolerance)
-        still = (still | (change <= torch.finfo(scale.dtype).eps * scale)) & (tolerance > 0)
+        at, rules, tolerance = self.at, self.rules, self.rules.change_tolerance
         verdicts: list[tuple[Tensor, Tensor | Status]] = [
             (failure == Status.DIVERGED, Status.DIVERGED),
             (moved & self._admissible & self._on_target(at), Status.TARGET),
-            (self._reason > 0, self._reason),
+            (self._reason != Status.RUNNING, self._reason),
             (moved & (at.gradient_norm <= rules.gradient_tolerance), Status.CONVERGED_GRADIENT),
-            (accepted & still, Status.CONVERGED_CHANGE),
+        ]
+        if tolerance > 0:
+            change, scale = (at.value - previous.value).abs(), at.value.abs()
+            visible = torch.finfo(scale.dtype).eps * scale
+            step = torch.linalg.vector_norm(at.x - previous.x, torch.inf, dim=1)
+            still = change <= (tolerance * scale.clamp_min(1)).maximum(visible)
+            verdicts.append((accepted & (still | (step <= tolerance)), Status.CONVERGED_CHANGE))
+        verdicts += [
             (failure == Status.LINE_SEARCH, Status.LINE_SEARCH),
             (moved & (self.clock >= rules.max_iterations), Status.MAX_ITERATIONS),
-            (self.spent, Status.MAX_EVALUATIONS),
         ]
+        if rules.max_evaluations is not None:
+            verdicts.append((self.spent, Status.MAX_EVALUATIONS))
         status = torch.zeros_like(failure)
         for holds, code in verdicts:
             status = torch.where((status == Status.RUNNING) & holds, code, status)
@@ -288,7 +277,6 @@ class WorkingSet:
         at, record = self.at, self.record
         better = moved & self._admissible & (at.value < record.best["value"])
         record.improve(better | (status == Status.TARGET), at)
-        record.make_room(self.rounds + 1)
         spent = self.evaluations[self.rows]
         news = {"value": at.value, "monitor": at.monitor, "evaluations": spent}
         record.write(moved, self.clock, self.rows, news)
@@ -308,14 +296,3 @@ class WorkingSet:
             if projection is not None and hasattr(projection, "take"):
                 self._projection = projection.take(self.rows)
         return kept
-
-    def _event(self) -> Event:
-        return Event(
-            round=self.rounds,
-            rows=self.rows,
-            value=self.record.best_of_all("value", self.rows),
-            monitor=self.record.best_of_all("monitor", self.rows),
-            iterations=self.iterations.clone(),
-            evaluations=self.evaluations.clone(),
-            status=self.status.clone(),
-        )
