@@ -1,0 +1,172 @@
+"""The training recipe: loss, order of the data, schedule, optimiser, resuming, cards."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import ctrlgen
+from ctrlgen.domains.images import training
+from ctrlgen.domains.images.classifier import ClassifierTrainer, augment
+from ctrlgen.domains.images.data import Images
+from ctrlgen.domains.images.muon import Muon, orthogonalise
+from ctrlgen.domains.images.trainer import (
+    Recipe,
+    Trainer,
+    batch_indices,
+    flow_matching_loss,
+    run,
+)
+
+RECIPE = Recipe(
+    name="tiny",
+    dataset="mnist",
+    config={"network": "unet", "shape": [1, 8, 8], "classes": 3, "widths": [8, 8]},
+    batch=8,
+    validation=10,
+)
+
+
+@pytest.fixture
+def images() -> Images:
+    draw = torch.Generator().manual_seed(5)
+    return Images(torch.rand(50, 1, 8, 8, generator=draw) * 2 - 1, torch.arange(50) % 3)
+
+
+def test_loss_is_the_mean_square_per_sample() -> None:
+    data, noise = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    t = torch.tensor([0.0, 0.25, 1.0])
+    seen = []
+
+    def network(x: torch.Tensor, t: torch.Tensor, label: torch.Tensor | None) -> torch.Tensor:
+        seen.append(x)
+        return data - noise + torch.tensor([0.0, 1.0, 2.0]).view(3, 1, 1)
+
+    loss = flow_matching_loss(network, data, noise, t, None)
+    torch.testing.assert_close(loss, torch.tensor([0.0, 1.0, 4.0]))
+    torch.testing.assert_close(seen[0][0], noise[0])
+    torch.testing.assert_close(seen[0][1], 0.25 * data[1] + 0.75 * noise[1])
+    torch.testing.assert_close(seen[0][2], data[2])
+
+
+def test_batches_cover_an_epoch_and_depend_on_seed_and_step() -> None:
+    epoch = torch.cat([batch_indices(20, 5, 7, step) for step in range(4)])
+    assert sorted(epoch.tolist()) == list(range(20))
+    following = torch.cat([batch_indices(20, 5, 7, step) for step in range(4, 8)])
+    assert sorted(following.tolist()) == list(range(20)) and not torch.equal(epoch, following)
+    assert torch.equal(batch_indices(20, 5, 7, 2), epoch[10:15])
+    assert not torch.equal(batch_indices(20, 5, 8, 2), epoch[10:15])
+
+
+def test_schedule(images: Images) -> None:
+    trainer = Trainer(replace(RECIPE, lr=1.0, warmup=0.1, flat=0.5), images)
+    rates = [trainer.rate(p) for p in (0.0, 0.05, 0.1, 0.5, 0.75, 1.0)]
+    assert rates == pytest.approx([0.01, 0.51, 1.0, 1.0, 0.5, 0.0])
+
+
+def test_orthogonalise_keeps_singular_vectors() -> None:
+    matrix = torch.randn(12, 30)
+    for shaped in (matrix, matrix.T):
+        result = orthogonalise(shaped)
+        values = torch.linalg.svdvals(result)
+        assert values.min() > 0.6 and values.max() < 1.25
+        u, _, vt = torch.linalg.svd(shaped, full_matrices=False)
+        cosine = (result * (u @ vt)).sum() / (result.norm() * (u @ vt).norm())
+        assert cosine > 0.97
+
+
+def test_muon_step_has_the_size_of_adamw() -> None:
+    weight = torch.nn.Parameter(torch.zeros(16, 4, 3, 3))
+    weight.grad = torch.randn(16, 4, 3, 3)
+    Muon([weight], lr=0.1).step()
+    # A (16, 36) matrix of unit singular values has root mean square 1 / 6 = 36 ** -0.5.
+    assert float(weight.square().mean().sqrt()) == pytest.approx(0.2 * 0.1, rel=0.15)
+    assert float((weight * weight.grad).sum()) < 0
+    with pytest.raises(ValueError, match="matrices"):
+        Muon([torch.nn.Parameter(torch.zeros(3))], lr=0.1)
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_resumed_training_is_the_same_training(
+    images: Images, tmp_path: Path, optimizer: str
+) -> None:
+    recipe = replace(RECIPE, optimizer=optimizer, flips=True)
+    whole = Trainer(recipe, images)
+    run(whole, steps=8)
+    first = Trainer(recipe, images)
+    for _ in range(4):
+        first.step(first.steps / 8)
+    first.save(tmp_path / "c.safetensors")
+    second = Trainer(recipe, images)
+    second.load(tmp_path / "c.safetensors")
+    run(second, steps=8)
+    for network in ("network", "average"):
+        theirs = getattr(second, network).state_dict()
+        for key, value in getattr(whole, network).state_dict().items():
+            assert torch.equal(value, theirs[key]), key
+    with pytest.raises(ValueError, match="another recipe"):
+        Trainer(replace(recipe, lr=1e-3), images).load(tmp_path / "c.safetensors")
+    with pytest.raises(ValueError, match="budget"):
+        run(whole)
+
+
+def test_training_learns(images: Images) -> None:
+    one = Images(images.images[:1].expand(50, -1, -1, -1), images.labels)
+    trainer = Trainer(replace(RECIPE, average=0.9), one)
+    before = trainer.validate()
+    assert run(trainer, steps=60) < 0.75 * before
+
+
+def test_log_and_card_load_as_a_prior(images: Images, tmp_path: Path) -> None:
+    trainer = Trainer(RECIPE, images)
+    log = tmp_path / "tiny.log.jsonl"
+    run(trainer, steps=4, log=log, log_every=2, validate_every=4)
+    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [e.get("step") for e in entries] == [2, 4, 4]
+    assert math.isfinite(entries[1]["validation"]) and math.isfinite(entries[2]["final"])
+    training.export(trainer, tmp_path, "command")
+    prior = ctrlgen.load(tmp_path / "tiny.json")
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    label = torch.tensor([0, 3])
+    torch.testing.assert_close(
+        prior.bind(label=label).velocity(x, t), trainer.average(x, t, label), rtol=0, atol=5e-3
+    )
+    assert set(load_file(tmp_path / "tiny.safetensors")) == set(trainer.average.state_dict())
+
+
+def test_train_resumes_and_extends(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(training.RECIPES, "tiny", RECIPE)
+    monkeypatch.setattr(training, "read", lambda name, folder: images)
+    for steps in (3, 5):
+        card = training.train("tiny", data=tmp_path, steps=steps)
+        assert ctrlgen.priors.Card.read(card).recipe["steps"] == steps
+    log = (card.parent / "tiny.log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in log] == [3, 5]
+    training.train("tiny", data=tmp_path, steps=2, resume=False)
+    assert len((card.parent / "tiny.log.jsonl").read_text().splitlines()) == 1
+    with pytest.raises(ValueError, match="name"):
+        training.train("imagenet", steps=1)
+    with pytest.raises(ValueError, match="budget"):
+        training.train("tiny", steps=1, minutes=1)
+
+
+def test_classifier_trains_and_augments(images: Images) -> None:
+    config = {"shape": [1, 8, 8], "classes": 3, "widths": [8, 8, 8]}
+    trainer = ClassifierTrainer(replace(RECIPE, config=config, dropout=0.0), images)
+    assert 0 <= run(trainer, steps=3) <= 1
+    draw = torch.Generator().manual_seed(0)
+    moved = augment(images.images, draw)
+    assert moved.shape == images.images.shape and moved.min() >= -1 - 1e-5 and moved.max() <= 1
+    assert not torch.equal(moved, images.images)
+    # The middle of a constant image stays; what comes in from outside is background.
+    still = augment(torch.ones(6, 1, 28, 28), torch.Generator().manual_seed(1))
+    torch.testing.assert_close(still[:, :, 10:18, 10:18], torch.ones(6, 1, 8, 8))
