@@ -156,7 +156,7 @@ class FunctionCost(Cost):
         if not callable(fn):
             raise TypeError(f"fn: expected a function of the signal, got {type(fn).__name__}")
         self.fn, self.data = fn, dict(per_sample or {})
-        self.name: str = name or getattr(fn, "__name__", type(fn).__name__)
+        self.name = str(name or getattr(fn, "__name__", type(fn).__name__))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fn(x, **self.data)

@@ -45,7 +45,7 @@ def take(value: T, index: Tensor) -> T:
     if isinstance(value, Mapping):
         return {key: take(item, index) for key, item in value.items()}  # type: ignore[return-value]
     if isinstance(value, Batched):
-        return value.take(index)  # type: ignore[no-any-return]
+        return value.take(index)
     raise TypeError(f"a per-sample value must be a tensor or have take(index), got {type(value)}")
 
 

@@ -84,11 +84,11 @@ class _Tally(torch.autograd.Function):
         _, ctx.evaluations, _, ctx.rows = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         return _Tally.apply(gradient, ctx.evaluations, "vjp", ctx.rows), None, None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
         return _Tally.apply(tangent, ctx.evaluations, "jvp", ctx.rows)
 
     @staticmethod

@@ -37,7 +37,7 @@ class SchedulePath(Path):
         self.schedule = schedule
 
     def __call__(self, t: Tensor) -> Coefficients:
-        values, rates = torch.func.jvp(
+        values, rates = torch.func.jvp(  # type: ignore[misc]
             lambda time: tuple(self.schedule(1 - time)), (t,), (torch.ones_like(t),)
         )
         return Coefficients(*values, *rates)

@@ -161,8 +161,8 @@ def from_deepinv(
     low, high = map(float, signal_range)
     if not low < high:
         raise ValueError(f"signal_range: expected low < high, got {signal_range}")
-    buffers = getattr(physics, "named_buffers", dict)()
-    for name, buffer in dict(buffers).items():
+    buffers: dict[str, Tensor] = dict(getattr(physics, "named_buffers", dict)())
+    for name, buffer in buffers.items():
         if buffer.ndim >= 4 and buffer.shape[0] > 1:
             raise ValueError(
                 f"physics: expected one physics for all samples, got {name} of shape "

@@ -112,10 +112,10 @@ def _flow(diffusers: Any, unet: torch.nn.Module, config: Mapping[str, Any], roun
     kind = getattr(diffusers, name, None)
     # diffusers ignores the values of keys in this list, even those that a caller has changed.
     config = {key: value for key, value in config.items() if key != "_use_default_values"}
-    scheduler = None if kind is None else kind.from_config(config)
+    scheduler: Any = None if kind is None else kind.from_config(config)
     rename = {"label": "class_labels"}
     if name == "FlowMatchEulerDiscreteScheduler":
-        steps = scheduler.config.num_train_timesteps  # type: ignore[union-attr]
+        steps = scheduler.config.num_train_timesteps
         network = CallableNetwork(
             unet,
             time=_rounded(lambda t: steps * (1 - t), rounded),
