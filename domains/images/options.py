@@ -1,0 +1,130 @@
+"""The options that all restoring commands share, written once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+__all__ = ["PROBLEM", "Options", "restoring"]
+
+PROBLEM, RUN, OUTPUT = "The problem", "The run", "Output"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options that all restorations share; each field is one."""
+
+    degrade: Annotated[
+        bool,
+        typer.Option(
+            "--degrade",
+            help="FILE is a clean image: make the measurement from it (to try things out).",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = False
+    noise: Annotated[
+        float,
+        typer.Option(
+            help="Standard deviation of the noise in the measurement, with pixels in \\[-1, 1]: "
+            "0.1 is 13 of 255 grey levels. With --degrade, it is added.",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = 0.0
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="The true image, to report PSNR and SSIM.", rich_help_panel=PROBLEM),
+    ] = None
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a prior (see `ctrlgen priors`) or path of a card; by default the one "
+            "that fits the size and the colours.",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = None
+    label: Annotated[
+        int | None,
+        typer.Option(help="Class of the image, where it is known.", rich_help_panel=PROBLEM),
+    ] = None
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit",
+            help="Crop the middle of FILE and resample it to the size of --prior.",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = False
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples",
+            "-n",
+            min=1,
+            help="How many reconstructions, seeds 0 to N-1; one by default.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    seeds: Annotated[
+        str | None, typer.Option(help="Their seeds instead, e.g. 3,5,8.", rich_help_panel=RUN)
+    ] = None
+    init: Annotated[
+        str,
+        typer.Option(
+            help="Where to start: guided (a guided sample), blend (noise and the pseudo-inverse) "
+            "or source (noise).",
+            rich_help_panel=RUN,
+        ),
+    ] = "guided"
+    iterations: Annotated[
+        int, typer.Option(min=0, help="L-BFGS iterations per sample.", rich_help_panel=RUN)
+    ] = 400
+    target: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop a sample at this PSNR of its measurement, in dB; by default the preset's, "
+            "or the level of the noise.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=RUN)] = "cpu"
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder to write; a new one under runs/.", rich_help_panel=OUTPUT
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUT)
+    ] = False
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers as JSON.", rich_help_panel=OUTPUT)
+    ] = False
+
+
+def restoring(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the shared options, handed to it as one `Options`."""
+    hints = get_type_hints(Options, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
+        )
+        for f in fields(Options)
+    ]
+    mine = inspect.signature(function, eval_str=True)
+    own = [p for p in mine.parameters.values() if p.name != "options"]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> None:
+        options = Options(**{f.name: values.pop(f.name) for f in fields(Options)})
+        function(**values, options=options)
+
+    signature = inspect.Signature([*own, *shared])
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    return command
