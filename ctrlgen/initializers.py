@@ -26,8 +26,8 @@ from torch import Tensor
 from ctrlgen.batching import expand_like
 from ctrlgen.flows import Prediction
 from ctrlgen.operators import LinearOperator, Measurement
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import Seeds, normal
+from ctrlgen.priors import BoundVelocity, Prior
+from ctrlgen.seeds import Seeds
 from ctrlgen.solvers import Midpoint, Solver
 
 __all__ = ["Blend", "GuidedStart", "Initializer", "SourceSample", "guided_velocity"]
@@ -118,18 +118,34 @@ class GuidedStart(_FromMeasurement):
     Args:
         steps: Euler steps of the guided flow.
         start: time t_0 in (0, 1) at which it begins.
+        temperature: scale of the noise z, >= 0: 1 for a sample, less for a smoother start, nearer
+            to the mean of what the measurement allows.
         solver: solves the result back to t = 0; 10 midpoint steps by default.
     """
 
-    def __init__(self, steps: int = 10, start: float = 0.1, solver: Solver | None = None) -> None:
+    def __init__(
+        self,
+        steps: int = 10,
+        start: float = 0.1,
+        temperature: float = 1.0,
+        solver: Solver | None = None,
+    ) -> None:
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps: expected a positive integer, got {steps!r}")
         if not 0 < start < 1:
             raise ValueError(f"start: expected a time in (0, 1), got {start}")
-        self.steps, self.start, self.solver = steps, start, solver or Midpoint(10)
+        if not temperature >= 0:
+            raise ValueError(f"temperature: expected a number >= 0, got {temperature}")
+        self.steps, self.start, self.temperature = steps, start, temperature
+        self.solver = solver or Midpoint(10)
 
     def config(self) -> dict[str, Any]:
-        return {"steps": self.steps, "start": self.start, "solver": self.solver}
+        return {
+            "steps": self.steps,
+            "start": self.start,
+            "temperature": self.temperature,
+            "solver": self.solver,
+        }
 
     def check(self, prior: Prior, measurement: Measurement | None) -> None:
         super().check(prior, measurement)
@@ -139,6 +155,13 @@ class GuidedStart(_FromMeasurement):
                 "initializer: GuidedStart needs a linear operator, got "
                 f"{type(measurement.operator).__name__}; use Blend() or SourceSample()"
             )
+        try:
+            prior.codec.log_det(torch.zeros(1, *prior.source.shape))
+        except NotImplementedError as error:
+            raise ValueError(
+                "initializer: GuidedStart needs a codec that scales states, got "
+                f"{type(prior.codec).__name__}; use Blend() or SourceSample()"
+            ) from error
 
     def __call__(
         self, prior: Prior, measurement: Measurement | None, seeds: Seeds, z: Tensor
@@ -146,20 +169,21 @@ class GuidedStart(_FromMeasurement):
         assert measurement is not None
         times = torch.linspace(self.start, 1, self.steps + 1, dtype=z.dtype).tolist()
         at = prior.flow.path(torch.tensor(self.start, dtype=z.dtype, device=z.device))
-        noise = normal(seeds, z.shape[1:], _GUIDED, dtype=z.dtype, device=z.device)
+        noise = prior.source.sample(seeds, _GUIDED, dtype=z.dtype, device=z.device)
         proxy = prior.codec.encode(measurement.operator.pinv(measurement.y).to(z))
-        x = at.alpha * proxy + at.sigma * noise
+        x = at.alpha * proxy + at.sigma * self.temperature * noise
         for t, after in pairwise(times):
             x = x + (after - t) * guided_velocity(prior, measurement, x, t)
         with torch.no_grad():
-            return prior.source.project(self.solver.invert(prior.velocity, x))
+            return prior.source.project(self.solver.invert(BoundVelocity(prior), x))
 
 
 def guided_velocity(prior: Prior, measurement: Measurement, x: Tensor, t: float) -> Tensor:
     """u(x|y) of the module's formula, shape of x, without a graph; one forward, one vjp.
 
     Args:
-        prior: its codec must leave states as they are, or scale them (operators see signals).
+        prior: its codec must leave states as they are, or scale them (operators see signals): r
+            is in the units of signals, by the mean scale where that of channels differs.
         measurement: with a linear operator.
         x: states at time t, shape (B, *).
         t: time in (0, 1).
@@ -172,7 +196,8 @@ def guided_velocity(prior: Prior, measurement: Measurement, x: Tensor, t: float)
         signal = prior.codec.decode(seen.data)
         at = seen.coefficients
         with torch.no_grad():
-            r2 = (at.sigma**2 / (at.alpha**2 + at.sigma**2)).flatten()
+            scale = torch.exp(prior.codec.log_det(x) / x[0].numel())  # signal units per state unit
+            r2 = scale**2 * (at.sigma**2 / (at.alpha**2 + at.sigma**2)).flatten()
             residual = measurement.y.to(signal) - operator(signal)
             pull = operator.solve(residual, r2, measurement.noise)
         (guidance,) = torch.autograd.grad(signal, x, pull)
