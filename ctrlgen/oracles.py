@@ -26,9 +26,9 @@ from ctrlgen.flows import Flow
 from ctrlgen.paths import Coefficients, CondOT, Path
 from ctrlgen.seeds import Seeds, normal, uniform
 
-__all__ = ["Mixture", "MixtureNetwork", "gaussian"]
+__all__ = ["TRUTH", "Mixture", "MixtureNetwork", "gaussian"]
 
-_STREAM = 2**40  # not the source's: a sample must not be where its own seed starts
+TRUTH = 2**40  # stream of exact samples, not the source's: none lies where its own seed starts
 
 
 class Mixture:
@@ -70,9 +70,9 @@ class Mixture:
     def sample(self, seeds: Seeds) -> Tensor:
         """Exact draws, one per seed, shape (B, *shape)."""
         like = {"dtype": self.means.dtype, "device": self.means.device}
-        choice = uniform(seeds, (1,), _STREAM, **like)  # type: ignore[arg-type]
+        choice = uniform(seeds, (1,), TRUTH, **like)  # type: ignore[arg-type]
         k = (choice > self.weights.cumsum(0)).sum(1).clamp_max(len(self.weights) - 1)
-        z = normal(seeds, (self.means.shape[1],), _STREAM + 1, **like)  # type: ignore[arg-type]
+        z = normal(seeds, (self.means.shape[1],), TRUTH + 1, **like)  # type: ignore[arg-type]
         root = self.eigenvectors * self.eigenvalues.sqrt().unsqueeze(1)
         return (self.means[k] + torch.einsum("bij,bj->bi", root[k], z)).reshape(-1, *self.shape)
 

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from torch.func import hessian, vmap
 
-from ctrlgen.oracles import Mixture, gaussian
+from ctrlgen.oracles import TRUTH, Mixture, gaussian
 from ctrlgen.paths import CondOT, Cosine
 from ctrlgen.seeds import normal
 from ctrlgen.sources import Gaussian
@@ -138,6 +138,15 @@ def test_samples_have_the_moments(mixture):
     score = mixture.log_prob(x)  # E log p, against an independent estimate of the same law
     other = reference().log_prob(mixture.sample(range(200_000, 400_000)))
     assert abs(score.mean() - other.mean()) < 5 * score.std() * math.sqrt(2 / len(x))
+
+
+def test_a_gaussian_sample_is_a_normal_draw_coloured():
+    """(x − m)^T S^{-1} (x − m) = ‖z‖² of the draw z, exactly."""
+    means, covariances, _ = parts()
+    gap = gaussian(means[0], covariances[0]).sample(range(7)) - means[0]
+    found = torch.einsum("bi,ij,bj->b", gap, torch.linalg.inv(covariances[0]), gap)
+    z = normal(range(7), (4,), TRUTH + 1, dtype=torch.float64)
+    torch.testing.assert_close(found, z.square().sum(1), **EXACT)
 
 
 def test_samples_belong_to_their_seeds_and_not_to_the_source(mixture):
