@@ -1,0 +1,49 @@
+# Everything works on a fresh machine: each target makes the virtual environment first.
+#
+#   make demo    solve problems on held-out images and draw a figure
+#   make test    all tests, on two processes of one thread each
+#   make lint    ruff, and mypy on the installed package
+#   make format  let ruff rewrite the layout
+#   make clean   remove the virtual environment and all caches
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+CHECK  := .cache/typecheck
+TESTS  ?= tests
+
+.PHONY: venv demo test lint format clean
+
+venv: $(STAMP)
+
+# torch comes first and by its exact version: where pip is pointed at a CPU build, it is taken.
+# azula comes without its requirements: it asks for torchvision, whose builds need a CUDA torch.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q --no-deps -c constraints.txt azula
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/ctrlgen demo
+
+test: export OMP_NUM_THREADS := 1
+test: $(STAMP)
+	$(BIN)/pytest -n 2 --dist worksteal $(TESTS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build $(CHECK)
+	$(BIN)/python -m pip install -q --no-deps --target $(CHECK) .
+	cd $(CHECK) && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) \
+	    --cache-dir $(abspath .mypy_cache) -p ctrlgen
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
