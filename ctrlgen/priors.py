@@ -212,6 +212,11 @@ class Prior(PerSample):
             raise CardError(
                 f"network: expected a torch module, got {type(self.flow.network).__name__}"
             )
+        if self.flow.native is not self.flow.path:
+            raise CardError(
+                f"flow: a card states the path of training, {self.flow.native}, but the flow is "
+                f"read on {self.flow.path}; save it as it was before `on`"
+            )
         state = {
             k: v.detach().cpu().contiguous().clone()
             for k, v in self.flow.network.state_dict().items()

@@ -134,6 +134,14 @@ def test_tied_parameters_survive(tmp_path: Path) -> None:
     assert torch.equal(load(file).sample([5]), prior.sample([5]))
 
 
+def test_a_flow_on_another_clock_is_not_saved_as_its_own(tmp_path: Path) -> None:
+    prior = user_prior()
+    prior.flow = prior.flow.on(CondOT())
+    with pytest.raises(CardError, match=r"flow: a card states the path of training, Cosine\(\)"):
+        prior.save(tmp_path / "folder", "toy", factory=FACTORY, config=CONFIG)
+    assert not (tmp_path / "folder").exists()
+
+
 # ------------------------------------------------------------------ damage
 
 
