@@ -14,7 +14,7 @@ import sys
 from ast import literal_eval
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -57,7 +57,7 @@ def _attach_domains() -> None:
     attached = {group.name for group in app.registered_groups}
     for domain in plugins.domains().values():
         if domain.app is not None and domain.command not in attached:
-            app.add_typer(plugins.resolve(domain.app), name=domain.command)
+            app.add_typer(cast(typer.Typer, plugins.resolve(domain.app)), name=domain.command)
 
 
 def _version(wanted: bool) -> None:

@@ -72,7 +72,7 @@ def inpaint(
         if random is not None:  # one mask for all samples
             return Inpainting(Inpainting.random(random, shape, [0]).mask[0])
         assert mask is not None
-        known = read_mask(mask, shape[1:] if options.fit else None)
+        known = read_mask(mask, (shape[1], shape[2]) if options.fit else None)
         if tuple(known.shape) != shape[1:]:
             raise ValueError(
                 f"mask: expected {shape[1:]}, the size of the file, got {tuple(known.shape)}"

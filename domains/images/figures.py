@@ -23,11 +23,13 @@ __all__ = [
     "HOLE",
     "INK",
     "PALETTE",
+    "course",
     "curves",
     "grid_figure",
     "new_figure",
     "pixels",
     "restoration_figure",
+    "show",
     "tile",
 ]
 
@@ -58,7 +60,7 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
-def tile(
+def show(
     axes: Any, image: np.ndarray, title: str = "", note: str = "", colour: str = FAINT
 ) -> None:
     """One image without axes, pixels as squares, a title above and a coloured note below."""
@@ -107,7 +109,7 @@ def curves(
         spine.set_visible(False)
 
 
-def finite_course(
+def course(
     evaluations: Sequence[float], values: Sequence[float]
 ) -> tuple[list[float], list[float]]:
     """The course of a sample without what is not finite, and without the repeats after its end."""
@@ -150,14 +152,12 @@ def restoration_figure(
         wspace=0.08, hspace=0.32,
     )  # fmt: skip
     for place, parts in enumerate(tiles):
-        tile(figure.add_subplot(upper[place // columns, place % columns]), *parts)
+        show(figure.add_subplot(upper[place // columns, place % columns]), *parts)
     lower = figure.add_axes((0.09, 0.5 / height, 0.86, (plot - 0.3) / height))
     history = content["history"]
     lines = []
     for i, colour in zip(range(len(result)), cycle(PALETTE), strict=False):
-        x, y = finite_course(
-            history["evaluations"][i].tolist(), history["measurement_psnr"][i].tolist()
-        )
+        x, y = course(history["evaluations"][i].tolist(), history["measurement_psnr"][i].tolist())
         lines.append((x, y, colour))
     curves(lower, lines, content["target_psnr"], "PSNR of the measurement, dB")
     seconds = f"{content['seconds']:.1f} s"
@@ -166,29 +166,31 @@ def restoration_figure(
     figure.savefig(file)
 
 
-def grid_figure(file: Path, images: Tensor, title: str) -> None:
-    """Images (N, C, H, W) in a near-square grid, as they are, on a thin white net."""
-    columns = max(1, min(len(images), math.ceil(math.sqrt(len(images)))))
+def tile(images: Tensor, columns: int | None = None) -> np.ndarray:
+    """Images (N, 1 or 3, H, W) in [-1, 1] on one white sheet, RGB in [0, 1].
+
+    Args:
+        images: in reading order.
+        columns: images in a row; near-square by default.
+    """
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    columns = max(1, min(len(images), columns))
     rows = math.ceil(len(images) / columns)
     height, width = images.shape[-2:]
     sheet = np.ones((rows * (height + 2) - 2, columns * (width + 2) - 2, 3), dtype=np.float32)
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + 2), (i % columns) * (width + 2)
         sheet[top : top + height, left : left + width] = pixels(image)
-    wide = 0.2 + 0.62 * columns
-    tall = wide * sheet.shape[0] / sheet.shape[1]
-    figure = new_figure(wide, tall + 0.35)
-    axes = figure.add_axes(
-        (0.1 / wide, 0.1 / (tall + 0.35), 1 - 0.2 / wide, (tall - 0.1) / (tall + 0.35))
-    )
-    tile(axes, sheet)
-    figure.text(
-        0.1 / wide,
-        1 - 0.18 / (tall + 0.35),
-        title,
-        fontsize=9,
-        color=INK,
-        weight="bold",
-        va="center",
-    )
+    return sheet
+
+
+def grid_figure(file: Path, images: Tensor, title: str) -> None:
+    """Images (N, 1 or 3, H, W) in a near-square grid under a title."""
+    sheet = tile(images)
+    width = max(2.4, sheet.shape[1] / 48)  # inches, with a margin of 0.1
+    height = 0.1 + (width - 0.2) * sheet.shape[0] / sheet.shape[1] + 0.4
+    figure = new_figure(width, height)
+    show(figure.add_axes((0.1 / width, 0.1 / height, 1 - 0.2 / width, 1 - 0.5 / height)), sheet)
+    place = (0.1 / width, 1 - 0.22 / height)
+    figure.text(*place, title, fontsize=9, color=INK, weight="bold", va="center")
     figure.savefig(file)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,10 +87,10 @@ def choose(name: str | None, size: tuple[int, int], grey: bool) -> str:
     if fitting:  # as few channels as the image needs
         return min(fitting, key=lambda n: (cards[n].source["shape"][0], n))
     known = ", ".join(
-        f"{n} {_words(*c.source['shape'][1:], c.source['shape'][0] == 1)}" for n, c in cards.items()
+        f"{n} {_words(c.source['shape'][1:], c.source['shape'][0] == 1)}" for n, c in cards.items()
     )
     raise ValueError(
-        f"prior: none supports {_words(*size, grey)} images; there are {known or 'none'} "
+        f"prior: none supports {_words(size, grey)} images; there are {known or 'none'} "
         "(--fit crops and resamples the file, --prior takes a card of your own)"
     )
 
@@ -100,8 +100,8 @@ def _fits(card: Card, size: tuple[int, int], grey: bool) -> bool:
     return tuple(shape[1:]) == size and (grey or shape[0] == 3)
 
 
-def _words(height: int, width: int, grey: bool) -> str:
-    return f"{height}x{width} {'grey' if grey else 'colour'}"
+def _words(size: Sequence[int], grey: bool) -> str:
+    return f"{size[0]}x{size[1]} {'grey' if grey else 'colour'}"
 
 
 def pose(
@@ -153,19 +153,21 @@ def pose(
     if loaded is None:
         loaded = load(choose(prior, size, is_grey(image)), device=device)
     shape = _signal_shape(loaded)
-    if len(shape) != 3 or size != shape[1:]:
+    if len(shape) != 3:
+        raise ValueError(f"prior: expected one of images, got signals of shape {shape}")
+    channels, *plane = shape
+    if list(size) != plane:
         raise ValueError(
-            f"file: the prior takes images of {_words(*shape[-2:], shape[0] == 1)}, {file} gives "
-            f"{_words(*size, is_grey(image))}"
+            f"file: the prior takes images of {_words(plane, channels == 1)}, {file} gives "
+            f"{_words(size, is_grey(image))}"
         )
     if label is not None:
         loaded.bind(label=torch.tensor([label]))  # raises where there is no such label
-    image = with_channels(image, shape[0])[None].to(device)
+    image = with_channels(image, channels)[None].to(device)
     known = None
     if truth is not None:
-        known = with_channels(
-            read_image(truth, shape[1:] if fit else None, "truth"), shape[0], "truth"
-        )
+        known = read_image(truth, size if fit else None, "truth")
+        known = with_channels(known, channels, "truth")
         if tuple(known.shape) != shape:
             raise ValueError(
                 f"truth: expected {shape}, the size of the result, got {tuple(known.shape)}"
