@@ -164,6 +164,7 @@ class UNet(Velocity):
                 self.grow.append(nn.Conv2d(widths[i + 1], 4 * size, 1))
         self.head = nn.Conv2d(widths[0], 4 * channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def residual(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         condition = self.conditioning(t, label)

@@ -98,7 +98,8 @@ def _optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimize
     if recipe.optimizer not in ("muon", "adamw"):
         raise ValueError(f"optimizer: expected 'muon' or 'adamw', got {recipe.optimizer!r}")
     outside = ("stem", "head", "conditioning", "position", "offset", "bias", "smooth", "final")
-    hidden, other = [], []
+    hidden: list[nn.Parameter] = []
+    other: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         inside = parameter.ndim >= 2 and not any(part in name for part in outside)
         (hidden if inside and recipe.optimizer == "muon" else other).append(parameter)
@@ -131,6 +132,7 @@ class Trainer:
         self.average.load_state_dict(self.network.state_dict())
         self.optimizers = _optimizers(self.network, recipe)
         self.steps, self.seconds = 0, 0.0
+        self.earlier: list[dict[str, Any]] = []
 
     def build(self) -> nn.Module:
         """The network of the recipe."""
@@ -151,7 +153,7 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = self.rate(progress)
         loss = self.loss(images[chosen], labels[chosen], draw)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
         if math.isfinite(norm):
             for optimizer in self.optimizers:
@@ -200,8 +202,9 @@ class Trainer:
         for i, optimizer in enumerate(self.optimizers):
             for j, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in slots.items()}
-        state = {"steps": self.steps, "seconds": self.seconds, "seed": self.seed}
-        metadata = {"state": json.dumps(state | {"recipe": asdict(self.recipe)})}
+        counts = {"steps": self.steps, "seconds": self.seconds, "earlier": self.earlier}
+        state = {**counts, "seed": self.seed, "recipe": asdict(self.recipe)}
+        metadata = {"state": json.dumps(state)}
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file({k: v.contiguous() for k, v in tensors.items()}, partial, metadata)
@@ -232,6 +235,7 @@ class Trainer:
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.steps, self.seconds = state["steps"], state["seconds"]
+        self.earlier = state.get("earlier", [])
 
 
 def run(

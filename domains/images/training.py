@@ -15,12 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe, Trainer, run
-from ctrlgen.priors import Card
+from ctrlgen.priors import Card, load_weights
 
 __all__ = ["RECIPES", "WEIGHTS", "export", "train"]
 
@@ -34,6 +34,7 @@ RECIPES = {
         name="mnist",
         dataset="mnist",
         config={"network": "unet", **_MNIST, "widths": [32, 64, 128]},
+        dropout=0.7,
     ),
     "cifar10": Recipe(
         name="cifar10",
@@ -89,6 +90,7 @@ def export(trainer: Trainer, out: Path, command: str) -> None:
             "steps": trainer.steps,
             "seconds": round(trainer.seconds),
             "device": trainer.device.type,
+            **({"earlier": trainer.earlier} if trainer.earlier else {}),
         },
         command=command,
         licence="MIT",
@@ -101,6 +103,15 @@ def export(trainer: Trainer, out: Path, command: str) -> None:
         card.conditions = {"label": {"classes": config["classes"], "null": config["classes"]}}
     os.replace(partial, weights)
     card.write(out / f"{recipe.name}.json")
+
+
+def _continue(trainer: Trainer, card: Card) -> None:
+    """Start from embedded weights and their counts; what was trained before goes on record."""
+    for network in (trainer.network, trainer.average):
+        load_weights(network, card, WEIGHTS)
+    earlier = dict(card.recipe)
+    trainer.earlier = [*earlier.pop("earlier", []), earlier]
+    trainer.steps, trainer.seconds = earlier["steps"], earlier["seconds"]
 
 
 def _folder(dataset: str, data: str | Path | None) -> Path:
@@ -137,7 +148,8 @@ def train(
         seed: of the weights and of every draw.
         device: where to train.
         threads: CPU threads; unchanged when None.
-        resume_from_embedded: start from the embedded weights (a fresh optimiser).
+        resume_from_embedded: without a checkpoint, continue from the embedded weights with a
+            fresh optimiser; the card keeps the recipe of the earlier part.
 
     Returns:
         The path of the model card.
@@ -162,12 +174,10 @@ def train(
     checkpoint, log = folder / "checkpoint.safetensors", out / f"{name}.log.jsonl"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)
+    elif resume_from_embedded:
+        _continue(trainer, Card.read(WEIGHTS / f"{name}.json"))
     else:
         log.unlink(missing_ok=True)
-        if resume_from_embedded:
-            state = {k: v.float() for k, v in load_file(WEIGHTS / f"{name}.safetensors").items()}
-            trainer.network.load_state_dict(state)
-            trainer.average.load_state_dict(state)
     budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
     command = f"ctrlgen train images/{name} {budget} --seed {seed}"
     columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())

@@ -26,7 +26,7 @@ def test_ssim_by_its_definition() -> None:
     """One 11x11 window, weighted moments written out."""
     x, y = torch.randn(2, 1, 11, 11).double(), torch.randn(2, 1, 11, 11).double()
     line = [math.exp(-((i - 5) ** 2) / 4.5) for i in range(11)]
-    weight = torch.tensor([[a * b for a in line] for b in line]).double()
+    weight = torch.tensor([[a * b for a in line] for b in line], dtype=torch.float64)
     weight = weight / weight.sum()
     for row, value in enumerate(metrics.ssim(x, y)):
         a, b = x[row, 0], y[row, 0]
