@@ -250,8 +250,11 @@ def run(
     save_minutes: float = 3.0,
     on_save: Callable[[Trainer], None] | None = None,
     progress: Callable[[float, str], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> float:
-    """Train until the budget, counted over all resumed parts, is spent; returns the last loss.
+    """Train until the budget is spent; returns the last validation loss.
+
+    Budgets count over all resumed parts; minutes are those of the steps alone, by `clock`.
 
     Raises:
         ValueError: not exactly one budget was given.
@@ -268,12 +271,18 @@ def run(
             with log.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
 
+    def keep() -> None:
+        if checkpoint is not None:
+            trainer.save(checkpoint)
+        if on_save is not None:
+            on_save(trainer)
+
     losses: list[float] = []
     norm, validation, saved = 0.0, math.nan, time.monotonic()
     while spent() < 1:
-        started = time.monotonic()
+        started = clock()
         loss, norm = trainer.step(spent())
-        trainer.seconds += time.monotonic() - started
+        trainer.seconds += clock() - started
         losses.append(loss)
         if trainer.steps % log_every == 0:
             entry = {
@@ -290,15 +299,10 @@ def run(
             if progress is not None:
                 text = f"step {trainer.steps} loss {entry['loss']:.4f} validation {validation:.4f}"
                 progress(spent(), text)
-        if checkpoint is not None and time.monotonic() - saved > 60 * save_minutes:
-            trainer.save(checkpoint)
-            if on_save is not None:
-                on_save(trainer)
+        if time.monotonic() - saved > 60 * save_minutes:
+            keep()
             saved = time.monotonic()
     validation = round(trainer.validate(len(trainer.validation_set.images)), 5)
     write({"step": trainer.steps, "seconds": round(trainer.seconds, 1), "final": validation})
-    if checkpoint is not None:
-        trainer.save(checkpoint)
-    if on_save is not None:
-        on_save(trainer)
+    keep()
     return validation

@@ -159,6 +159,22 @@ def test_train_resumes_and_extends(
         training.train("tiny", steps=1, minutes=1)
 
 
+def test_train_continues_from_embedded_weights(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "read", lambda name, folder: images)
+    monkeypatch.setattr(training, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setitem(training.RECIPES, "tiny", RECIPE)
+    training.train("tiny", data=tmp_path, steps=3, out=tmp_path / "weights")
+    (tmp_path / "runs" / "images-tiny" / "checkpoint.safetensors").unlink()
+    monkeypatch.setitem(training.RECIPES, "tiny", replace(RECIPE, dropout=0.5))
+    card = training.train("tiny", data=tmp_path, steps=5, resume_from_embedded=True)
+    recipe = ctrlgen.priors.Card.read(card).recipe
+    assert (recipe["steps"], recipe["dropout"]) == (5, 0.5)
+    assert [(e["steps"], e["dropout"]) for e in recipe["earlier"]] == [(3, 0.1)]
+
+
 def test_classifier_trains_and_augments(images: Images) -> None:
     config = {"shape": [1, 8, 8], "classes": 3, "widths": [8, 8, 8]}
     trainer = ClassifierTrainer(replace(RECIPE, config=config, dropout=0.0), images)
