@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from ctrlgen.domains.images.data import read
-from ctrlgen.domains.images.trainer import Trainer, run
-from ctrlgen.domains.images.training import RECIPES
+from ctrlgen.domains.images.trainer import Trainer
+from ctrlgen.domains.images.training import RECIPES, run
 
 UNETS: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {

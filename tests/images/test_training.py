@@ -21,8 +21,8 @@ from ctrlgen.domains.images.trainer import (
     Trainer,
     batch_indices,
     flow_matching_loss,
-    run,
 )
+from ctrlgen.domains.images.training import run
 
 RECIPE = Recipe(
     name="tiny",
