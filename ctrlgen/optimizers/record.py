@@ -27,14 +27,10 @@ class Record:
         self.best = {name: field.clone() for name, field in first.reported().items()}
         self.final = {name: torch.empty_like(field) for name, field in self.best.items()}
         self._writes = 0
-        count = torch.zeros_like(first.value, dtype=torch.int64)
         self._history = {
-            name: like.new_zeros(16, len(like))
-            for name, like in (
-                ("value", first.value),
-                ("monitor", first.monitor),
-                ("evaluations", count),
-            )
+            "value": first.value[None].clone(),
+            "monitor": first.monitor[None].clone(),
+            "evaluations": torch.ones_like(first.value, dtype=torch.int64)[None],
         }
 
     def improve(self, better: Tensor, point: Point) -> None:

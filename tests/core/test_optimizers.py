@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctrlgen.batching import row_sum
 from ctrlgen.optimizers import (
     LBFGS,
     Adam,
@@ -109,10 +110,26 @@ def test_each_row_equals_its_own_run_bit_by_bit(optimizer: Optimizer) -> None:
     target = targets(optimizer, objective, x0)
     batch = optimizer.minimize(objective, x0, target=target)
     assert len(batch.status.unique()) > 1, "the rows should end in different ways"
-    for row in range(0, 64, 5 if isinstance(optimizer, LBFGS) else 9):
+    for row in range(0, 64, 9):
         index = torch.tensor([row])
         alone = optimizer.minimize(objective.take(index), x0[index], target=target[index])
         same(alone, batch, index)
+
+
+def test_long_rows_do_not_depend_on_the_threads(optimizer: Optimizer) -> None:
+    d = 40_000  # long enough for torch to split the sum of a single row among threads
+    scales = torch.logspace(0, 2, d).expand(3, d)
+    objective = FunctionObjective(lambda x, s: row_sum(s * (x - 1).square()), s=scales)
+    x0 = torch.randn(3, d, generator=torch.Generator().manual_seed(0))
+    threads = torch.get_num_threads()
+    short = replace(optimizer, max_iterations=4)
+    try:
+        torch.set_num_threads(1)
+        batch = short.minimize(objective, x0)
+        torch.set_num_threads(2)
+        same(short.minimize(objective.take(torch.tensor([1])), x0[1:2]), batch, torch.tensor([1]))
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_order_does_not_matter(optimizer: Optimizer) -> None:
@@ -133,6 +150,7 @@ def test_nobody_notices_a_diverging_neighbour(optimizer: Optimizer) -> None:
     # Never finite: x0 comes back. Later: the best iterate, with its finite value.
     assert torch.equal(spoilt.x[[2, 9]], x0[[2, 9]])
     assert spoilt.value[2].isnan() and spoilt.evaluations[2] == 1
+    assert spoilt.history["value"][:, 2].isnan().all()
     assert spoilt.value[5] == objective(spoilt.x).value[5] < objective(x0).value[5]
     assert spoilt.evaluations[5] <= 7 + 12  # rescue attempts are bounded
     assert torch.equal(spoilt.x[5], clean.x[5]) is False

@@ -234,6 +234,23 @@ def test_every_search_ends_at_a_strong_wolfe_point() -> None:
     assert evaluations.max() <= 20 and evaluations.double().mean() <= 7
 
 
+def test_wolfe_conditions_at_their_limits() -> None:
+    # phi(0) = 2, phi'(0) = -4, t = 0.5: Armijo up to 2 - 0.5 * 4 c1, curvature up to 4 c2.
+    c1, c2, t = 0.2, 0.6, 0.5
+    full = torch.full((6,), 1.0, dtype=torch.float64)
+    value = torch.tensor([1.598, 1.602, 1.0, 1.0, 1.0, 1.602], dtype=torch.float64)
+    slope = torch.tensor([0.1, 0.1, -2.39, -2.41, 2.41, 0.1], dtype=torch.float64)
+    search = WolfeSearch(full, c1, c2, max_evaluations=25)
+    search.begin(full > 0, 2 * full, -4 * full, t * full, 0 * full)
+    reached = torch.tensor([False] * 5 + [True])  # at the target, but without Armijo
+    verdict = search.update(value, slope, reached)
+    assert verdict.found.tolist() == [True, False, True, False, False, False]
+    assert verdict.lower.tolist() == [True, False, True, True, True, False]
+    assert not verdict.over.any()
+    assert (search.step[3] >= 0.5 * 1.01) and (search.step[3] <= 5.0)  # still falling: go further
+    assert (search.step[[1, 4]] < t).all()  # a minimum was passed: come back
+
+
 def test_a_search_leaves_the_region_that_is_not_finite() -> None:
     # The first step lands far outside the domain; the way back is a tenth of the step at a time.
     def barrier(x: Tensor) -> Tensor:
