@@ -142,10 +142,10 @@ def measure_cifar10(
     folder: str | Path,
     count: int = 5000,
     steps: int = 10,
-    scale: float = 2.0,
+    scale: float | None = None,
     out: Path = WEIGHTS / "quality",
 ) -> dict[str, Any]:
-    """Class-conditional images, with and without guidance, by FD-EfficientNetLite0."""
+    """Class-conditional images, also guided when a scale is given, by FD-EfficientNetLite0."""
     prior = load("cifar10")
     features = load_embedder("FD-EfficientNetLite0")
     train, test = read("cifar10", folder, "train"), read("cifar10", folder, "test")
@@ -160,7 +160,10 @@ def measure_cifar10(
             )
         },
     }
-    for name, chosen in (("conditional", prior), (f"guided_{scale:g}", guided(prior, scale))):
+    rows = {"conditional": prior}
+    if scale is not None:
+        rows[f"guided_{scale:g}"] = guided(prior, scale)
+    for name, chosen in rows.items():
         started = time.perf_counter()
         images = draw(chosen, count, steps, labels)
         seconds = time.perf_counter() - started
@@ -171,7 +174,7 @@ def measure_cifar10(
         }
     result["note"] = (
         f"distances against the first {count} training images, EfficientNet-Lite0 features at "
-        "96x96; images are clipped to [-1, 1] by no one; guided: classifier-free guidance"
+        "96x96; samples are not clipped; guided_w: classifier-free guidance of scale w"
     )
     return result
 
@@ -188,6 +191,7 @@ def main(name: str, folder: str, **options: Any) -> dict[str, Any]:
     card = Card.read(WEIGHTS / f"{name}.json")
     quality = MEASURES[name](folder, **options)
     command = f"python -m ctrlgen.domains.images.quality {name} --data {folder}"
+    command += "".join(f" --{key} {value}" for key, value in options.items())
     quality |= {"command": command, "weights_sha256": card.sha256, "torch": torch.__version__}
     out = WEIGHTS / "quality"
     out.mkdir(exist_ok=True)
@@ -209,7 +213,11 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True, help="folder of the data set")
     parser.add_argument("--count", type=int, help="samples")
     parser.add_argument("--steps", type=int, help="midpoint steps")
+    parser.add_argument(
+        "--scale", type=float, help="also measure guidance of this scale (CIFAR-10)"
+    )
     arguments = parser.parse_args()
-    extra = {k: v for k in ("count", "steps") if (v := getattr(arguments, k)) is not None}
+    wanted = ("count", "steps", "scale")
+    extra = {k: v for k in wanted if (v := getattr(arguments, k)) is not None}
     torch.set_num_threads(1)
     print(json.dumps(main(arguments.name, arguments.data, **extra), indent=2))

@@ -188,6 +188,13 @@ def run(
     return validation
 
 
+def _rewind(log: Path, steps: int) -> None:
+    """Drop what was logged after the checkpoint."""
+    if log.is_file():
+        lines = log.read_text().splitlines()
+        log.write_text("".join(f"{x}\n" for x in lines if json.loads(x)["step"] <= steps))
+
+
 def _folder(dataset: str, data: str | Path | None) -> Path:
     """The folder to read, downloaded into data/<dataset> when none was given."""
     if data is not None:
@@ -248,6 +255,7 @@ def train(
     checkpoint, log = folder / "checkpoint.safetensors", out / f"{name}.log.jsonl"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)
+        _rewind(log, trainer.steps)
     elif resume_from_embedded:
         _continue(trainer, Card.read(WEIGHTS / f"{name}.json"))
     else:

@@ -151,6 +151,10 @@ def test_train_resumes_and_extends(
         assert ctrlgen.priors.Card.read(card).recipe["steps"] == steps
     log = (card.parent / "tiny.log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log] == [3, 5]
+    later = card.parent / "tiny.log.jsonl"
+    later.write_text("\n".join([*log, json.dumps({"step": 6})]) + "\n")
+    training.train("tiny", data=tmp_path, steps=5)  # nothing left to do; step 6 was never saved
+    assert [json.loads(line)["step"] for line in later.read_text().splitlines()] == [3, 5, 5]
     training.train("tiny", data=tmp_path, steps=2, resume=False)
     assert len((card.parent / "tiny.log.jsonl").read_text().splitlines()) == 1
     with pytest.raises(ValueError, match="name"):
