@@ -234,33 +234,28 @@ def _seeds(text: str | None, samples: int | None) -> list[int]:
 
 
 def _show(content: dict[str, Any], folder: Path) -> None:
-    known = "pseudo_inverse" in content
-    columns = ["seed>", "measurement>", "evaluations>", *(["PSNR>", "SSIM>"] if known else []), ""]
-    rows = []
-    for sample in content["samples"]:
-        cells = [
+    plain = content.get("pseudo_inverse", {})
+    columns = ["seed>", "measurement>", "evaluations>", *(f"{name.upper()}>" for name in plain), ""]
+    rows = [
+        (
             str(sample["seed"]),
             f"{sample['measurement_psnr']:.1f} dB",
             str(sample["evaluations"]),
-        ]
-        if known:
-            cells += [f"{sample['psnr']:.2f} dB", f"{sample['ssim']:.3f}"]
-        rows.append((*cells, sample["status"]))
-    if known:
-        plain = content["pseudo_inverse"]
-        rows.append(
-            (
-                "[dim]H†y[/]",
-                "",
-                "",
-                f"[dim]{plain['psnr']:.2f} dB[/]",
-                f"[dim]{plain['ssim']:.3f}[/]",
-                "",
-            )
+            *(_score(name, sample[name]) for name in plain),
+            sample["status"],
         )
+        for sample in content["samples"]
+    ]
+    if plain:
+        scores = (f"[dim]{_score(name, value)}[/]" for name, value in plain.items())
+        rows.append(("[dim]H†y[/]", "", "", *scores, ""))
     title = f"{content['task']} with {content['prior']['name']}, {content['seconds']:.1f} s"
     console.stdout.print(console.table(title, columns, rows))
     console.stdout.print(f"\n{folder / 'figure.png'}", soft_wrap=True)
+
+
+def _score(name: str, value: float) -> str:
+    return f"{value:.2f} dB" if name == "psnr" else f"{value:.3f}"
 
 
 @app.command()

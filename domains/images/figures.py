@@ -80,8 +80,9 @@ def curves(
     lines: Sequence[tuple[Sequence[float], Sequence[float], str]],
     target: float | None,
     label: str,
+    goal: str,
 ) -> None:
-    """Measurement PSNR against evaluations, one (x, y, colour) a line, with the target dashed."""
+    """Costs against evaluations, one (x, y, colour) a line, with the target dashed and named."""
     wide = 1.4 if len(lines) <= 8 else 0.8
     for x, y, colour in lines:
         axes.plot(x, y, color=colour, linewidth=wide, alpha=0.9, solid_capstyle="round")
@@ -89,7 +90,7 @@ def curves(
     if target is not None:
         axes.axhline(target, color=FAINT, linewidth=0.9, dashes=(4, 3))
         axes.annotate(
-            f"target {target:.0f} dB",
+            f"target {goal}",
             (1, target),
             xycoords=("axes fraction", "data"),
             xytext=(-2, 3),
@@ -159,7 +160,8 @@ def restoration_figure(
     for i, colour in zip(range(len(result)), cycle(PALETTE), strict=False):
         x, y = course(history["evaluations"][i].tolist(), history["measurement_psnr"][i].tolist())
         lines.append((x, y, colour))
-    curves(lower, lines, content["target_psnr"], "PSNR of the measurement, dB")
+    target = content["target_psnr"]
+    curves(lower, lines, target, "PSNR of the measurement, dB", f"{target:.1f} dB")
     seconds = f"{content['seconds']:.1f} s"
     title = f"{content['task']}  ·  {content['prior']['name']}  ·  {seconds}"
     figure.text(0.05, 1 - 0.2 / height, title, fontsize=9, color=INK, weight="bold", va="center")

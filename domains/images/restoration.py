@@ -199,6 +199,8 @@ def method_for(
         target: PSNR of the measurement at which a sample stops, in dB; None for the preset's.
         device: of the run.
     """
+    if target is not None and not math.isfinite(target):
+        raise ValueError(f"target: expected a PSNR in dB, got {target}")
     if init not in INITIALIZERS:
         raise ValueError(f"init: expected one of {', '.join(INITIALIZERS)}, got {init!r}")
     name = _PRESETS[problem.task]
@@ -263,8 +265,7 @@ def write(
         },
     }
     if problem.truth is not None:
-        scores = {"psnr": psnr(plain, problem.truth), "ssim": ssim(plain, problem.truth)}
-        content["pseudo_inverse"] = {name: float(value) for name, value in scores.items()}
+        content["pseudo_inverse"] = {k: v[0] for k, v in _scores(plain, problem.truth).items()}
     with output_folder(folder) as place:
         write_image(place / "measurement.png", problem.y[0])
         for seed, image in zip(result.seeds.tolist(), result.samples, strict=True):
@@ -283,8 +284,14 @@ def _samples(problem: Problem, result: Result) -> list[dict[str, Any]]:
         "evaluations": result.evaluations.tolist(),
     }
     if problem.truth is not None:
-        truth = problem.truth.expand_as(result.samples)
-        columns["psnr"] = psnr(result.samples, truth).tolist()
-        columns["ssim"] = ssim(result.samples, truth).tolist()
+        columns |= _scores(result.samples, problem.truth.expand_as(result.samples))
     columns["file"] = [f"reconstruction-{seed}.png" for seed in columns["seed"]]
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _scores(images: Tensor, truth: Tensor) -> dict[str, list[float]]:
+    """PSNR, and SSIM where its window fits into the images."""
+    scores = {"psnr": psnr(images, truth).tolist()}
+    if min(truth.shape[-2:]) >= 11:
+        scores["ssim"] = ssim(images, truth).tolist()
+    return scores
