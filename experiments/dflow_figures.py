@@ -14,11 +14,12 @@ import matplotlib.pyplot as plt
 
 __all__ = ["figures", "table"]
 
-COLOURS = {"source": "#8c8c8c", "blend": "#d08a2e", "guided": "#1f6f8b"}
+COLOURS = {"source": "#8c8c8c", "blend": "#d08a2e", "guided": "#1f6f8b", "mean": "#8f2d56"}
 LABELS = {
     "source": "from noise",
     "blend": "blend, a = 0.1 (paper)",
     "guided": "guided start",
+    "mean": "guided start, T = 0",
 }
 TASKS = {
     "sr2": "x2 super-resolution",
@@ -38,7 +39,7 @@ def table(results: dict[str, Any]) -> str:
         if "dflow" not in row or name.startswith("lambda"):
             continue
         embedder = f"{row['dflow']['frechet']['embedder']} (n={row['dflow']['frechet']['images']})"
-        start = name.split("-")[1] if row["noise"] == 0 else "blend"
+        start = LABELS[name.split("-")[1]]
         ours, plain = row["dflow"], row["pseudo_inverse"]
         on_target = np.mean([s == 3 for s in row["status"]])
         lines.append(
@@ -84,17 +85,19 @@ def _convergence(results: dict[str, Any], file: Path) -> None:
     for line, (task, title) in zip(axes, TASKS.items(), strict=True):
         for ax, level in zip(line, levels, strict=True):
             for start, colour in COLOURS.items():
-                row = results["rows"][f"{task}-{start}"]
+                row = results["rows"].get(f"{task}-{start}")
+                if row is None:
+                    continue
                 counts = row["reached"][level]
                 hits = sorted(n for n in counts if n is not None)
                 steps = np.arange(len(hits) + 1) / len(counts)
                 end = max(row["evaluations"])
                 ax.step(
-                    [0, *hits, max(end, 200)], [*steps, steps[-1]], where="post", color=colour,
+                    [0, *hits, end], [*steps, steps[-1]], where="post", color=colour,
                     label=LABELS[start], lw=1.8,
                 )  # fmt: skip
             ax.set_ylim(-0.02, 1.02)
-            ax.set_xlim(0, 200)
+            ax.set_xlim(0, results["evaluations"])
             ax.grid(alpha=0.25)
             ax.spines[["top", "right"]].set_visible(False)
             if task == "sr2":
@@ -117,7 +120,7 @@ def _reconstructions(images: dict[str, Tensor], truth: Tensor, file: Path, count
     for name, noise in (("sr2", 0.0), ("inpaint", 0.0), ("deblur", 0.0), ("denoise", NOISE)):
         cost = problem(TASKS[name], truth, noise, range(len(truth)))
         shown.append((f"{name}: H†y", cost.operator.pinv(cost.y)))
-        shown.append((f"{name}: D-Flow", images[f"{name}-noisy" if noise else f"{name}-guided"]))
+        shown.append((f"{name}: D-Flow", images[f"{name}-mean" + ("-noisy" if noise else "")]))
     fig, axes = plt.subplots(len(shown), 1, figsize=(8.4, 8.6), constrained_layout=True)
     for ax, (label, pictures) in zip(axes, shown, strict=True):
         ax.imshow(tile(pictures[:count], columns=count), cmap="gray", vmin=0, vmax=1)
