@@ -1,0 +1,133 @@
+"""Explicit Runge-Kutta methods on a grid that all samples share.
+
+    x_{n+1} = x_n + h Σ_i b_i k_i,      k_i = u(x_n + h Σ_{j<i} a_ij k_j, t_n + c_i h)
+
+(Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, 1993, II.1.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ctrlgen.batching import expand_like
+from ctrlgen.solvers.base import Gradient, Solver, Tableau, Velocity, combine, stages_of
+
+__all__ = ["RK4", "Euler", "FixedStep", "Heun", "Midpoint"]
+
+
+class FixedStep(Solver):
+    """Explicit Runge-Kutta on a grid that is the same for all samples.
+
+    Args:
+        steps: number of equal steps; evaluations are `steps × stages`.
+        gradient: "direct", "checkpoint" or "adjoint".
+        grid: positions of the steps in [0, 1] from start to end, rising from 0 to 1, in place of
+            equal ones; it is stretched to the interval that is solved.
+    """
+
+    tableau: Tableau
+
+    def __init__(
+        self,
+        steps: int | None = None,
+        gradient: Gradient = "direct",
+        grid: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(gradient)
+        if (steps is None) == (grid is None):
+            raise ValueError("steps, grid: expected exactly one of the two")
+        if steps is not None and (not isinstance(steps, int) or steps < 1):
+            raise ValueError(f"steps: expected a positive integer, got {steps!r}")
+        if grid is not None:
+            grid = [float(g) for g in grid]
+            rising = all(a < b for a, b in pairwise(grid))
+            if len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or not rising:
+                raise ValueError(f"grid: expected rising positions from 0 to 1, got {grid}")
+        self.steps = len(grid) - 1 if grid else steps
+        self.grid = grid
+
+    @property
+    def evaluations(self) -> int:
+        """Network evaluations of one solve."""
+        return self.positions().numel() * self.tableau.stages - self.tableau.stages
+
+    def positions(self) -> Tensor:
+        """Positions of the steps in [0, 1], float64, shape (steps + 1,)."""
+        if self.grid:
+            return torch.tensor(self.grid, dtype=torch.float64)
+        return torch.linspace(0, 1, (self.steps or 0) + 1, dtype=torch.float64)
+
+    def config(self) -> dict[str, Any]:
+        layout = {"grid": self.grid} if self.grid else {"steps": self.steps}
+        return {**layout, "gradient": self.gradient}
+
+    def trajectory(
+        self,
+        velocity: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        t0: float = 0.0,
+        t1: float = 1.0,
+    ) -> Tensor:
+        """All states between the steps, shape (steps + 1, B, *); gradients are direct."""
+        states = [x]
+        for t, h in self._clock(x, t0, t1):
+            states.append(self.step(velocity, states[-1], t, h))
+        return torch.stack(states)
+
+    def step(
+        self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, h: Tensor
+    ) -> Tensor:
+        """One step of length h from time t, both (B,)."""
+        stages = stages_of(velocity, x, t, h, self.tableau)
+        return combine(x, expand_like(h, x), self.tableau.b, stages)
+
+    def _clock(self, x: Tensor, t0: float, t1: float) -> list[tuple[Tensor, Tensor]]:
+        times = t0 + (t1 - t0) * self.positions()
+        # float64 first: the lengths of equal steps stay equal after the rounding.
+        rows = torch.stack((times[:-1], times.diff()), 1).to(x.device, x.dtype)
+        return [(t.expand(x.shape[0]), h.expand(x.shape[0])) for t, h in rows]
+
+    def _integrate(self, velocity: Velocity, x: Tensor, t0: float, t1: float) -> Tensor:
+        saving = self.gradient == "checkpoint" and torch.is_grad_enabled()
+        for t, h in self._clock(x, t0, t1):
+            if saving:
+                x = checkpoint(
+                    self.step, velocity, x, t, h, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                x = self.step(velocity, x, t, h)
+        return x
+
+
+class Euler(FixedStep):
+    """First order, one evaluation a step."""
+
+    tableau = Tableau(((),), (1.0,), (0.0,))
+
+
+class Midpoint(FixedStep):
+    """Second order, two evaluations a step; never evaluates the end time."""
+
+    tableau = Tableau(((), (0.5,)), (0.0, 1.0), (0.0, 0.5))
+
+
+class Heun(FixedStep):
+    """Second order (trapezium), two evaluations a step; evaluates the end time."""
+
+    tableau = Tableau(((), (1.0,)), (0.5, 0.5), (0.0, 1.0))
+
+
+class RK4(FixedStep):
+    """The classical fourth order method, four evaluations a step."""
+
+    tableau = Tableau(
+        ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)),
+        (1 / 6, 1 / 3, 1 / 3, 1 / 6),
+        (0.0, 0.5, 0.5, 1.0),
+    )
