@@ -6,6 +6,7 @@ last good state instead of being dropped.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -108,8 +109,11 @@ class Result(PerSample):
         return dict(Counter(Status(code).label for code in self.status.tolist()))
 
     def summary(self) -> dict[str, Any]:
-        """The run in numbers, JSON-able: medians and extremes over all samples, none left out."""
-        cost = self.costs.double()
+        """The run in numbers, JSON-able: medians and extremes over all samples, none left out.
+
+        A cost that is not a number counts as infinite.
+        """
+        cost = self.costs.double().nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)
         return {
             "samples": len(self),
             "status": self.counts(),

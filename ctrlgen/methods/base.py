@@ -4,8 +4,8 @@
 
 A cost is anything that maps signals (B, *) to one value per sample; data of single samples are
 taken along through `take` (`ctrlgen.batching`). Before the network is evaluated once, the cost is
-tried on one signal decoded from the source, so that a scalar or a missing gradient is found at
-once.
+tried on signals decoded from the source, so that a scalar, a missing gradient, or data that do not
+fit are found at once.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def measurement_of(cost: CostLike) -> Measurement | None:
 
 
 def try_cost(prior: Prior, cost: CostLike, x0: Tensor) -> None:
-    """Evaluate the cost once on a decoded source point and check its contract.
+    """Evaluate the cost once on decoded source points and check its contract.
 
     Args:
         prior: whose codec decodes; its network is not evaluated.
@@ -79,17 +79,13 @@ def try_cost(prior: Prior, cost: CostLike, x0: Tensor) -> None:
     held = rows_of(cost)
     if held is not None and held != len(x0):
         raise CostError(f"cost: holds data of {held} samples, expected {len(x0)}, one per seed")
-    # Two rows where there are two: a mean over the batch then betrays itself as a scalar.
-    index = torch.arange(min(2, len(x0)), device=x0.device)
     with torch.enable_grad():
-        state = x0[index].detach().requires_grad_()
-        signal = prior.take(index).codec.decode(state)
-        value = cost_rows(cost, index)(signal)
-        if not isinstance(value, Tensor) or value.shape != index.shape:
+        state = x0.detach().requires_grad_()
+        value = cost(prior.codec.decode(state))
+        if not isinstance(value, Tensor) or value.shape != x0.shape[:1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise CostError(
-                f"cost: expected one value per sample, shape {tuple(index.shape)} for "
-                f"{len(index)} samples, got {got}"
+                f"cost: expected one value per sample, shape {tuple(x0.shape[:1])}, got {got}"
             )
         if not value.is_floating_point():
             raise CostError(f"cost: expected floating point values, got {value.dtype}")

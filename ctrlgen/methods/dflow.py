@@ -19,13 +19,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import take
+from ctrlgen.batching import expand_like, flat, rows_of, take
 from ctrlgen.errors import UnknownName
 from ctrlgen.initializers import Blend, Initializer, SourceSample
 from ctrlgen.likelihood import Augmented, probes
 from ctrlgen.methods.base import CostLike, Method, cost_rows, measurement_of, try_cost
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, Projection
+from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, Projection, check_target
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.regularizers import Chi, Regularizer, TargetNLL
 from ctrlgen.results import Result
@@ -44,12 +44,18 @@ class DFlow(Method):
             evaluations of the paper's image and audio runs, by default.
         optimizer: per-sample optimiser; L-BFGS with strong-Wolfe search by default.
         regularizer: penalty of the source point, or None.
-        initializer: first source point; a draw from the source by default.
+        initializer: first source point; a draw from the source by default, which also replaces a
+            point that is not finite.
         target: a sample stops when its cost (without the regularizer) is at most this, e.g. -45 for
             45 dB of `NegativePSNR`; None for no target.
         projection: applied to source points every `optimizer.restart_every` iterations.
         dtype: of states and optimiser.
         device: of states; the network's by default.
+
+    Raises:
+        TypeError: if a part is of another kind than its name says.
+        ValueError: if the dtype is no floating point one, or a projection comes with an optimizer
+            that never restarts.
     """
 
     solver: Solver = field(default_factory=lambda: Midpoint(3))
@@ -60,6 +66,18 @@ class DFlow(Method):
     projection: Projection | None = None
     dtype: torch.dtype = torch.float32
     device: torch.device | str | None = None
+
+    def __post_init__(self) -> None:
+        parts = {"solver": Solver, "optimizer": Optimizer, "initializer": Initializer}
+        if self.regularizer is not None:
+            parts["regularizer"] = Regularizer
+        for name, kind in parts.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        if not self.dtype.is_floating_point:
+            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
+        if self.projection is not None and self.optimizer.restart_every is None:
+            raise ValueError("projection: needs an optimizer with restart_every, got None")
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> DFlow:
@@ -83,11 +101,17 @@ class DFlow(Method):
         rows = as_seeds(seeds)
         z = prior.start(rows, dtype=self.dtype, device=self.device)
         rows = rows.to(z.device)
+        check_target(self.target, z)
+        for name in ("regularizer", "projection"):
+            held = rows_of(getattr(self, name))
+            if held is not None and held != len(rows):
+                raise ValueError(f"{name}: holds data of {held} samples, expected {len(rows)}")
         try_cost(prior, cost, z)
         measurement = measurement_of(cost)
         self.initializer.check(prior, measurement)
         before = prior.flow.evaluations.copy()
         x0 = self.initializer(prior, measurement, rows, z)
+        x0 = torch.where(expand_like(flat(x0).isfinite().all(1), z), x0, z)
         objective = SourceObjective(prior, cost, self.solver, self.regularizer, rows, x0)
         found = self.optimizer.minimize(
             objective, x0, target=self.target, observer=observer, projection=self.projection
@@ -129,7 +153,7 @@ class SourceObjective:
     def take(self, index: Tensor) -> SourceObjective:
         taken = copy.copy(self)
         taken.prior, taken.cost = self.prior.take(index), cost_rows(self.cost, index)
-        taken.v = take(self.v, index)
+        taken.regularizer, taken.v = take(self.regularizer, index), take(self.v, index)
         return taken
 
     def __call__(self, x0: Tensor) -> Evaluated:

@@ -112,7 +112,8 @@ class LBFGS(Optimizer):
                 descent=-search.low.step * search.start.slope,
                 most=pairs,
             )
-            round = work.close(accepted, low, failure, restart=again, watch=memory.count)
+            edge = over & search.failing
+            round = work.close(accepted, low, failure, restart=again, watch=memory.count, edge=edge)
             if round.kept is not None:
                 low, direction = low.take(round.kept), direction[round.kept]
                 memory.take(round.kept)

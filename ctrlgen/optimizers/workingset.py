@@ -165,6 +165,7 @@ class WorkingSet:
         *,
         restart: Tensor | None = None,
         watch: Tensor | None = None,
+        edge: Tensor | None = None,
     ) -> Round:
         """End the round: move the rows, record, test the stopping rules, let rows leave.
 
@@ -174,6 +175,8 @@ class WorkingSet:
             failure: `Status` of rows on which the method gives up, RUNNING elsewhere, shape (b,).
             restart: rows that stay where they are and forget their past, shape (b,).
             watch: integers of shape (b,) whose maximum the method wants to know on the host.
+            edge: rows that what is not finite keeps from moving further, shape (b,); where they
+                hardly move at all they have diverged, not converged.
         """
         previous, returning = self.at, self.returning
         arrived = returning & self._trial.finite
@@ -192,7 +195,7 @@ class WorkingSet:
             restarted = moved & self._projected
             self._admissible = torch.where(moved, self._projected, self._admissible)
 
-        status = self._judge(accepted, moved, failure, previous)
+        status = self._judge(accepted, moved, failure, previous, edge)
         self._write(moved, status)
         self.returning = torch.zeros_like(returning)
         if self._projection is not None:
@@ -247,7 +250,14 @@ class WorkingSet:
             return torch.zeros_like(self.returning)
         return point.monitor <= self._target[self.rows]
 
-    def _judge(self, accepted: Tensor, moved: Tensor, failure: Tensor, previous: Point) -> Tensor:
+    def _judge(
+        self,
+        accepted: Tensor,
+        moved: Tensor,
+        failure: Tensor,
+        previous: Point,
+        edge: Tensor | None,
+    ) -> Tensor:
         """Status of each running row; the first rule that applies decides."""
         at, rules, tolerance = self.at, self.rules, self.rules.change_tolerance
         verdicts: list[tuple[Tensor, Tensor | Status]] = [
@@ -261,7 +271,10 @@ class WorkingSet:
             visible = torch.finfo(scale.dtype).eps * scale
             step = torch.linalg.vector_norm(at.x - previous.x, torch.inf, dim=1)
             still = change <= (tolerance * scale.clamp_min(1)).maximum(visible)
-            verdicts.append((accepted & (still | (step <= tolerance)), Status.CONVERGED_CHANGE))
+            still = accepted & (still | (step <= tolerance))
+            if edge is not None:
+                verdicts.append((still & edge, Status.DIVERGED))
+            verdicts.append((still, Status.CONVERGED_CHANGE))
         verdicts += [
             (failure == Status.LINE_SEARCH, Status.LINE_SEARCH),
             (moved & (self.clock >= rules.max_iterations), Status.MAX_ITERATIONS),
