@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample, rows_like
+from ctrlgen.batching import Batched, PerSample, rows_like
 from ctrlgen.codecs import Codec
 from ctrlgen.errors import CostError
 from ctrlgen.operators import Measurement
@@ -155,6 +155,14 @@ class FunctionCost(Cost):
     ) -> None:
         if not callable(fn):
             raise TypeError(f"fn: expected a function of the signal, got {type(fn).__name__}")
+        for key, value in (per_sample or {}).items():
+            if not isinstance(value, Tensor | Batched | Mapping):
+                raise TypeError(
+                    f"per_sample: {key}: expected a tensor, or what has take(index), "
+                    f"got {type(value).__name__}"
+                )
+            if isinstance(value, Tensor) and value.ndim == 0:
+                raise ValueError(f"per_sample: {key}: expected one row per sample, got a scalar")
         self.fn, self.data = fn, dict(per_sample or {})
         self.name = str(name or getattr(fn, "__name__", type(fn).__name__))
 

@@ -35,6 +35,7 @@ class ClassifierCost(Cost):
         if label.ndim != 1 or bool((label < 0).any()):
             raise ValueError(f"label: expected classes >= 0, shape (B,), got {tuple(label.shape)}")
         self.classifier, self.label = classifier, label
+        self._largest = int(label.max()) if len(label) else 0
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.classifier(x)
@@ -42,5 +43,9 @@ class ClassifierCost(Cost):
             raise ValueError(
                 f"classifier: expected logits ({len(self.label)}, classes), one row per label, "
                 f"got {tuple(logits.shape)}"
+            )
+        if self._largest >= logits.shape[1]:
+            raise ValueError(
+                f"label: expected classes below {logits.shape[1]}, got {self._largest}"
             )
         return torch.nn.functional.cross_entropy(logits, self.label, reduction="none")

@@ -58,8 +58,7 @@ class MeasurementCost(Cost):
         Raises:
             ValueError: if x measures to another shape than that of y, or lives elsewhere.
         """
-        if self.y.device != x.device:
-            raise ValueError(f"y: expected on {x.device} like the signal, got {self.y.device}")
+        _check_device("y", self.y, x)
         seen = self.operator(x)
         if seen.shape != self.y.shape:
             raise ValueError(
@@ -98,7 +97,7 @@ class NegativePSNR(MeasurementCost):
         projected: bool = False,
     ) -> None:
         super().__init__(operator, y, noise)
-        if peak <= 0 or floor <= 0:
+        if not (peak > 0 and floor > 0):
             raise ValueError(f"peak, floor: expected positive numbers, got {peak, floor}")
         if projected and not isinstance(operator, LinearOperator):
             raise ValueError(
@@ -130,6 +129,7 @@ class Reversed(Cost):
         self.y = y
 
     def forward(self, x: Tensor) -> Tensor:
+        _check_device("y", self.y, x)
         if x.shape != self.y.shape:
             raise ValueError(f"y: expected shape {tuple(x.shape)}, got {tuple(self.y.shape)}")
         return flat(x - self.y.to(x.dtype)).square().sum(1)
@@ -155,6 +155,11 @@ class LevelSet(Cost):
     def forward(self, x: Tensor) -> Tensor:
         value = self.function(x)
         return (value - rows_like(self.target, value)).square()
+
+
+def _check_device(name: str, data: Tensor, x: Tensor) -> None:
+    if data.device != x.device:
+        raise ValueError(f"{name}: expected on {x.device} like the signal, got {data.device}")
 
 
 def _check_measurement(name: str, y: Tensor) -> None:
