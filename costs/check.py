@@ -124,7 +124,7 @@ def check_cost(
     trial, scales, milliseconds = Trial(made, noise, rows, directions), [], math.nan
     trial.run()
     if trial.sound:
-        samples = prior.sample(rows, solver or Midpoint(10))
+        samples = prior.sample(rows, solver or Midpoint(10)).to(noise)
         trial.finite(samples, "samples of the prior")
         scales = [_scale(made, noise, "decoded noise"), _scale(made, samples, "samples")]
         milliseconds = _milliseconds(made, samples)
@@ -147,11 +147,16 @@ def _build(cost: Callable[..., Any], arguments: dict[str, Any]) -> Cost:
     name = getattr(cost, "__name__", type(cost).__name__)
     if arguments or inspect.isclass(cost):
         given = arguments if inspect.isclass(cost) else {**arguments, _first(cost): None}
+        signature = inspect.signature(cost)
         try:
-            inspect.signature(cost).bind(**given)
+            signature.bind(**given)
         except TypeError as error:
+            wanted = [
+                p.name if p.default is p.empty else f"{p.name}={p.default!r}"
+                for p in signature.parameters.values()
+            ]
             raise TypeError(
-                f"arguments: {name}{inspect.signature(cost)} does not take {arguments}: {error}"
+                f"arguments: {name}({', '.join(wanted)}) does not take {arguments}: {error}"
             ) from error
     if inspect.isclass(cost):
         return as_cost(cost(**arguments))

@@ -85,10 +85,10 @@ def demo(
 
     Ends with a table and the path of a figure. Nothing is downloaded.
     """
-    for domain in plugins.domains().values():
-        if domain.demo is not None:
-            folder = None if out is None else out / domain.name
-            plugins.resolve(domain.demo)(folder, overwrite=overwrite, json=json)
+    shown = [domain for domain in plugins.domains().values() if domain.demo is not None]
+    for domain in shown:
+        folder = out if out is None or len(shown) == 1 else out / domain.name
+        plugins.resolve(cast(str, domain.demo))(folder, overwrite=overwrite, json=json)
 
 
 @app.command()
