@@ -140,6 +140,10 @@ class LinearOperator(Operator):
         spectrum = self.spectrum(x)
         return spectrum.right_inverse((spectrum.values > 0) * spectrum.right(x))
 
+    def splice(self, x: Tensor, y: Tensor) -> Tensor:
+        """The signal nearest to x that measures exactly y, x + H†(y − Hx); for y without noise."""
+        return x + self.pinv(y - self(x))
+
     def solve(self, residual: Tensor, variance: Tensor | float, noise: Tensor | float) -> Tensor:
         """H^T (r² HH^T + σ² I)^{-1} e, at σ = 0 the limit H†e / r².
 

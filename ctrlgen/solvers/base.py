@@ -135,7 +135,7 @@ class _Adjoint(torch.autograd.Function):
     """x(t1) of x(t0), with the gradient of the continuous adjoint."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, velocity: Velocity, solver: Solver, t0: float, t1: float
     ) -> Tensor:
         end = solver._integrate(velocity, x.detach(), t0, t1)
@@ -145,9 +145,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         velocity, solver, t0, t1 = ctx.problem
         (end,) = ctx.saved_tensors
         both = torch.stack((end, gradient), dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -300,3 +301,14 @@ def test_noise_of_the_unit_range():
 def test_bad_arguments_are_named(x, noise, seeds, message):
     with pytest.raises(ValueError, match=message):
         measure(Dense(random(4, 6)), x, noise, seeds)
+
+
+def test_splicing_keeps_the_null_space_and_measures_exactly(
+    matrix_operator: Callable[[Tensor], LinearOperator],
+) -> None:
+    operator = matrix_operator(torch.randn(2, 5, dtype=torch.float64))
+    x, y = torch.randn(3, 5, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    spliced = operator.splice(x, y)
+    torch.testing.assert_close(operator(spliced), y, rtol=0, atol=1e-12)
+    hidden = spliced - operator.project(spliced)
+    torch.testing.assert_close(hidden, x - operator.project(x), rtol=0, atol=1e-12)
