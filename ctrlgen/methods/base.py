@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,7 +32,15 @@ CostLike = Callable[[Tensor], Tensor]
 
 
 class Method(ABC):
-    """An algorithm from prior and cost to result."""
+    """An algorithm from prior and cost to result.
+
+    Attributes:
+        control: what it optimises or steers, in a few words; `ctrlgen methods` shows both.
+        needs: what it asks of the cost beside one value per sample.
+    """
+
+    control: ClassVar[str]
+    needs: ClassVar[str]
 
     @abstractmethod
     def __call__(

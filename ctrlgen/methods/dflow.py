@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -57,6 +57,9 @@ class DFlow(Method):
         ValueError: if the dtype is no floating point one, or a projection comes with an optimizer
             that never restarts.
     """
+
+    control: ClassVar[str] = "source point"
+    needs: ClassVar[str] = "a gradient"
 
     solver: Solver = field(default_factory=lambda: Midpoint(3))
     optimizer: Optimizer = field(default_factory=lambda: LBFGS(max_iterations=200))
