@@ -144,12 +144,10 @@ def methods(json: Json = False) -> None:
     if json:
         print(console.dumps(found))
         return
-    rows = [
-        (f"[bold]{m['name']}[/]", m["control"], m["needs"], ", ".join(m["presets"]), m["summary"])
-        for m in found
-    ]
-    columns = ("method", "controls", "needs", "presets", "")
-    console.stdout.print(console.table("Methods", columns, rows))
+    rows = [(f"[bold]{m['name']}[/]", m["control"], m["needs"], m["summary"]) for m in found]
+    console.stdout.print(console.table("Methods", ("method", "controls", "needs", ""), rows))
+    for m in found:
+        console.stdout.print(f"\n[dim]presets of {m['name']}:[/] {', '.join(m['presets'])}")
 
 
 def _methods() -> list[type]:
