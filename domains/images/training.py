@@ -39,12 +39,14 @@ RECIPES = {
         dataset="mnist",
         config={"network": "unet", **_MNIST, "widths": [32, 64, 128]},
         dropout=0.7,
+        times="logit-normal",
     ),
     "cifar10": Recipe(
         name="cifar10",
         dataset="cifar10",
         config={"network": "unet", **_CIFAR10, "widths": [64, 96, 160]},
         flips=True,
+        dropout=0.5,
     ),
     "mnist-classifier": Recipe(
         name="mnist-classifier",
