@@ -82,8 +82,9 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
         _restore("Seven pixels of ten missing", "cifar10", _scattered, 40),
         _steer(),
     ]
-    content = {
+    content: dict[str, Any] = {
         "seconds": round(time.perf_counter() - begun, 1),
+        "processor_seconds": round(time.process_time(), 1),
         "threads": torch.get_num_threads(),
         "scenes": {scene.title: scene.numbers for scene in scenes},
     }
@@ -113,7 +114,7 @@ def _restore(
     cost = NegativePSNR(made, measure(made, truth))
     method = DFlow(
         initializer=GuidedStart(),
-        optimizer=LBFGS(max_iterations=400, max_evaluations=150),
+        optimizer=LBFGS(max_iterations=400, max_evaluations=120),
         target=-target,
     )
     result, seconds = _timed(title, method, prior, cost, seeds, unit="dB", sign=-1, goal=target)
@@ -174,7 +175,9 @@ def _timed(
     begun = time.perf_counter()
     with console.SampleProgress(title, seeds, unit=unit, sign=sign, target=goal) as progress:
         result = method(prior, cost, seeds=seeds, observer=progress)
-    return result, time.perf_counter() - begun
+    seconds = time.perf_counter() - begun
+    console.screen.print(f"[green]✓[/] {title}  [dim]{seconds:.0f} s[/]")
+    return result, seconds
 
 
 def _about(scene: Scene) -> dict[str, Any]:

@@ -82,8 +82,8 @@ def _panel(
             ha="right", va="center",
         )  # fmt: skip
         for i, image in enumerate(images):
-            hidden = line == 0 and scene.operator is not None
-            seen = scene.operator.take(torch.tensor([i])) if hidden else None
+            seen = scene.operator if line == 0 else None
+            seen = seen.take(torch.tensor([i])) if seen else None
             axes = figure.add_axes(
                 (
                     (left + _LABEL + i * cell) / _WIDTH,
