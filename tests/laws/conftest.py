@@ -1,0 +1,575 @@
+"""Every component of the library, as a case on which the laws are tried.
+
+A case knows how to compute what its component makes of some rows of four samples: the component is
+built for all four and restricted with `take`, its input is sliced. The laws themselves are in the
+test modules; whoever adds a component adds a case here (`test_completeness` says so).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import ctrlgen
+import ctrlgen.costs
+import ctrlgen.domains
+from ctrlgen.adapters.azula import SchedulePath
+from ctrlgen.adapters.deepinv import DeepinvLinear, DeepinvOperator
+from ctrlgen.batching import PerSample
+from ctrlgen.codecs import Codec, Identity, Scaled
+from ctrlgen.costs import (
+    ClassifierCost,
+    Cost,
+    FunctionCost,
+    LevelSet,
+    NegativePSNR,
+    Reversed,
+    ScaledCost,
+    SquaredError,
+    SumCost,
+    ThroughCodec,
+)
+from ctrlgen.domains.images.operators import OPERATORS, Separable
+from ctrlgen.domains.images.operators.separable import Line
+from ctrlgen.flows import Flow
+from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
+from ctrlgen.methods import DFlow
+from ctrlgen.operators import LinearOperator, Measurement, Operator, Spectrum
+from ctrlgen.optimizers import LBFGS, Adam, FunctionObjective, GradientDescent, Optimizer
+from ctrlgen.oracles import Mixture
+from ctrlgen.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
+from ctrlgen.priors import Prior
+from ctrlgen.projections import Normalize
+from ctrlgen.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
+from ctrlgen.results import Result
+from ctrlgen.seeds import normal, uniform
+from ctrlgen.solvers import RK4, Dopri5, Euler, Heun, Midpoint, Solver, Velocity
+from ctrlgen.sources import Gaussian, MaskedGaussian, Source
+
+ROWS = 4
+SEEDS = torch.tensor([7, 3, 11, 2])
+D, M = 6, 3
+IMAGE = (3, 16, 16)
+MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+
+Outputs = dict[str, Tensor]
+
+
+def draw(*shape: int, stream: int = 31, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Four rows of standard normal numbers."""
+    return normal(SEEDS, shape, stream, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A component under the laws.
+
+    Attributes:
+        kind: its class, or the classes that it covers.
+        rows: what it makes of the rows of an index, by name; all float64 unless told.
+        gradient: a function of states, and states (B, *) at which its gradient may not vanish.
+        heavy: whether a few indices must do.
+        rounding: agreement of float32 with float64, relative to the size; None where it rounds.
+        part: builds the component itself, where it holds data of samples.
+    """
+
+    kind: type | tuple[type, ...]
+    rows: Callable[[Tensor, torch.dtype], Outputs]
+    gradient: tuple[Callable[[Tensor], Tensor], Tensor] | None = None
+    heavy: bool = False
+    rounding: float | None = 1e-4
+    part: Callable[[], PerSample] | None = None
+
+    @property
+    def kinds(self) -> tuple[type, ...]:
+        return self.kind if isinstance(self.kind, tuple) else (self.kind,)
+
+
+# ------------------------------------------------------------------ parts to work with
+
+
+class Vector(nn.Module):
+    """A small velocity of states of any shape, elementwise but for a mean over the state."""
+
+    def forward(self, x: Tensor, t: Tensor, rate: Tensor | None = None) -> Tensor:
+        wide = (-1, *(1,) * (x.ndim - 1))
+        mean = x.flatten(1).mean(1).reshape(wide)
+        slope = torch.tanh(x + mean) - t.reshape(wide) * x
+        return slope if rate is None else rate.to(x).reshape(wide) * slope
+
+
+class Diagonal(LinearOperator):
+    """y = w ⊙ x for states of any one shape, a weight of every sample's own; some of it zero."""
+
+    per_sample = ("weight",)
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def spectrum(self, x: Tensor) -> Spectrum:
+        sign = torch.where(self.weight < 0, -1, 1).to(x)
+        same: Callable[[Tensor], Tensor] = lambda v: v  # noqa: E731
+        seen = (self.weight != 0).to(x)
+        return Spectrum(
+            self.weight.abs().to(x), same, same, lambda y: sign * seen * y, lambda c: sign * c
+        )
+
+    def signal_shape(self, y: Tensor) -> tuple[int, ...]:
+        return tuple(self.weight.shape[1:])
+
+
+def diagonal(*shape: int) -> Diagonal:
+    weight = draw(*shape, stream=32)
+    return Diagonal(torch.where(weight.abs() < 0.3, 0, weight))
+
+
+class Halve:
+    """What deepinv calls a physics: here, half of the even entries."""
+
+    def A(self, u: Tensor) -> Tensor:
+        return u[:, ::2] / 2
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        out = y.new_zeros(len(y), 2 * y.shape[1], *y.shape[2:])
+        out[:, ::2] = y / 2
+        return out
+
+    def A_adjoint_A(self, u: Tensor) -> Tensor:
+        return self.A_adjoint(self.A(u))
+
+    def A_dagger(self, y: Tensor) -> Tensor:
+        return 4 * self.A_adjoint(y)
+
+
+def schedule(tau: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cos(1.5 * tau), torch.sin(1.5 * tau + 0.02)
+
+
+def mixture() -> Mixture:
+    root = normal([1, 2, 3], (D, D), 4, dtype=torch.float64) / 3
+    eye = 0.2 * torch.eye(D, dtype=torch.float64)
+    return Mixture(normal([4, 5, 6], (D,), dtype=torch.float64), root @ root.mT + eye)
+
+
+# ------------------------------------------------------------------ cases, base by base
+
+
+def path_case(path: Path) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        t = uniform(SEEDS, (1,), 5, dtype=torch.float64)[index].squeeze(1).to(dtype)
+        at = path(t)
+        back = path.time_at(at.log_snr)
+        return {**at._asdict(), "wronskian": at.wronskian, "gamma": at.gamma, "back": back}
+
+    times = 0.2 + 0.6 * uniform(SEEDS, (1,), 5, dtype=torch.float64).squeeze(1)
+    # Every element is the same function of its own time.
+    return Case(type(path), rows, (lambda t: path(t).alpha + path(t).sigma ** 2, times))
+
+
+PATHS = {
+    "condot": CondOT(),
+    "cosine": Cosine(),
+    "vp": VP(),
+    "ddpm": DiscreteVP.linear(),
+    "edm": EDM(0.01, 20.0),
+    "schedule": SchedulePath(schedule),
+}
+
+
+class Rated:
+    """A velocity function with a rate of its own for every row, which leaves with it."""
+
+    def __init__(self, rate: Tensor) -> None:
+        self.rate = rate
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        return Vector()(x, t, self.rate)
+
+    def take(self, index: Tensor) -> Rated:
+        return Rated(self.rate[index])
+
+
+RATES = torch.tensor([0.2, 2.0, 1.0, 4.0], dtype=torch.float64)
+
+
+def solver_case(solver: Solver) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        velocity = Velocity(Rated(RATES)).take(index)
+        x = draw(D)[index].to(dtype)
+        return {"end": solver(velocity, x), "source": solver.invert(velocity, x, 0.2)}
+
+    return Case(
+        type(solver), rows, (lambda x: solver(Velocity(Rated(RATES)), x), draw(D)), heavy=True
+    )
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": Euler(5),
+    "midpoint": Midpoint(3),
+    "midpoint-checkpoint": Midpoint(3, "checkpoint"),
+    "midpoint-adjoint": Midpoint(3, "adjoint"),
+    "heun": Heun(grid=[0.0, 0.2, 1.0]),
+    "rk4": RK4(2),
+    "dopri5": Dopri5(1e-6, 1e-6),
+}
+
+
+def optimizer_case(optimizer: Optimizer) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        centre, scale = draw(D).to(dtype), (1 + draw(D, stream=33).square()).to(dtype)
+
+        def bowl(x: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+            return (scale * (x - centre).square() + 0.1 * (x - centre) ** 4).sum(1)
+
+        objective = FunctionObjective(bowl, centre=centre, scale=scale).take(index)
+        start = draw(D, stream=34).to(dtype)[index]
+        found = optimizer.minimize(objective, start, target=0.05)
+        return {
+            "x": found.x,
+            "value": found.value,
+            "gradient": found.gradient_norm,
+            "status": found.status,
+            "iterations": found.iterations,
+            "evaluations": found.evaluations,
+            "first": found.history["value"][:3].T,
+        }
+
+    kinds = (type(optimizer), FunctionObjective)
+    return Case(kinds, rows, heavy=True, rounding=1e-3)
+
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "lbfgs": LBFGS(max_iterations=20),
+    "adam": Adam(learning_rate=0.05, max_iterations=20),
+    "gradient-descent": GradientDescent(learning_rate=0.02, momentum=0.5, max_iterations=20),
+}
+
+
+def operator_rows(
+    build: Callable[[], Operator], shape: tuple[int, ...]
+) -> Callable[[Tensor, torch.dtype], Outputs]:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        operator = build().to(dtype).take(index)
+        x = torch.tanh(draw(*shape)).to(dtype)[index]
+        y = operator(x)
+        outputs = {"y": y, "measured": operator.measured(y)}
+        with contextlib.suppress(NotImplementedError):
+            outputs["pinv"] = operator.pinv(y)
+        if isinstance(operator, LinearOperator):
+            variance = (0.5 + RATES).to(dtype)[index]
+            outputs["adjoint"] = operator.adjoint(y)
+            outputs["project"] = operator.project(x)
+            outputs["solve"] = operator.solve(y, variance, 0.1)
+        return outputs
+
+    return rows
+
+
+def operator_case(
+    build: Callable[[], Operator], shape: tuple[int, ...] = IMAGE, rounding: float | None = 1e-3
+) -> Case:
+    operator, states = build(), 0.8 * torch.tanh(draw(*shape))
+    rows = operator_rows(build, shape)
+    return Case(type(operator), rows, (operator, states), rounding=rounding, part=build)
+
+
+def pixel_mask() -> Tensor:
+    return draw(1, *IMAGE[1:], stream=35) > 0
+
+
+def kernels() -> Tensor:
+    return torch.softmax(draw(9, stream=36), 1).reshape(ROWS, 3, 3)
+
+
+REGISTERED: dict[str, Case] = {
+    "denoise": operator_case(OPERATORS["denoise"]),
+    "inpaint-mask": operator_case(lambda: OPERATORS["inpaint-mask"](pixel_mask())),
+    "inpaint-centre": operator_case(lambda: OPERATORS["inpaint-centre"]((6, 4), IMAGE)),
+    "inpaint-random": operator_case(lambda: OPERATORS["inpaint-random"](0.6, IMAGE, SEEDS)),
+    "inpaint-free-form": operator_case(lambda: OPERATORS["inpaint-free-form"](IMAGE, SEEDS)),
+    "super-resolution": operator_case(lambda: OPERATORS["super-resolution"](2)),
+    "block-average": operator_case(lambda: OPERATORS["block-average"](4)),
+    "gaussian-blur": operator_case(lambda: OPERATORS["gaussian-blur"](1.0)),
+    "blur": operator_case(lambda: OPERATORS["blur"](kernels(), cut=0.1)),
+    "motion-blur": operator_case(lambda: OPERATORS["motion-blur"](SEEDS, 7, cut=0.2)),
+    "colourise": operator_case(OPERATORS["colourise"]),
+    "nonlinear-blur": operator_case(lambda: OPERATORS["nonlinear-blur"](0, 5)),
+    "phase-retrieval": operator_case(OPERATORS["phase-retrieval"]),
+    "hdr": operator_case(OPERATORS["hdr"]),
+    "quantise": operator_case(lambda: OPERATORS["quantise"](3), rounding=None),
+    "jpeg": operator_case(lambda: OPERATORS["jpeg"](50), rounding=None),
+}
+
+LOOSE: dict[str, Case] = {
+    "separable": operator_case(lambda: Separable(Line((0.3, 0.5, 0.2), -1, 1, "reflect"), 0.05)),
+    "composed": operator_case(
+        lambda: OPERATORS["block-average"](2) @ OPERATORS["inpaint-mask"](pixel_mask())
+    ),
+    "diagonal": operator_case(lambda: diagonal(2, 5), (2, 5)),
+    "deepinv": operator_case(lambda: DeepinvOperator(Halve(), -1.0, 1.0), (D,)),
+    "deepinv-linear": operator_case(lambda: DeepinvLinear(Halve(), -1.0, 1.0, 1e-12, 50), (D,)),
+}
+
+
+def cost_case(build: Callable[[], Cost], *kinds: type, shape: tuple[int, ...] = (D,)) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        return {"value": build().to(dtype).take(index)(draw(*shape).to(dtype)[index])}
+
+    return Case(kinds or type(build()), rows, (build(), draw(*shape)), part=build)
+
+
+def measured(*shape: int) -> tuple[Operator, Tensor]:
+    return diagonal(*shape), draw(*shape, stream=37)
+
+
+def classifier(x: Tensor) -> Tensor:
+    return torch.sin(x.flatten(1)[:, :5]) * 3
+
+
+def distance(x: Tensor, c: Tensor) -> Tensor:
+    return (x - c).square().flatten(1).sum(1)
+
+
+COSTS: dict[str, Case] = {
+    "squared-error": cost_case(lambda: SquaredError(*measured(D))),
+    "squared-error-sequence": cost_case(lambda: SquaredError(*measured(2, 5)), shape=(2, 5)),
+    "psnr": cost_case(lambda: NegativePSNR(*measured(D))),
+    "psnr-projected": cost_case(
+        lambda: NegativePSNR(*measured(3, 2, 2), projected=True), shape=(3, 2, 2)
+    ),
+    "reversed": cost_case(lambda: Reversed(draw(4, 5, stream=38)), shape=(4, 5)),
+    "level-set": cost_case(lambda: LevelSet(lambda x: x.flatten(1).mean(1), 0.3)),
+    "level-set-rows": cost_case(lambda: LevelSet(lambda x: x.mean(1), RATES)),
+    "classifier": cost_case(lambda: ClassifierCost(classifier, torch.tensor([0, 4, 2, 2]))),
+    "function": cost_case(lambda: FunctionCost(distance, {"c": draw(D, stream=39)})),
+    "sum": cost_case(
+        lambda: Reversed(draw(D)) * 0.5 + SquaredError(*measured(D)), SumCost, ScaledCost
+    ),
+    "scaled-rows": cost_case(lambda: SquaredError(*measured(D)) * RATES),
+    "through-codec": cost_case(
+        lambda: Reversed(draw(D, stream=40)).through(Scaled(2.0, 0.1)), ThroughCodec
+    ),
+}
+
+
+def regularizer_case(regularizer: Regularizer, source: Source, shape: tuple[int, ...]) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        x, integral = draw(*shape).to(dtype)[index], RATES.to(dtype)[index]
+        return {"value": regularizer.take(index)(x, source.take(index), integral)}
+
+    gradient = (lambda x: regularizer(x, source, RATES.to(x)), draw(*shape))
+    return Case(type(regularizer), rows, gradient, part=lambda: regularizer)
+
+
+def source_case(source: Source) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        part = source.take(index)
+        x = draw(*source.shape).to(dtype)[index]
+        return {
+            "sample": part.sample(SEEDS[index], dtype=dtype),
+            "other": part.sample(SEEDS[index], 9, dtype=dtype),
+            "project": part.project(x),
+            "freedom": part.degrees_of_freedom(x),
+            "radius": part.radius(x),
+            "gaussian": part.gaussian_nll(x),
+            "chi": part.chi_nll(x),
+        }
+
+    gradient = (source.chi_nll, draw(*source.shape))
+    return Case(type(source), rows, gradient, part=lambda: source)
+
+
+def codec_case(codec: Codec, shape: tuple[int, ...]) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        part, x = codec.take(index), draw(*shape).to(dtype)[index]
+        z = part.encode(x)
+        return {"encode": z, "decode": part.decode(z), "log_det": part.log_det(z)}
+
+    return Case(type(codec), rows, (codec.decode, draw(*shape)), part=lambda: codec)
+
+
+def conditional_prior(dtype: torch.dtype = torch.float64) -> Prior:
+    flow = Flow(Vector(), Cosine(), "v")
+    return Prior(flow, Gaussian((D,)), Scaled(1.5, 0.1), {"rate": RATES.to(dtype)})
+
+
+def prior_rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+    prior = conditional_prior(dtype).take(index)
+    seeds = SEEDS[index]
+    x0 = prior.start(seeds, dtype=dtype)
+    x = prior.generate(x0, Midpoint(3))
+    t = torch.full((len(index),), 0.4, dtype=dtype)
+    seen = prior.predict(x, t)
+    return {
+        "start": x0,
+        "generate": x,
+        "sample": prior.sample(seeds, Midpoint(3), dtype=dtype),
+        "encode": prior.encode(x, Midpoint(3)),
+        **{name: getattr(seen, name) for name in ("velocity", "data", "noise", "score", "v")},
+    }
+
+
+def initializer_case(initializer: Initializer) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        prior = conditional_prior(dtype).take(index)
+        operator, y = measured(D)
+        given = Measurement(operator.to(dtype).take(index), y.to(dtype)[index], 0.1)
+        z = prior.start(SEEDS[index], dtype=dtype)
+        return {"x0": initializer(prior, given, SEEDS[index], z)}
+
+    return Case(type(initializer), rows, heavy=True, rounding=1e-3)
+
+
+def method_case(method: DFlow) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        prior = conditional_prior(dtype).take(index)
+        cost = (0.1 * SquaredError(*measured(D), noise=0.1)).to(dtype).take(index)
+        run = DFlow(**{**vars(method), "dtype": dtype})
+        return result_rows(run(prior, cost, seeds=SEEDS[index]))
+
+    return Case((type(method), Result), rows, heavy=True, rounding=None)
+
+
+def result_rows(result: Result) -> Outputs:
+    return {name: getattr(result, name) for name in result.per_sample}
+
+
+def normalize_case(isotropic: bool) -> Case:
+    normalize = Normalize(MASK, isotropic=isotropic)
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        return {"x": normalize.take(index)(draw(4, 5).to(dtype)[index])}
+
+    return Case(Normalize, rows, (normalize, draw(4, 5)), part=lambda: normalize)
+
+
+FEW = LBFGS(max_iterations=5)
+TABLES: dict[str, dict[str, Case]] = {
+    "path": {name: path_case(path) for name, path in PATHS.items()},
+    "solver": {name: solver_case(solver) for name, solver in SOLVERS.items()},
+    "optimizer": {name: optimizer_case(optimizer) for name, optimizer in OPTIMIZERS.items()},
+    "operator": {**REGISTERED, **LOOSE},
+    "cost": COSTS,
+    "regularizer": {
+        "chi": regularizer_case(Chi(0.3), Gaussian((D,)), (D,)),
+        "chi-masked": regularizer_case(Chi(0.3), MaskedGaussian(MASK, 5), (4, 5)),
+        "gaussian": regularizer_case(GaussianNLL(0.3), Gaussian((2, 3)), (2, 3)),
+        "target": regularizer_case(TargetNLL(0.3), MaskedGaussian(MASK, 5), (4, 5)),
+    },
+    "initializer": {
+        "source": initializer_case(SourceSample()),
+        "blend": initializer_case(Blend(0.3, rescale=True)),
+        "guided": initializer_case(GuidedStart(3)),
+        "guided-adaptive": initializer_case(GuidedStart(3, solver=Dopri5(1e-5, 1e-5))),
+    },
+    "source": {
+        "gaussian": source_case(Gaussian((D,))),
+        "gaussian-image": source_case(Gaussian((3, 2, 4))),
+        "masked": source_case(MaskedGaussian(MASK, 5)),
+        "masked-free": source_case(MaskedGaussian(MASK, 5, coordinates=0)),
+    },
+    "codec": {
+        "identity": codec_case(Identity(), (4, 5)),
+        "scaled": codec_case(Scaled(2.0, -0.3), (D,)),
+        "scaled-channels": codec_case(Scaled([2.0, 0.5, 3.0], [0.0, 1.0, -1.0]), (3, 4, 2)),
+    },
+    "projection": {"columns": normalize_case(False), "isotropic": normalize_case(True)},
+    "prior": {
+        "conditional": Case(
+            Prior,
+            prior_rows,
+            (lambda x: conditional_prior().generate(x, Midpoint(3)), draw(D)),
+            heavy=True,
+            part=conditional_prior,
+        )
+    },
+    "method": {
+        "dflow": method_case(DFlow(optimizer=FEW)),
+        "dflow-adam": method_case(
+            DFlow(optimizer=Adam(max_iterations=5), regularizer=Chi(0.1), target=1.0)
+        ),
+        "dflow-guided": method_case(
+            DFlow(
+                optimizer=FEW,
+                initializer=GuidedStart(3),
+                regularizer=TargetNLL(0.1, probes=2),
+                solver=Euler(2),
+            )
+        ),
+    },
+}
+
+CASES = {f"{base}:{name}": case for base, table in TABLES.items() for name, case in table.items()}
+
+
+@pytest.fixture
+def registered_operators() -> dict[str, Case]:
+    """The cases of the operators that the image domain registers, by their names."""
+    return REGISTERED
+
+
+@pytest.fixture
+def all_cases() -> dict[str, Case]:
+    """All cases by name."""
+    return CASES
+
+
+@pytest.fixture
+def seeds() -> Tensor:
+    """Of the four samples."""
+    return SEEDS
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`case` is every case in turn; the others are selections."""
+    selections: dict[str, Callable[[str, Case], bool]] = {
+        "case": lambda name, case: True,
+        "light_case": lambda name, case: not case.heavy,
+        "heavy_case": lambda name, case: case.heavy,
+        "gradient_case": lambda name, case: case.gradient is not None,
+        "value_case": lambda name, case: name.startswith(("cost:", "regularizer:")),
+        # The gradients of the others are those of something else, as their documentation says.
+        "exact_case": lambda name, case: (
+            case.gradient is not None and case.rounding is not None and "adjoint" not in name
+        ),
+        "smooth_case": lambda name, case: case.rounding is not None,
+        "part_case": lambda name, case: case.part is not None,
+    }
+    for fixture, chosen in selections.items():
+        if fixture in metafunc.fixturenames:
+            names = [name for name, case in CASES.items() if chosen(name, case)]
+            metafunc.parametrize(fixture, [CASES[name] for name in names], ids=names)
+
+
+# ------------------------------------------------------------------ what there is
+
+
+def modules() -> Iterator[ModuleType]:
+    """Every module of the core, the costs and the domains."""
+    for package in (ctrlgen, ctrlgen.costs, ctrlgen.domains):
+        yield package
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                yield importlib.import_module(found.name)
+
+
+@pytest.fixture(scope="session")
+def public_classes() -> set[type]:
+    """Every public class that these packages define."""
+    return {
+        value
+        for module in modules()
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and not name.startswith("_")
+        and value.__module__.startswith("ctrlgen")
+    }

@@ -1,0 +1,82 @@
+"""Law 1 on the priors that ship: whole runs of D-Flow, alone and in a batch.
+
+In float64 a sample is itself in any batch. In float32 the kernels round by the shape of the batch,
+1e-7 per evaluation, and ten iterations of L-BFGS through six evaluations of a network magnify it.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctrlgen import load
+from ctrlgen.costs import NegativePSNR
+from ctrlgen.domains.images.operators import OPERATORS
+from ctrlgen.methods import DFlow
+from ctrlgen.operators import measure
+from ctrlgen.optimizers import LBFGS
+from ctrlgen.priors import Prior, available
+from ctrlgen.results import Result
+from ctrlgen.solvers import Midpoint
+
+SEEDS = [101, 7, 33]
+DTYPES = [torch.float32, torch.float64]
+embedded = pytest.mark.parametrize("name", sorted(available()))
+
+
+@functools.cache
+def conditional(name: str, dtype: torch.dtype) -> Prior:
+    """With another label for every sample, where the prior takes one."""
+    prior = load(name, dtype=dtype)
+    assert prior.card is not None
+    return prior.bind(**{key: [1, 0, 3] for key in prior.card.conditions})
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Largest distance of rows of a from those of b, relative to these."""
+    return float(((a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).max())
+
+
+@embedded
+@pytest.mark.parametrize(
+    ("dtype", "task", "iterations", "tolerance"),
+    [
+        (torch.float32, "denoise", 10, 1e-4),
+        (torch.float64, "block-average", 4, 1e-10),
+    ],
+    ids=["float32", "float64"],
+)
+def test_a_sample_does_not_see_its_batch(
+    name: str, dtype: torch.dtype, task: str, iterations: int, tolerance: float
+) -> None:
+    prior = conditional(name, dtype)
+    truth = prior.sample([1, 2, 3], Midpoint(3), dtype=dtype).clamp(-1, 1)
+    operator = OPERATORS[task](*([2] if task == "block-average" else []))
+    cost = NegativePSNR(operator, measure(operator, truth, 0.05, seeds=SEEDS), 0.05)
+    method = DFlow(optimizer=LBFGS(max_iterations=iterations), dtype=dtype)
+
+    def run(index: list[int]) -> Result:
+        at = torch.tensor(index)
+        return method(prior.take(at), cost.take(at), seeds=[SEEDS[i] for i in index])
+
+    whole = run([2, 0, 1]).take(torch.tensor([1, 2, 0]))
+    assert whole.iterations.tolist() == [iterations] * 3
+    assert bool((whole.costs < whole.history["cost"][0] - 3).all())  # 3 dB and more
+    alone, one = run([1]), whole.take(torch.tensor([1]))
+    assert relative(alone.samples, one.samples) <= tolerance
+    assert torch.allclose(alone.costs, one.costs, rtol=tolerance, atol=0)
+    assert torch.equal(alone.evaluations, one.evaluations)
+
+
+@embedded
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_samples_are_those_of_their_seeds(name: str, dtype: torch.dtype) -> None:
+    prior = conditional(name, dtype)
+    together = prior.sample(SEEDS, Midpoint(3), dtype=dtype)
+    assert together.shape[1:] == prior.source.shape and together.isfinite().all()
+    alone = prior.take(torch.tensor([1])).sample(SEEDS[1:2], Midpoint(3), dtype=dtype)
+    assert relative(alone, together[1:2]) <= (1e-4 if dtype == torch.float32 else 1e-12)
+    assert torch.equal(prior.sample(SEEDS, Midpoint(3), dtype=dtype), together)

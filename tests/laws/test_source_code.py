@@ -1,0 +1,177 @@
+"""Laws that the source text keeps: no input or output, no unpickling, arrows that point one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ctrlgen
+
+ROOT = Path(ctrlgen.__file__).parents[1]
+FOLDERS = ("ctrlgen", "costs", "domains", "experiments", "benchmarks")
+
+
+def files(*folders: str) -> list[Path]:
+    return [file for folder in folders for file in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(), str(file))
+
+
+def name(node: ast.expr) -> str:
+    """The dotted name of an expression, as far as it has one."""
+    if isinstance(node, ast.Attribute):
+        return f"{name(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def calls(file: Path) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.Call):
+            yield name(node.func), node
+
+
+def imports(file: Path, everywhere: bool = True) -> Iterator[str]:
+    """Modules that a file imports; at import time only, unless everywhere."""
+    body = tree(file)
+    nodes = list(ast.walk(body)) if everywhere else list(at_import(body))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{file}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def at_import(node: ast.AST) -> Iterator[ast.AST]:
+    """Nodes that run when the module is imported."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(child, ast.If) and name(child.test).endswith("TYPE_CHECKING"):
+            continue
+        yield child
+        yield from at_import(child)
+
+
+def test_the_scan_sees_the_source() -> None:
+    assert len(files("ctrlgen")) > 25 and len(files("costs", "domains")) > 20
+    assert "torch" in set(imports(ROOT / "ctrlgen" / "flows.py"))
+
+
+# ------------------------------------------------------------------ law 8
+
+# Modules of the core whose work it is to read, write or talk.
+OUTSIDE = ("cards.py", "priors.py", "cli.py", "console.py", "outputs.py", "runs", "report")
+LOUD = {"print", "open", "input", "breakpoint", "exec", "eval"}
+WRITING = (".write_text", ".write_bytes", ".read_text", ".read_bytes", ".mkdir", ".unlink", ".open")
+
+
+@pytest.mark.parametrize("file", files("ctrlgen", "costs"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_algorithms_do_no_input_or_output(file: Path) -> None:
+    relative = file.relative_to(ROOT).parts
+    if relative[0] == "ctrlgen" and relative[1] in OUTSIDE:
+        return
+    found = [n for n, _ in calls(file) if n in LOUD or n.endswith(WRITING)]
+    assert not found, f"{file}: {found}"
+    talking = {"logging", "tqdm", "rich", "tensorboard", "wandb", "matplotlib"}
+    used = {module.split(".")[0] for module in imports(file)} & talking
+    assert not used, f"{file} imports {used}"
+
+
+# ------------------------------------------------------------------ law 10
+
+PICKLING = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+
+@pytest.mark.parametrize("file", files(*FOLDERS), ids=lambda f: str(f.relative_to(ROOT)))
+def test_nothing_is_unpickled(file: Path) -> None:
+    used = {module.split(".")[0] for module in imports(file)} & PICKLING
+    assert not used, f"{file} imports {used}"
+    for called, call in calls(file):
+        keywords = {k.arg: k.value for k in call.keywords}
+        assert called != "torch.save", f"{file}:{call.lineno}: weights are safetensors"
+        if called == "torch.load":  # of a third party's weights: tensors and nothing else
+            only = keywords.get("weights_only")
+            assert isinstance(only, ast.Constant) and only.value is True, f"{file}:{call.lineno}"
+        pickles = keywords.get("allow_pickle")
+        refused = pickles is None or (isinstance(pickles, ast.Constant) and not pickles.value)
+        assert refused, f"{file}:{call.lineno}: allow_pickle"
+
+
+# ------------------------------------------------------------------ arrows
+
+PACKAGES = {name: f"ctrlgen.{name}" for name in ("costs", "domains", "experiments")}
+FORBIDDEN = {
+    "ctrlgen": ("costs", "domains", "experiments"),
+    "costs": ("domains", "experiments"),
+    "domains": ("experiments",),
+}
+
+
+@pytest.mark.parametrize("folder", FORBIDDEN)
+def test_arrows_point_one_way(folder: str) -> None:
+    """experiments → domains → costs → ctrlgen; the command line puts them together by hand."""
+    for file in files(folder):
+        command_line = file.relative_to(ROOT).as_posix() == "ctrlgen/cli.py"
+        used = set(imports(file, everywhere=not command_line))
+        for other in FORBIDDEN[folder]:
+            package = PACKAGES[other]
+            wrong = {m for m in used if m == package or m.startswith(f"{package}.")}
+            assert not wrong, f"{file} imports {wrong}"
+            assert other not in {m.split(".")[0] for m in used}, f"{file} imports {other} bare"
+
+
+def test_domains_do_not_know_each_other() -> None:
+    domains = [d.name for d in (ROOT / "domains").iterdir() if (d / "__init__.py").exists()]
+    for domain in domains:
+        for file in files(f"domains/{domain}"):
+            others = {f"ctrlgen.domains.{other}" for other in domains if other != domain}
+            assert not {m for m in imports(file) if m.startswith(tuple(others))}, file
+
+
+# ------------------------------------------------------------------ a light import
+
+OPTIONAL = (
+    "PIL", "matplotlib", "scipy", "diffusers", "transformers", "huggingface_hub", "soundfile",
+    "rdkit", "e3nn", "torchmetrics", "torchvision", "torchaudio", "ray", "azula", "deepinv",
+    "typer", "rich", "torchdiffeq",
+)  # fmt: skip
+
+PROGRAM = """
+import sys, time
+import torch
+before = set(sys.modules)
+start = time.process_time()
+import ctrlgen
+spent = time.process_time() - start
+new = sorted({name.split(".")[0] for name in set(sys.modules) - before})
+print(spent, *new)
+"""
+
+
+def test_importing_is_quick_and_pulls_in_nothing_optional() -> None:
+    """Processor time: the wall's depends on who else is at work."""
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True, timeout=120
+    )
+    seconds, *modules = run.stdout.split()
+    assert float(seconds) < 2
+    assert "ctrlgen" in modules
+    assert not set(modules) & set(OPTIONAL)
+
+
+@pytest.mark.parametrize("file", files("ctrlgen"), ids=lambda f: str(f.relative_to(ROOT)))
+def test_optional_packages_are_imported_where_they_are_used(file: Path) -> None:
+    """Inside functions, so that a missing extra is named when it is needed, not before."""
+    if file.name in ("cli.py", "console.py"):
+        return  # typer and rich are no extras
+    used = {module.split(".")[0] for module in imports(file, everywhere=False)}
+    assert not used & set(OPTIONAL), f"{file}"
