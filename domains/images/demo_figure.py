@@ -35,7 +35,7 @@ def demo_figure(file: Path, scenes: list[Scene], seconds: float) -> None:
     """
     half = (_WIDTH - 2 * _MARGIN - _GUTTER) / 2
     tall = [max(_panel_height(scene, half) for scene in pair) for pair in (scenes[:2], scenes[2:])]
-    height = 0.85 + sum(tall) + 2 * _HEAD + 0.55 + _PLOT + 0.55
+    height = 0.85 + sum(tall) + 2 * _HEAD + 0.2 + _PLOT + 0.3
     figure = new_figure(_WIDTH, height)
     figure.text(
         _MARGIN / _WIDTH, 1 - 0.36 / height, "A flow, a cost, no training", fontsize=16, color=INK,
@@ -99,10 +99,12 @@ def _finding(scene: Scene) -> str:
     n = scene.numbers
     effort = f"median {int(n['evaluations'].median())} evaluations"
     if "probability" in n:
-        return f"{n['prior']} and a classifier  ·  {n['reached']} of 10 above 99 %  ·  {effort}"
+        reached = f"{n['reached']} of {n['samples']} above {100 * math.exp(-n['target']):.1f} %"
+        return f"left: what the seed draws; then 0 to 9 by a classifier  ·  {reached}  ·  {effort}"
     gain = float((n["psnr"] - n["psnr_pseudo_inverse"]).median())
     reached = f"{n['reached']} of {n['samples']} reach {n['target']} dB"
-    return f"{n['prior']}  ·  {reached}  ·  {effort}  ·  {gain:+.1f} dB over the pseudo-inverse"
+    told = ", told the digit" if n["told"] else ""
+    return f"{n['prior']}{told}  ·  {reached}  ·  {effort}  ·  {gain:+.1f} dB over H†y"
 
 
 def _courses(figure: Any, scenes: list[Scene], half: float, height: float) -> None:
@@ -121,7 +123,8 @@ def _courses(figure: Any, scenes: list[Scene], half: float, height: float) -> No
             )
             lines.append((x, y, PALETTE[i]))
         label = "−log p(digit), nats" if sign > 0 else "PSNR of the measurement, dB"
-        goal = f"{100 * math.exp(-scene.target):.0f} %" if sign > 0 else f"{scene.target} dB"
+        goal = f"{100 * math.exp(-scene.target):.1f} %" if sign > 0 else f"{scene.target} dB"
         curves(axes, lines, scene.target, label, goal)
         if sign > 0:
             axes.set_yscale("log")
+            axes.minorticks_off()
