@@ -251,9 +251,11 @@ def train(
     recipe = RECIPES[name]
     folder = Path("runs") / f"images-{name}"
     out = folder if out is None else Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     kind = ClassifierTrainer if name == "mnist-classifier" else Trainer
     trainer = kind(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
+    out.mkdir(
+        parents=True, exist_ok=True
+    )  # only now: data that cannot be read leave nothing behind
     checkpoint, log = folder / "checkpoint.safetensors", out / f"{name}.log.jsonl"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)

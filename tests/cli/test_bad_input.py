@@ -268,6 +268,11 @@ def test_training(ctrlgen: Run, tmp_path: Path) -> None:
     assert "budget: expected exactly one" in refused(ctrlgen, "train", "images/mnist")
     words = ("train", "images/mnist", "--steps", 1, "--data", tmp_path / "none")
     assert "data: expected a folder" in refused(ctrlgen, *words)
+    (tmp_path / "empty").mkdir()
+    words = ("train", "images/mnist", "--steps", 1, "--data", tmp_path / "empty", "--out", "out")
+    assert "MNIST: no train-images-idx3-ubyte" in refused(ctrlgen, *words)
+    (tmp_path / "empty" / "train-images-idx3-ubyte").write_bytes(b"not an idx file")
+    assert "expected an IDX file" in refused(ctrlgen, *words)
 
 
 @pytest.mark.parametrize(
