@@ -93,7 +93,7 @@ class Learned(Cost):
         lambda x: x.relu().sum((1, 2)),
         lambda x: x.abs().sum((1, 2)),
     ],
-    ids=repr,
+    ids=lambda cost: type(cost).__name__,
 )
 def test_sound_costs_pass(cost: Any, prior: Prior) -> None:
     report, broken = judged(cost, prior)
