@@ -99,8 +99,8 @@ def _finding(scene: Scene) -> str:
     n = scene.numbers
     effort = f"median {int(n['evaluations'].median())} evaluations"
     if "probability" in n:
-        reached = f"{n['reached']} of {n['samples']} above {100 * math.exp(-n['target']):.1f} %"
-        return f"left: what the seed draws; then 0 to 9 by a classifier  ·  {reached}  ·  {effort}"
+        sure = f"{n['reached']} of {n['samples']} above {100 * math.exp(-n['target']):.0f} %"
+        return f"left: what the seed draws; then 0 to 9  ·  {sure}  ·  {effort}"
     gain = float((n["psnr"] - n["psnr_pseudo_inverse"]).median())
     reached = f"{n['reached']} of {n['samples']} reach {n['target']} dB"
     told = ", told the digit" if n["told"] else ""
@@ -123,7 +123,7 @@ def _courses(figure: Any, scenes: list[Scene], half: float, height: float) -> No
             )
             lines.append((x, y, PALETTE[i]))
         label = "−log p(digit), nats" if sign > 0 else "PSNR of the measurement, dB"
-        goal = f"{100 * math.exp(-scene.target):.1f} %" if sign > 0 else f"{scene.target} dB"
+        goal = f"{100 * math.exp(-scene.target):.0f} %" if sign > 0 else f"{scene.target} dB"
         curves(axes, lines, scene.target, label, goal)
         if sign > 0:
             axes.set_yscale("log")

@@ -89,14 +89,15 @@ def curves(
         axes.plot(x[-1:], y[-1:], "o", color=colour, markersize=3)
     if target is not None:
         axes.axhline(target, color=FAINT, linewidth=0.9, dashes=(4, 3))
+        falling = bool(lines) and bool(lines[0][1]) and lines[0][1][0] > target
         axes.annotate(
             f"target {goal}",
-            (1, target),
+            (0 if falling else 1, target),
             xycoords=("axes fraction", "data"),
-            xytext=(-2, 3),
+            xytext=(4, -3) if falling else (-2, 3),
             textcoords="offset points",
-            ha="right",
-            va="bottom",
+            ha="left" if falling else "right",
+            va="top" if falling else "bottom",
             fontsize=7,
             color=FAINT,
         )
