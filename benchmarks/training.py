@@ -47,7 +47,7 @@ def main(name: str, folder: str, minutes: float, only: list[str]) -> None:
     """Print one row per candidate "network:optimiser number", all of them when none is given."""
     torch.set_num_threads(1)
     data = read(name, folder)
-    base = replace(RECIPES[name], dropout=0.1)
+    base = replace(RECIPES[name], dropout=0.1, times="uniform")
     fixed = {key: base.config[key] for key in ("shape", "classes", "mean", "std")}
     for candidate in only or [f"{k}:{i}" for k in UNETS[name] for i in range(len(OPTIMISERS))]:
         kind, number = candidate.split(":")
