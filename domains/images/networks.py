@@ -148,8 +148,9 @@ class UNet(Velocity):
         self.blocks = nn.ModuleList(Block(widths[-1], heads, grid, 4) for _ in range(attention))
         if attention:
             self.modulation = nn.Linear(width, 6 * widths[-1])
-            self.position = nn.Parameter(0.02 * torch.randn(math.prod(grid), widths[-1]))
+            self.position = nn.Parameter(torch.zeros(math.prod(grid), widths[-1]))
             nn.init.zeros_(self.modulation.weight)
+            nn.init.zeros_(self.modulation.bias)
         self.conditioning = Conditioning(width, classes)
         self.stem = nn.Conv2d(4 * channels, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()

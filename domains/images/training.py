@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe, Trainer
+from ctrlgen.errors import CardError
+from ctrlgen.plugins import resolve
 from ctrlgen.priors import Card, load_weights
 
 __all__ = ["RECIPES", "WEIGHTS", "export", "run", "train"]
@@ -112,10 +114,26 @@ def export(trainer: Trainer, out: Path, command: str) -> None:
 
 
 def _continue(trainer: Trainer, card: Card) -> None:
-    """Start from embedded weights and their counts; what was trained before goes on record."""
+    """Start from embedded weights and their counts; what was trained before goes on record.
+
+    The recipe's network may have grown since: parts that the weights lack start as built.
+
+    Raises:
+        CardError: the weights hold what the recipe's network has no place for.
+    """
+    source = resolve(card.factory)(**card.config)
+    load_weights(source, card, WEIGHTS)
+    fresh = trainer.network.state_dict()
     for network in (trainer.network, trainer.average):
-        load_weights(network, card, WEIGHTS)
+        try:
+            network.load_state_dict(fresh | source.state_dict())
+        except RuntimeError as error:
+            raise CardError(
+                f"weights of {card.name}: they do not fit the recipe: {error}"
+            ) from error
     earlier = dict(card.recipe)
+    if card.config != trainer.recipe.config:
+        earlier["config"] = card.config
     trainer.earlier = [*earlier.pop("earlier", []), earlier]
     trainer.steps, trainer.seconds = earlier["steps"], earlier["seconds"]
 

@@ -172,11 +172,23 @@ def test_train_continues_from_embedded_weights(
     monkeypatch.setitem(training.RECIPES, "tiny", RECIPE)
     training.train("tiny", data=tmp_path, steps=3, out=tmp_path / "weights")
     (tmp_path / "runs" / "images-tiny" / "checkpoint.safetensors").unlink()
-    monkeypatch.setitem(training.RECIPES, "tiny", replace(RECIPE, dropout=0.5))
+    grown = {**RECIPE.config, "attention": 1}
+    recipe = replace(RECIPE, dropout=0.5, config=grown)
+    monkeypatch.setitem(training.RECIPES, "tiny", recipe)
+    trainer = Trainer(recipe, images)
+    embedded = ctrlgen.priors.Card.read(tmp_path / "weights" / "tiny.json")
+    training._continue(trainer, embedded)
+    x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
+    before = ctrlgen.load(tmp_path / "weights" / "tiny.json").flow.network(x, t)
+    torch.testing.assert_close(trainer.network(x, t), before)  # a new block starts as the identity
     card = training.train("tiny", data=tmp_path, steps=5, resume_from_embedded=True)
-    recipe = ctrlgen.priors.Card.read(card).recipe
-    assert (recipe["steps"], recipe["dropout"]) == (5, 0.5)
-    assert [(e["steps"], e["dropout"]) for e in recipe["earlier"]] == [(3, 0.1)]
+    written = ctrlgen.priors.Card.read(card).recipe
+    assert (written["steps"], written["dropout"]) == (5, 0.5)
+    assert [(e["steps"], e["dropout"]) for e in written["earlier"]] == [(3, 0.1)]
+    assert written["earlier"][0]["config"] == RECIPE.config
+    small = replace(recipe, config={**grown, "widths": [8, 12]})
+    with pytest.raises(ctrlgen.errors.CardError, match="do not fit"):
+        training._continue(Trainer(small, images), embedded)
 
 
 def test_classifier_trains_and_augments(images: Images) -> None:
