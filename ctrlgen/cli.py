@@ -187,6 +187,12 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and of every draw.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler.")
+    ] = False,
+    resume_from_embedded: Annotated[
+        bool, typer.Option(help="Without a checkpoint, go on from the weights of this package.")
+    ] = False,
 ) -> None:
     """Train a prior again, or go on training it.
 
@@ -215,6 +221,8 @@ def train(
         seed=seed,
         device=console.device_named(device),
         threads=threads,
+        compiled=compiled,
+        resume_from_embedded=resume_from_embedded,
     )
     console.stdout.print(f"card: {card}")
 

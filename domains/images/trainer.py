@@ -132,6 +132,14 @@ class Trainer:
         self.optimizers = _optimizers(self.network, recipe)
         self.steps, self.seconds = 0, 0.0
         self.earlier: list[dict[str, Any]] = []
+        self.velocity: Callable[..., Tensor] = self.network
+
+    def compile(self) -> None:
+        """Compile the training step's network: half as fast again on a CPU, last digits differ.
+
+        Needs a C++ compiler on the machine; the first step takes a minute.
+        """
+        self.velocity = torch.compile(self.network)
 
     def build(self) -> nn.Module:
         """The network of the recipe."""
@@ -179,7 +187,7 @@ class Trainer:
             data = torch.where(mirror[:, None, None, None], data.flip(-1), data)
         data, noise, t, label = (part.to(self.device) for part in (data, noise, t, label))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.autocast):
-            return flow_matching_loss(self.network, data, noise, t, label).mean()
+            return flow_matching_loss(self.velocity, data, noise, t, label).mean()
 
     @torch.no_grad()
     def validate(self, count: int = 512) -> float:
