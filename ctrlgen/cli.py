@@ -126,7 +126,11 @@ def priors(json: Json = False) -> None:
             )
         )
     columns = ("name", "domain", "shape", "conditions", "weights>", "quality", "licence")
-    console.stdout.print(console.table("Priors", columns, rows))
+    shown = console.table("Priors", columns, rows)
+    for column in shown.columns:
+        # A narrow terminal breaks the text of the quality, never a name, shape or condition.
+        column.no_wrap, column.overflow = column.header != "quality", "fold"
+    console.stdout.print(shown)
     console.stdout.print(
         '\n[dim]ctrlgen.load("NAME"), or --prior NAME; the path of a card works too'
     )
