@@ -32,6 +32,7 @@ class Status(IntEnum):
     MAX_EVALUATIONS = 5
     LINE_SEARCH = 6
     DIVERGED = 7
+    FINISHED = 8
 
     @property
     def label(self) -> str:
@@ -53,6 +54,7 @@ _LABELS = {
     Status.MAX_EVALUATIONS: "stopped: evaluation budget spent",
     Status.LINE_SEARCH: "stopped: no lower point along the search direction",
     Status.DIVERGED: "diverged: value or gradient not finite",
+    Status.FINISHED: "finished: all steps taken",
 }
 
 

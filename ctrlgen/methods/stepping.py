@@ -1,0 +1,303 @@
+r"""Methods that walk once down the noise levels: one state per sample, one update per step.
+
+    x ← start,   then for every pair of levels (t, s) of the grid:   x ← update(run, x, step)
+
+`SteppedMethod` does all that such methods share, so that a method writes its `update` only:
+
+- it reads the prior on the method's `clock` (`Flow.on`; None leaves the prior's own path), builds
+  the levels of the `grid`, and checks prior, cost, seeds and needs before any compute;
+- it starts from the source, x = √(α² + σ²) z, or guided by the measurement, x = α H†y + σ z;
+- it keeps a row that is no longer finite at its last finite state, marks it DIVERGED and leaves
+  its neighbours alone;
+- it tells the observer after every step, and returns a `Result`.
+
+An update sees a `Run`: the prior on the clock, the cost, the measurement, the seeds and the
+levels, and what is computed from them (`predict`, `noise`, `decode`). Rows never interact in it.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ctrlgen.batching import expand_like, flat
+from ctrlgen.flows import Prediction
+from ctrlgen.grids import Grid, Level, Uniform
+from ctrlgen.methods.base import CostLike, Method, measurement_of, try_cost
+from ctrlgen.operators import LinearOperator, Measurement
+from ctrlgen.optimizers.base import Event, Observer
+from ctrlgen.paths import Path
+from ctrlgen.priors import Prior
+from ctrlgen.results import Result, Status
+from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.steps import DDIM, StepRule, step_noise
+
+__all__ = ["Run", "Start", "SteppedMethod"]
+
+Start = Literal["source", "guided"]
+
+
+@dataclass
+class Run:
+    """One run of a stepped method: all that an update may use.
+
+    Attributes:
+        prior: read on the method's clock.
+        cost: of signals, one value per sample.
+        measurement: of the cost, if it has one.
+        seeds: (B,), int64, where the states are.
+        levels: n + 1 of them; step k goes from levels[k] to levels[k + 1].
+        rule: of the steps.
+        clip: bound of |x̂|, or None.
+        memory: what a method keeps between its steps, e.g. a kernel that it estimates.
+    """
+
+    prior: Prior
+    cost: CostLike
+    measurement: Measurement | None
+    seeds: Tensor
+    levels: list[Level]
+    rule: StepRule
+    clip: float | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, step: int) -> tuple[Level, Level]:
+        """The levels (t, s) between which a step goes."""
+        return self.levels[step], self.levels[step + 1]
+
+    def predict(self, x: Tensor, t: Level) -> Prediction:
+        """All that the prior knows of states x at a level; one evaluation, differentiable in x."""
+        return self.prior.predict(x, t.time)
+
+    def clipped(self, data: Tensor) -> Tensor:
+        """x̂ within the bound, if there is one; a gradient ends where it is cut."""
+        return data if self.clip is None else data.clamp(-self.clip, self.clip)
+
+    def decode(self, state: Tensor) -> Tensor:
+        """The signals of states, differentiable."""
+        return self.prior.codec.decode(state)
+
+    def value(self, state: Tensor) -> Tensor:
+        """The cost of the signals of states, shape (B,), differentiable."""
+        return self.cost(self.decode(state))
+
+    def noise(self, step: int, like: Tensor, draw: int = 0) -> Tensor:
+        """Standard normal noise of a step, shape of `like`; each draw is another."""
+        return step_noise(self.prior.source, self.seeds, step, like, draw)
+
+    def move(self, data: Tensor, noise: Tensor, step: int, draw: int = 0) -> Tensor:
+        """x_s by the rule, from x̂ and ε̂, with the step's fresh noise where the rule takes it."""
+        t, s = self.at(step)
+        z = self.noise(step, data, draw) if self.rule.mix(t, s).fresh else None
+        return self.rule(data, noise, t, s, z)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SteppedMethod(Method):
+    """Base of the methods that update one state per sample from noise to data.
+
+    Subclasses implement `update`; they may extend `check` (before any compute), `begin` (prepare
+    `run.memory`) and `finish` (after the last step).
+
+    Args:
+        grid: noise levels to visit.
+        rule: step from one level to the next.
+        clock: path on which the prior is read, e.g. `DiscreteVP.linear()`; None for its own.
+        start: "source" for noise alone, "guided" for α H†y + σ z.
+        clip: bound of |x̂| in every step, e.g. 1 for images in [−1, 1]; None for none.
+        dtype: of states.
+        device: of states; the network's by default.
+
+    Raises:
+        TypeError: if a part is of another kind than its name says.
+        ValueError: for a start that is not known, a bound that is not positive, or a dtype that
+            is no floating point one.
+    """
+
+    needs: ClassVar[str] = "a gradient"
+    needs_linear: ClassVar[bool] = False
+    """Whether the cost must have a measurement with a linear operator."""
+    needs_measurement: ClassVar[bool] = False
+    """Whether the cost must have a measurement."""
+
+    grid: Grid = field(default_factory=Uniform)
+    rule: StepRule = field(default_factory=DDIM)
+    clock: Path | None = None
+    start: Start = "source"
+    clip: float | None = None
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("grid", Grid), ("rule", StepRule)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        if self.clock is not None and not isinstance(self.clock, Path):
+            raise TypeError(f"clock: expected a Path or None, got {self.clock!r}")
+        if self.start not in ("source", "guided"):
+            raise ValueError(f"start: expected 'source' or 'guided', got {self.start!r}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip: expected a positive bound or None, got {self.clip}")
+        if not self.dtype.is_floating_point:
+            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
+
+    # ---------------------------------------------------------------- what a method writes
+
+    @abstractmethod
+    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """One step.
+
+        Args:
+            run: prior, cost, seeds, levels; `t, s = run.at(step)`.
+            x: states at level t, shape (B, *), finite and detached.
+            step: number of the step, from 0.
+
+        Returns:
+            The states at level s, and a cost (B,) to report: that of x̂, which the update has
+            evaluated anyway. A row that is not finite in the first ends there.
+        """
+
+    def check(self, prior: Prior, cost: CostLike, x0: Tensor) -> None:
+        """Raise before any evaluation of the network where the problem lacks what is needed.
+
+        The base checks the cost's contract and what `start` and the `needs_...` flags ask for.
+
+        Args:
+            prior: read on the method's clock.
+            cost: of all samples.
+            x0: source points of all samples, shape (B, *).
+        """
+        measurement = measurement_of(cost)
+        name = type(self).__name__
+        if measurement is None and (self.needs_linear or self.needs_measurement):
+            raise ValueError(f"cost: {name} needs one with a measurement (operator and y)")
+        if self.needs_linear:
+            assert measurement is not None
+            if not isinstance(measurement.operator, LinearOperator):
+                raise ValueError(
+                    f"cost: {name} needs a linear operator, got "
+                    f"{type(measurement.operator).__name__}"
+                )
+        if self.start == "guided" and measurement is None:
+            raise ValueError(
+                "start: 'guided' needs a cost with a measurement (operator and y); use 'source'"
+            )
+        try_cost(prior, cost, x0)
+
+    def begin(self, run: Run, x: Tensor) -> None:  # noqa: B027
+        """Prepare `run.memory` before the first step, from the first states x (B, *)."""
+
+    def finish(self, run: Run, x: Tensor) -> Tensor:
+        """The final states from those of the last level; the same by default."""
+        return x
+
+    # ---------------------------------------------------------------- what they share
+
+    def __call__(
+        self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
+    ) -> Result:
+        """Run; see `Method`."""
+        rows = as_seeds(seeds)
+        z = prior.start(rows, dtype=self.dtype, device=self.device)
+        rows = rows.to(z.device)
+        if self.clock is not None:
+            prior = copy.copy(prior)
+            prior.flow = prior.flow.on(self.clock)
+        levels = self.grid(prior.flow.path)
+        self.check(prior, cost, z)
+        before = prior.flow.evaluations.copy()
+        run = Run(prior, cost, measurement_of(cost), rows, levels, self.rule, self.clip)
+        x = self.first_state(run, z).detach()
+        self.begin(run, x)
+        history = _History(z, before.forward)
+        alive = flat(x).isfinite().all(1)
+        x = torch.where(expand_like(alive, x), x, z)
+        for step in range(len(levels) - 1):
+            new, value = self.update(run, x, step)
+            alive, x = self._settle(alive, new.detach(), x)
+            history.write(alive, value.detach(), prior.flow.evaluations.forward)
+            if observer is not None:
+                observer(history.event(alive))
+        new = self.finish(run, x).detach()
+        alive, x = self._settle(alive, new, x)
+        with torch.no_grad():
+            samples = run.decode(x)
+            costs = cost(samples)
+        alive = alive & costs.isfinite()
+        history.write(alive, costs, prior.flow.evaluations.forward, last=True)
+        return Result(
+            samples=samples,
+            controls=x,
+            costs=costs,
+            status=history.status(alive, finished=True),
+            seeds=rows,
+            iterations=history.iterations,
+            evaluations=history.evaluations,
+            network=prior.flow.evaluations - before,
+            history=history.tables(),
+            method=repr(self),
+        )
+
+    def first_state(self, run: Run, z: Tensor) -> Tensor:
+        """The state at the first level from source points z (B, *), by `start`.
+
+        Raises:
+            ValueError: for a guided start with an operator that has no pseudo-inverse.
+        """
+        level = run.levels[0]
+        if self.start == "source":
+            return (level.alpha**2 + level.sigma**2) ** 0.5 * z
+        assert run.measurement is not None  # `check` has seen to it
+        with torch.no_grad():
+            try:
+                proxy = run.measurement.operator.pinv(run.measurement.y.to(z))
+            except NotImplementedError as error:
+                raise ValueError(f"start: 'guided' needs a pseudo-inverse; {error}") from error
+            return level.alpha * run.prior.codec.encode(proxy) + level.sigma * z
+
+    @staticmethod
+    def _settle(alive: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows that stay finite go on; the others keep their last finite state for good."""
+        alive = alive & flat(new).isfinite().all(1)
+        return alive, torch.where(expand_like(alive, new), new, old)
+
+
+class _History:
+    """Costs and counts, step by step; rows that have ended repeat their last entry."""
+
+    def __init__(self, x: Tensor, spent: int) -> None:
+        self._first = spent
+        self.iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        self.evaluations = torch.zeros_like(self.iterations)
+        self._cost = x.new_full((len(x),), torch.inf)
+        self._tables: dict[str, list[Tensor]] = {"cost": [], "evaluations": []}
+
+    def write(self, alive: Tensor, cost: Tensor, spent: int, last: bool = False) -> None:
+        """Note a step: its costs (B,), and the network's evaluations of the run up to here."""
+        self._cost = torch.where(alive & cost.isfinite(), cost.to(self._cost), self._cost)
+        self.iterations = self.iterations + (0 if last else alive.long())
+        now = torch.full_like(self.evaluations, spent - self._first)
+        self.evaluations = torch.where(alive, now, self.evaluations)
+        self._tables["cost"].append(self._cost)
+        self._tables["evaluations"].append(self.evaluations)
+
+    def status(self, alive: Tensor, finished: bool = False) -> Tensor:
+        """`Status` of each row."""
+        well = Status.FINISHED if finished else Status.RUNNING
+        return torch.where(alive, int(well), int(Status.DIVERGED))
+
+    def event(self, alive: Tensor) -> Event:
+        """What the observer hears after a step."""
+        rows = alive.nonzero().squeeze(1)
+        counts = self.iterations, self.evaluations, self.status(alive)
+        return Event(len(self._tables["cost"]), rows, self._cost, self._cost, *counts)
+
+    def tables(self) -> dict[str, Tensor]:
+        """ "cost" and "evaluations" per step and at the end, shape (n + 1, B); "value" is the cost."""
+        tables = {name: torch.stack(rows) for name, rows in self._tables.items()}
+        return {"value": tables["cost"], **tables}
