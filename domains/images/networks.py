@@ -17,7 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.domains.images.layers import Block, Conditioning, Velocity, modulate, normalise
+from ctrlgen.domains.images.layers import (
+    Block,
+    Conditioning,
+    RowLinear,
+    Velocity,
+    modulate,
+    normalise,
+)
 
 __all__ = ["Transformer", "UNet", "build"]
 
@@ -60,12 +67,12 @@ class Transformer(Velocity):
         self.stem = nn.Linear(channels * patch**2, width)
         self.position = nn.Parameter(0.02 * torch.randn(math.prod(self.grid), width))
         self.conditioning = Conditioning(width, classes)
-        self.modulation = nn.Linear(width, 6 * width)
+        self.modulation = RowLinear(width, 6 * width)
         self.blocks = nn.ModuleList(Block(width, heads, self.grid, ratio) for _ in range(depth))
         self.joins = nn.ModuleList(
             nn.Linear(2 * width, width) for _ in range(depth // 2 if skips else 0)
         )
-        self.final = nn.Linear(width, 2 * width)
+        self.final = RowLinear(width, 2 * width)
         self.head = nn.Linear(width, (refine or channels) * patch**2)
         self.smooth = nn.Sequential()
         if refine:
@@ -107,7 +114,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(inner, outer, 3, padding=1)
         self.second = nn.Conv2d(outer, outer, 3, padding=1)
-        self.modulation = nn.Linear(width, 2 * outer)
+        self.modulation = RowLinear(width, 2 * outer)
         self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.second.weight)
@@ -147,7 +154,7 @@ class UNet(Velocity):
         grid = (-(-self.shape[1] // scale), -(-self.shape[2] // scale))
         self.blocks = nn.ModuleList(Block(widths[-1], heads, grid, 4) for _ in range(attention))
         if attention:
-            self.modulation = nn.Linear(width, 6 * widths[-1])
+            self.modulation = RowLinear(width, 6 * widths[-1])
             self.position = nn.Parameter(torch.zeros(math.prod(grid), widths[-1]))
             nn.init.zeros_(self.modulation.weight)
             nn.init.zeros_(self.modulation.bias)
