@@ -42,7 +42,7 @@ class Card:
         data: training data, with the name and version of its package.
         recipe: how it was trained.
         command: the command that trains it again.
-        quality: measured numbers, each with the command that printed it.
+        quality: measured numbers, each with the command that printed it; "summary" in words.
         licence: of the weights.
         weights: file name of the weights.
         sha256: of the weights.

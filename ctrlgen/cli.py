@@ -109,11 +109,6 @@ def priors(json: Json = False) -> None:
             f"{key} ({limits['classes']} classes)" if "classes" in limits else key
             for key, limits in card.conditions.items()
         ]
-        quality = [
-            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
-            for key, value in card.quality.items()
-            if isinstance(value, float | int | str)
-        ]
         rows.append(
             (
                 f"[bold]{name}[/]",
@@ -121,7 +116,7 @@ def priors(json: Json = False) -> None:
                 shape,
                 ", ".join(conditions) or "none",
                 _size(plugins.cards()[name].with_name(card.weights)),
-                "\n".join(quality[:3]) or "[dim]see --json[/]",
+                str(card.quality.get("summary", "[dim]see --json[/]")),
                 card.licence or "?",
             )
         )

@@ -96,7 +96,12 @@ def measure_classifier(folder: str | Path) -> dict[str, Any]:
     classifier = load_classifier()
     with torch.no_grad():
         guesses = torch.cat([classifier(part).argmax(dim=1) for part in images.split(500)])
-    return {"test_images": len(labels), "accuracy": float((guesses == labels).double().mean())}
+    accuracy = float((guesses == labels).double().mean())
+    return {
+        "summary": f"test accuracy {accuracy:.2%}",
+        "test_images": len(labels),
+        "accuracy": accuracy,
+    }
 
 
 def measure_mnist(
@@ -126,13 +131,16 @@ def measure_mnist(
     guess, conditional = judge(chosen)
     sheet(free[:100], out / "mnist-unconditional.png")
     sheet(chosen[:100], out / "mnist-conditional.png")
+    unconditional, real_test = judge(free)[1], judge(test.images[:count])[1]
     return {
+        "summary": f"{unconditional['confident']:.1%} of draws confident digits "
+        f"(real: {real_test['confident']:.1%})",
         "samples": count,
         "solver": f"Midpoint({steps})",
         "seconds_per_sample": seconds / count,
-        "unconditional": judge(free)[1],
+        "unconditional": unconditional,
         "conditional": conditional | {"label_agrees": float((guess == labels).double().mean())},
-        "real_test": judge(test.images[:count])[1],
+        "real_test": real_test,
         "note": "confident: fraction with classifier confidence above 0.9; distances against the "
         "first 10,000 training images, classifier features",
     }
@@ -145,7 +153,7 @@ def measure_cifar10(
     scale: float | None = None,
     out: Path = WEIGHTS / "quality",
 ) -> dict[str, Any]:
-    """Class-conditional images, also guided when a scale is given, by FD-EfficientNetLite0."""
+    """Images with and without a class, and guided if a scale is given, by FD-EfficientNetLite0."""
     prior = load("cifar10")
     features = load_embedder("FD-EfficientNetLite0")
     train, test = read("cifar10", folder, "train"), read("cifar10", folder, "test")
@@ -160,18 +168,25 @@ def measure_cifar10(
             )
         },
     }
-    rows = {"conditional": prior}
+    rows: dict[str, tuple[Prior, Tensor | None]] = {
+        "unconditional": (prior, None),
+        "conditional": (prior, labels),
+    }
     if scale is not None:
-        rows[f"guided_{scale:g}"] = guided(prior, scale)
-    for name, chosen in rows.items():
+        rows[f"guided_{scale:g}"] = guided(prior, scale), labels
+    for name, (chosen, wanted) in rows.items():
         started = time.perf_counter()
-        images = draw(chosen, count, steps, labels)
+        images = draw(chosen, count, steps, wanted)
         seconds = time.perf_counter() - started
         sheet(images[:100], out / f"cifar10-{name.split('_')[0]}.png")
         result[name] = {
             "FD-EfficientNetLite0": float(frechet_distance(embed(features, images), real)),
             "seconds_per_sample": seconds / count,
         }
+    metric = "FD-EfficientNetLite0"
+    result["summary"] = (
+        f"{metric} {result['conditional'][metric]:.0f} (real: {result['real_test'][metric]:.0f})"
+    )
     result["note"] = (
         f"distances against the first {count} training images, EfficientNet-Lite0 features at "
         "96x96; samples are not clipped; guided_w: classifier-free guidance of scale w"
