@@ -189,7 +189,7 @@ class SteppedMethod(Method):
             )
         try_cost(prior, cost, x0)
 
-    def begin(self, run: Run, x: Tensor) -> None:  # noqa: B027
+    def begin(self, run: Run, x: Tensor) -> None:
         """Prepare `run.memory` before the first step, from the first states x (B, *)."""
 
     def finish(self, run: Run, x: Tensor) -> Tensor:
@@ -298,6 +298,6 @@ class _History:
         return Event(len(self._tables["cost"]), rows, self._cost, self._cost, *counts)
 
     def tables(self) -> dict[str, Tensor]:
-        """ "cost" and "evaluations" per step and at the end, shape (n + 1, B); "value" is the cost."""
+        """Per step and at the end, shape (n + 1, B) each; `value` is the cost."""
         tables = {name: torch.stack(rows) for name, rows in self._tables.items()}
         return {"value": tables["cost"], **tables}
