@@ -2,7 +2,8 @@ r"""Methods that walk once down the noise levels: one state per sample, one upda
 
     x ← start,   then for every pair of levels (t, s) of the grid:   x ← update(run, x, step)
 
-`SteppedMethod` does all that such methods share, so that a method writes its `update` only:
+`SteppedMethod` does all that such methods share, so that a method writes its `update` only
+(`RuledMethod` adds the step rule and the bound of x̂):
 
 - it reads the prior on the method's `clock` (`Flow.on`; None leaves the prior's own path), builds
   the levels of the `grid`, and checks prior, cost, seeds and needs before any compute;
@@ -37,7 +38,7 @@ from ctrlgen.results import Result, Status
 from ctrlgen.seeds import Seeds, as_seeds
 from ctrlgen.steps import DDIM, StepRule, step_noise
 
-__all__ = ["Run", "Start", "SteppedMethod"]
+__all__ = ["RuledMethod", "Run", "Start", "SteppedMethod"]
 
 Start = Literal["source", "guided"]
 
@@ -52,8 +53,8 @@ class Run:
         measurement: of the cost, if it has one.
         seeds: (B,), int64, where the states are.
         levels: n + 1 of them; step k goes from levels[k] to levels[k + 1].
-        rule: of the steps.
-        clip: bound of |x̂|, or None.
+        rule: of the steps, where the method has one.
+        clip: bound of |x̂|, where the method has one.
         memory: what a method keeps between its steps, e.g. a kernel that it estimates.
     """
 
@@ -62,7 +63,7 @@ class Run:
     measurement: Measurement | None
     seeds: Tensor
     levels: list[Level]
-    rule: StepRule
+    rule: StepRule = field(default_factory=DDIM)
     clip: float | None = None
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -106,17 +107,14 @@ class SteppedMethod(Method):
 
     Args:
         grid: noise levels to visit.
-        rule: step from one level to the next.
         clock: path on which the prior is read, e.g. `DiscreteVP.linear()`; None for its own.
         start: "source" for noise alone, "guided" for α H†y + σ z.
-        clip: bound of |x̂| in every step, e.g. 1 for images in [−1, 1]; None for none.
         dtype: of states.
         device: of states; the network's by default.
 
     Raises:
         TypeError: if a part is of another kind than its name says.
-        ValueError: for a start that is not known, a bound that is not positive, or a dtype that
-            is no floating point one.
+        ValueError: for a start that is not known, or a dtype that is no floating point one.
     """
 
     needs: ClassVar[str] = "a gradient"
@@ -126,23 +124,18 @@ class SteppedMethod(Method):
     """Whether the cost must have a measurement."""
 
     grid: Grid = field(default_factory=Uniform)
-    rule: StepRule = field(default_factory=DDIM)
     clock: Path | None = None
     start: Start = "source"
-    clip: float | None = None
     dtype: torch.dtype = torch.float32
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("grid", Grid), ("rule", StepRule)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        if not isinstance(self.grid, Grid):
+            raise TypeError(f"grid: expected a Grid, got {self.grid!r}")
         if self.clock is not None and not isinstance(self.clock, Path):
             raise TypeError(f"clock: expected a Path or None, got {self.clock!r}")
         if self.start not in ("source", "guided"):
             raise ValueError(f"start: expected 'source' or 'guided', got {self.start!r}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip: expected a positive bound or None, got {self.clip}")
         if not self.dtype.is_floating_point:
             raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
 
@@ -211,7 +204,8 @@ class SteppedMethod(Method):
         levels = self.grid(prior.flow.path)
         self.check(prior, cost, z)
         before = prior.flow.evaluations.copy()
-        run = Run(prior, cost, measurement_of(cost), rows, levels, self.rule, self.clip)
+        run = Run(prior, cost, measurement_of(cost), rows, levels)
+        run.rule, run.clip = getattr(self, "rule", run.rule), getattr(self, "clip", None)
         x = self.first_state(run, z).detach()
         self.begin(run, x)
         history = _History(z, before.forward)
@@ -265,6 +259,30 @@ class SteppedMethod(Method):
         """Rows that stay finite go on; the others keep their last finite state for good."""
         alive = alive & flat(new).isfinite().all(1)
         return alive, torch.where(expand_like(alive, new), new, old)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuledMethod(SteppedMethod):
+    """A stepped method that takes its steps by a rule; `run.move` and `run.clipped` use it.
+
+    Args:
+        rule: step from one level to the next.
+        clip: bound of |x̂| in every step, e.g. 1 for images in [−1, 1]; None for none.
+
+    Raises:
+        TypeError: for a rule that is none.
+        ValueError: for a bound that is not positive.
+    """
+
+    rule: StepRule = field(default_factory=DDIM)
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.rule, StepRule):
+            raise TypeError(f"rule: expected a StepRule, got {self.rule!r}")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip: expected a positive bound or None, got {self.clip}")
 
 
 class _History:
