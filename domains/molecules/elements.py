@@ -1,0 +1,125 @@
+"""Atom classes: the two alphabets in which molecules are written.
+
+    ALL_ATOM   one class an element, in EDM's order H, C, N, O, F
+    HEAVY      one class a heavy atom with its hydrogens, (symbol, attached hydrogens): every number
+               of hydrogens from none to the valence, C 0..4, N 0..3, O 0..2, F 0..1, in this order
+
+QM9 holds 13 of the 14 heavy classes (HF is missing). Element order and valences are those of
+Hoogeboom et al., "Equivariant diffusion for molecule generation in 3D" (arXiv 2203.17003).
+Tables that end in a padding entry are indexed safely by the class -1 of an absent atom.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "ALL_ATOM",
+    "HEAVY",
+    "MAX_ATOMS",
+    "NUMBERS",
+    "PADDING",
+    "VALENCE",
+    "Alphabet",
+    "alphabet",
+    "atomic_numbers",
+    "classes_of",
+    "hydrogens",
+]
+
+Alphabet = Literal["qm9", "qm9-heavy"]
+
+ALL_ATOM: tuple[str, ...] = ("H", "C", "N", "O", "F")
+"""Class index of `qm9` -> element symbol."""
+
+VALENCE: dict[str, int] = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
+"""Sum of bond orders of a stable atom, hydrogens included."""
+
+NUMBERS: dict[str, int] = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
+"""Atomic numbers."""
+
+HEAVY: tuple[tuple[str, int], ...] = tuple(
+    (symbol, count) for symbol in ALL_ATOM[1:] for count in range(VALENCE[symbol] + 1)
+)
+"""Class index of `qm9-heavy` -> (element symbol, attached hydrogens)."""
+
+MAX_ATOMS: dict[str, int] = {"qm9": 29, "qm9-heavy": 9}
+"""Most atoms of a QM9 molecule in either alphabet."""
+
+PADDING = -1
+"""Class of a place without an atom."""
+
+
+def alphabet(name: str) -> tuple[tuple[str, int], ...]:
+    """(symbol, attached hydrogens) of every class; none attached where hydrogens are atoms.
+
+    Args:
+        name: "qm9" (all atoms) or "qm9-heavy" (heavy atoms with their hydrogens).
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name == "qm9":
+        return tuple((symbol, 0) for symbol in ALL_ATOM)
+    if name == "qm9-heavy":
+        return HEAVY
+    raise ValueError(f"name: expected 'qm9' or 'qm9-heavy', got {name!r}")
+
+
+def _lookup(values: list[int], classes: Tensor, name: str) -> Tensor:
+    if bool(((classes < PADDING) | (classes >= len(values))).any()):
+        low, high = int(classes.min()), int(classes.max())
+        raise ValueError(f"classes: expected -1..{len(values) - 1} for {name!r}, got {low}..{high}")
+    table = torch.tensor([*values, 0], device=classes.device)
+    return table[classes]  # -1 takes the last entry: an absent atom counts nothing
+
+
+def atomic_numbers(classes: Tensor, name: str) -> Tensor:
+    """Atomic number of each class index, long, shape of classes; 0 on padding.
+
+    Raises:
+        ValueError: a class outside the alphabet.
+    """
+    return _lookup([NUMBERS[symbol] for symbol, _ in alphabet(name)], classes, name)
+
+
+def hydrogens(classes: Tensor, name: str) -> Tensor:
+    """Hydrogens attached to each atom by its class, long, shape of classes; 0 on padding.
+
+    Raises:
+        ValueError: a class outside the alphabet.
+    """
+    return _lookup([attached for _, attached in alphabet(name)], classes, name)
+
+
+def classes_of(numbers: Tensor, attached: Tensor | None = None) -> Tensor:
+    """Class indices of atomic numbers: `qm9` alone, `qm9-heavy` with attached hydrogens.
+
+    Args:
+        numbers: atomic numbers, long, any shape; 0 is padding.
+        attached: hydrogens on each heavy atom, shape of numbers.
+
+    Returns:
+        Class indices, long, shape of numbers; -1 on padding.
+
+    Raises:
+        ValueError: an element outside H C N O F, or more hydrogens than the valence.
+    """
+    known = torch.full((10, 5), PADDING, device=numbers.device)
+    name = "qm9" if attached is None else "qm9-heavy"
+    for index, (symbol, count) in enumerate(alphabet(name)):
+        known[NUMBERS[symbol], count] = index
+    counts = torch.zeros_like(numbers) if attached is None else attached
+    inside = (numbers >= 0) & (numbers < 10) & (counts >= 0) & (counts < 5)
+    found = known[numbers.where(inside, 0), counts.where(inside, 0)]
+    wrong = ~inside | ((found == PADDING) & (numbers != 0))
+    if bool(wrong.any()):
+        number, count = int(numbers[wrong][0]), int(counts[wrong][0])
+        raise ValueError(
+            f"numbers: expected elements H, C, N, O, F of their valence, got atomic number "
+            f"{number} with {count} hydrogens"
+        )
+    return found

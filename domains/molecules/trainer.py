@@ -1,0 +1,239 @@
+r"""The training loop of the molecular priors: flow matching of positions and classes.
+
+With z_t = t z_1 + (1 - t) z_0, z_1 a molecule in the codec's units and z_0 Gaussian of zero centre
+of mass, the network minimises per molecule (`networks` for F, the logits and s)
+
+    mean_i |F_i - ((1 - t) x_1i - t x_0i)/s|²/3 + w mean_i CE(logits_i, class_i),
+
+both regressions of the datum, so the velocity is the marginal one (Lipman et al. 2023, eqs. 22-23).
+Times are late: t = u^{1/k} (Beta(k, 1)) up to 0.99, since bonds are decided there. Noise positions
+may be aligned to the molecule first (`alignment`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctrlgen.domains.molecules.alignment import align
+from ctrlgen.domains.molecules.layers import centred
+from ctrlgen.domains.molecules.networks import Estimate, build
+from ctrlgen.training.trainer import Schedule, Trainer, generator
+
+__all__ = ["Batches", "Molecule", "PriorTrainer", "Recipe", "molecular_loss"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Schedule):
+    """What is trained and how; everything a run needs beside the data and the budget.
+
+    Attributes:
+        name: of the prior and its files.
+        dataset: "qm9" or "qm9-heavy".
+        config: keywords of `networks.build`, without the classes.
+        position: Angstrom per unit of the state's positions.
+        one_hot: scale of the one-hot classes in the state.
+        align: match noise to data by equivariant optimal transport.
+        late: k of the training times.
+        classes_weight: w.
+        places: batches are padded to the first of these numbers of atoms that holds them.
+    """
+
+    name: str
+    dataset: str
+    config: dict[str, Any]
+    position: float = 1.4
+    one_hot: float = 0.2
+    align: bool = True
+    late: float = 1.8
+    classes_weight: float = 0.3
+    places: tuple[int, ...] = field(default=(9,))
+
+
+class Molecule(NamedTuple):
+    """A batch of molecules: positions (B, N, 3), classes (B, N) with -1 padding, counts (B,)."""
+
+    positions: Tensor
+    classes: Tensor
+    counts: Tensor
+
+
+class Batches:
+    """Which molecules each step sees: whole epochs, every batch from one bucket of sizes.
+
+    Args:
+        counts: atoms of each molecule, shape (N,).
+        places: upper ends of the buckets, increasing; the last holds every molecule.
+        batch: molecules of one step.
+        seed: of the order.
+
+    Raises:
+        ValueError: a molecule fits in no bucket, or no bucket fills a batch.
+    """
+
+    def __init__(self, counts: Tensor, places: Sequence[int], batch: int, seed: int) -> None:
+        if int(counts.max()) > places[-1]:
+            raise ValueError(f"places: expected up to {int(counts.max())} atoms, got {places}")
+        self.places, self.batch, self.seed = places, batch, seed
+        bucket = torch.searchsorted(torch.tensor(places), counts)
+        self.members = [torch.nonzero(bucket == i).flatten() for i in range(len(places))]
+        self.length = sum(len(rows) // batch for rows in self.members)
+        if self.length == 0:
+            raise ValueError(f"batch: expected at most {len(counts)}, the molecules, got {batch}")
+        self.epoch, self.plan = -1, list[tuple[int, Tensor]]()
+
+    def __call__(self, step: int) -> tuple[int, Tensor]:
+        """Places and indices (batch,) of one step."""
+        epoch, offset = divmod(step, self.length)
+        if epoch != self.epoch:
+            draw = generator(self.seed, 1, epoch)
+            found = []
+            for places, rows in zip(self.places, self.members, strict=True):
+                order = rows[torch.randperm(len(rows), generator=draw)]
+                whole = order[: len(order) // self.batch * self.batch]
+                found += [(places, part) for part in whole.view(-1, self.batch)]
+            mixed = torch.randperm(len(found), generator=draw).tolist()
+            self.epoch, self.plan = epoch, [found[i] for i in mixed]
+        return self.plan[offset]
+
+
+def molecular_loss(
+    estimate: Callable[..., Estimate],
+    data: Tensor,
+    noise: Tensor,
+    classes: Tensor,
+    t: Tensor,
+    weight: float,
+) -> tuple[Tensor, Tensor]:
+    """Loss of the positions and w times that of the classes, one value per molecule each.
+
+    Args:
+        estimate: as `MoleculeVelocity.estimate`.
+        data: z_1, zero at the padding, shape (B, N, 3 + K).
+        noise: z_0, zero at the padding, shape (B, N, 3 + K).
+        classes: -1 at the padding, shape (B, N).
+        t: shape (B,).
+        weight: w.
+    """
+    mask, time = classes >= 0, t[:, None, None]
+    state = time * data + (1 - time) * noise
+    found = estimate(state[..., :3], state[..., 3:], t, mask)
+    spread = (time.square() + (1 - time).square()).sqrt()
+    target = ((1 - time) * data[..., :3] - time * noise[..., :3]) / spread
+    count = mask.sum(1)
+    position = (found.residual - target).square().sum((1, 2)) / (3 * count)
+    entropy = F.cross_entropy(
+        found.logits.transpose(1, 2), classes, ignore_index=-1, reduction="none"
+    )
+    return position, weight * entropy.sum(1) / count
+
+
+class PriorTrainer(Trainer):
+    """Training of a molecular prior.
+
+    Args:
+        recipe: what to train.
+        data: molecules to train on, Angstrom.
+        held: molecules to validate on.
+        seed: of the weights and of every draw.
+        device: where to train.
+    """
+
+    outside = ("stem", "head", "time", "modulation")
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Molecule,
+        held: Molecule,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.recipe = recipe
+        # A single atom has no position to learn, and no Gaussian of zero centre of mass.
+        self.data, self.held = (
+            Molecule(*(part[group.counts > 1] for part in group)) for group in (data, held)
+        )
+        present = self.data.classes[self.data.classes >= 0]
+        self.kinds = recipe.config["classes"]
+        share = torch.bincount(present, minlength=self.kinds).double() / len(present)
+        self.frequencies = [round(float(part), 7) for part in share]
+        super().__init__(recipe, seed, device)
+        self.batches = Batches(self.data.counts, recipe.places, recipe.batch, seed)
+        self.estimate: Callable[..., Estimate] = self.network.estimate  # type: ignore[assignment]
+
+    def compile(self) -> None:
+        """Compile the training step's network; last digits differ."""
+        self.estimate = torch.compile(self.estimate, dynamic=len(self.recipe.places) > 1)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keywords of `networks.build`."""
+        scale, frequencies = self.recipe.one_hot, self.frequencies
+        return {**self.recipe.config, "scale": scale, "frequencies": frequencies}
+
+    def build(self) -> nn.Module:
+        return build(**self.config)
+
+    def states(self, group: Molecule) -> Tensor:
+        """z_1 of molecules, shape (B, N, 3 + K), zero at the padding."""
+        mask = (group.classes >= 0).unsqueeze(2)
+        kinds = F.one_hot(group.classes.clamp_min(0), self.kinds) * self.recipe.one_hot
+        position = centred(group.positions, mask.squeeze(2)) / self.recipe.position
+        return torch.where(mask, torch.cat((position, kinds), dim=2), 0)
+
+    def noise(self, data: Tensor, group: Molecule, draw: torch.Generator) -> Tensor:
+        """z_0 for states z_1, aligned where the recipe says so."""
+        mask = group.classes >= 0
+        noise = torch.randn(data.shape, generator=draw) * mask.unsqueeze(2)
+        position = centred(noise[..., :3], mask)
+        if self.recipe.align:
+            position = align(position, data[..., :3], group.counts)
+        return torch.cat((position, noise[..., 3:]), dim=2)
+
+    def losses(
+        self,
+        estimate: Callable[..., Estimate],
+        group: Molecule,
+        t: Tensor,
+        draw: torch.Generator,
+        autocast: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """`molecular_loss` of molecules at times t."""
+        data = self.states(group)
+        noise = self.noise(data, group, draw)
+        parts = (part.to(self.device) for part in (data, noise, group.classes, t))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            return molecular_loss(estimate, *parts, self.recipe.classes_weight)
+
+    def loss(self, draw: torch.Generator) -> Tensor:
+        recipe = self.recipe
+        places, rows = self.batches(self.steps)
+        group = Molecule(*(part[rows] for part in self.data))
+        group = Molecule(group.positions[:, :places], group.classes[:, :places], group.counts)
+        t = torch.rand(len(rows), generator=draw).pow(1 / recipe.late).clamp_max(0.99)
+        position, kind = self.losses(self.estimate, group, t, draw, recipe.autocast)
+        return (position + kind).mean()
+
+    @torch.no_grad()
+    def validate(self, count: int | None = None) -> float:
+        return sum(self.validation(count))
+
+    @torch.no_grad()
+    def validation(self, count: int | None = None) -> tuple[float, float]:
+        """Loss of positions and of classes, by averaged weights, fixed noise, spread times."""
+        draw = generator(0, 3)
+        group = Molecule(*(part[:count] for part in self.held))
+        size = len(group.counts)
+        t = ((torch.randperm(size, generator=draw) + 0.5) / size).pow(1 / self.recipe.late)
+        t, totals = t.clamp_max(0.99), torch.zeros(2)
+        for rows in torch.arange(size).split(256):
+            part = Molecule(*(value[rows] for value in group))
+            found = self.losses(self.average.estimate, part, t[rows], draw)  # type: ignore[arg-type]
+            totals += torch.stack(found).sum(1).cpu()
+        return float(totals[0] / size), float(totals[1] / size)
