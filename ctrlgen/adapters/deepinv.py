@@ -113,7 +113,7 @@ class DeepinvLinear(LinearOperator):
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return solution.masked_fill(rows_like(lost, solution), torch.nan)
+        return solution + rows_like(torch.where(lost, torch.nan, 0.0), solution)
 
     def convert(self, measurement: Tensor, x: Tensor) -> Tensor:
         """A deepinv measurement of images in [0, 1] as one of our signals; noise grows likewise.
