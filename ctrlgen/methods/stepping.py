@@ -20,82 +20,33 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import expand_like, flat
-from ctrlgen.flows import Prediction
-from ctrlgen.grids import Grid, Level, Uniform
+from ctrlgen.errors import UnknownName
+from ctrlgen.grids import Grid, Uniform
 from ctrlgen.methods.base import CostLike, Method, measurement_of, try_cost
-from ctrlgen.operators import LinearOperator, Measurement
-from ctrlgen.optimizers.base import Event, Observer
+from ctrlgen.methods.progress import History
+from ctrlgen.methods.run import Run
+from ctrlgen.operators import LinearOperator
+from ctrlgen.optimizers.base import Observer
 from ctrlgen.paths import Path
 from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
+from ctrlgen.results import Result
 from ctrlgen.seeds import Seeds, as_seeds
-from ctrlgen.steps import DDIM, StepRule, step_noise
+from ctrlgen.steps import DDIM, StepRule
 
-__all__ = ["RuledMethod", "Run", "Start", "SteppedMethod"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RuledMethod", "Run", "Start", "SteppedMethod", "check_clip"]
 
 Start = Literal["source", "guided"]
-
-
-@dataclass
-class Run:
-    """One run of a stepped method: all that an update may use.
-
-    Attributes:
-        prior: read on the method's clock.
-        cost: of signals, one value per sample.
-        measurement: of the cost, if it has one.
-        seeds: (B,), int64, where the states are.
-        levels: n + 1 of them; step k goes from levels[k] to levels[k + 1].
-        rule: of the steps, where the method has one.
-        clip: bound of |x̂|, where the method has one.
-        memory: what a method keeps between its steps, e.g. a kernel that it estimates.
-    """
-
-    prior: Prior
-    cost: CostLike
-    measurement: Measurement | None
-    seeds: Tensor
-    levels: list[Level]
-    rule: StepRule = field(default_factory=DDIM)
-    clip: float | None = None
-    memory: dict[str, Any] = field(default_factory=dict)
-
-    def at(self, step: int) -> tuple[Level, Level]:
-        """The levels (t, s) between which a step goes."""
-        return self.levels[step], self.levels[step + 1]
-
-    def predict(self, x: Tensor, t: Level) -> Prediction:
-        """All that the prior knows of states x at a level; one evaluation, differentiable in x."""
-        return self.prior.predict(x, t.time)
-
-    def clipped(self, data: Tensor) -> Tensor:
-        """x̂ within the bound, if there is one; a gradient ends where it is cut."""
-        return data if self.clip is None else data.clamp(-self.clip, self.clip)
-
-    def decode(self, state: Tensor) -> Tensor:
-        """The signals of states, differentiable."""
-        return self.prior.codec.decode(state)
-
-    def value(self, state: Tensor) -> Tensor:
-        """The cost of the signals of states, shape (B,), differentiable."""
-        return self.cost(self.decode(state))
-
-    def noise(self, step: int, like: Tensor, draw: int = 0) -> Tensor:
-        """Standard normal noise of a step, shape of `like`; each draw is another."""
-        return step_noise(self.prior.source, self.seeds, step, like, draw)
-
-    def move(self, data: Tensor, noise: Tensor, step: int, draw: int = 0) -> Tensor:
-        """x_s by the rule, from x̂ and ε̂, with the step's fresh noise where the rule takes it."""
-        t, s = self.at(step)
-        z = self.noise(step, data, draw) if self.rule.mix(t, s).fresh else None
-        return self.rule(data, noise, t, s, z)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +73,10 @@ class SteppedMethod(Method):
     """Whether the cost must have a measurement with a linear operator."""
     needs_measurement: ClassVar[bool] = False
     """Whether the cost must have a measurement."""
+    needs_signal: ClassVar[bool] = False
+    """Whether the first level must have α > 0."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings by name, as keyword arguments."""
 
     grid: Grid = field(default_factory=Uniform)
     clock: Path | None = None
@@ -138,6 +93,17 @@ class SteppedMethod(Method):
             raise ValueError(f"start: expected 'source' or 'guided', got {self.start!r}")
         if not self.dtype.is_floating_point:
             raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """The settings of a name in `presets`, with changes.
+
+        Raises:
+            UnknownName: for a name that is not among them.
+        """
+        if name not in cls.presets:
+            raise UnknownName("preset", name, cls.presets)
+        return cls(**{**cls.presets[name], **changes})
 
     # ---------------------------------------------------------------- what a method writes
 
@@ -189,6 +155,10 @@ class SteppedMethod(Method):
         """The final states from those of the last level; the same by default."""
         return x
 
+    def controls(self, run: Run, x: Tensor) -> Tensor:
+        """What `Result.controls` holds, shape (B, *); the final states by default."""
+        return x
+
     # ---------------------------------------------------------------- what they share
 
     def __call__(
@@ -202,13 +172,18 @@ class SteppedMethod(Method):
             prior = copy.copy(prior)
             prior.flow = prior.flow.on(self.clock)
         levels = self.grid(prior.flow.path)
+        if self.needs_signal and levels[0].alpha == 0:
+            raise ValueError(
+                f"grid: {type(self).__name__} needs α > 0 at the first level, got α = 0 at "
+                f"t = {levels[0].time}; start later, or on another clock"
+            )
         self.check(prior, cost, z)
         before = prior.flow.evaluations.copy()
         run = Run(prior, cost, measurement_of(cost), rows, levels)
         run.rule, run.clip = getattr(self, "rule", run.rule), getattr(self, "clip", None)
         x = self.first_state(run, z).detach()
         self.begin(run, x)
-        history = _History(z, before.forward)
+        history = History(z, before.forward)
         alive = flat(x).isfinite().all(1)
         x = torch.where(expand_like(alive, x), x, z)
         for step in range(len(levels) - 1):
@@ -221,12 +196,12 @@ class SteppedMethod(Method):
         alive, x = self._settle(alive, new, x)
         with torch.no_grad():
             samples = run.decode(x)
-            costs = cost(samples)
+            costs = run.cost(samples)
         alive = alive & costs.isfinite()
         history.write(alive, costs, prior.flow.evaluations.forward, last=True)
         return Result(
             samples=samples,
-            controls=x,
+            controls=self.controls(run, x),
             costs=costs,
             status=history.status(alive, finished=True),
             seeds=rows,
@@ -281,41 +256,10 @@ class RuledMethod(SteppedMethod):
         super().__post_init__()
         if not isinstance(self.rule, StepRule):
             raise TypeError(f"rule: expected a StepRule, got {self.rule!r}")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip: expected a positive bound or None, got {self.clip}")
+        check_clip(self.clip)
 
 
-class _History:
-    """Costs and counts, step by step; rows that have ended repeat their last entry."""
-
-    def __init__(self, x: Tensor, spent: int) -> None:
-        self._first = spent
-        self.iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.evaluations = torch.zeros_like(self.iterations)
-        self._cost = x.new_full((len(x),), torch.inf)
-        self._tables: dict[str, list[Tensor]] = {"cost": [], "evaluations": []}
-
-    def write(self, alive: Tensor, cost: Tensor, spent: int, last: bool = False) -> None:
-        """Note a step: its costs (B,), and the network's evaluations of the run up to here."""
-        self._cost = torch.where(alive & cost.isfinite(), cost.to(self._cost), self._cost)
-        self.iterations = self.iterations + (0 if last else alive.long())
-        now = torch.full_like(self.evaluations, spent - self._first)
-        self.evaluations = torch.where(alive, now, self.evaluations)
-        self._tables["cost"].append(self._cost)
-        self._tables["evaluations"].append(self.evaluations)
-
-    def status(self, alive: Tensor, finished: bool = False) -> Tensor:
-        """`Status` of each row."""
-        well = Status.FINISHED if finished else Status.RUNNING
-        return torch.where(alive, int(well), int(Status.DIVERGED))
-
-    def event(self, alive: Tensor) -> Event:
-        """What the observer hears after a step."""
-        rows = alive.nonzero().squeeze(1)
-        counts = self.iterations, self.evaluations, self.status(alive)
-        return Event(len(self._tables["cost"]), rows, self._cost, self._cost, *counts)
-
-    def tables(self) -> dict[str, Tensor]:
-        """Per step and at the end, shape (n + 1, B) each; `value` is the cost."""
-        tables = {name: torch.stack(rows) for name, rows in self._tables.items()}
-        return {"value": tables["cost"], **tables}
+def check_clip(clip: float | None) -> None:
+    """Raise ValueError for a bound of x̂ that is not positive."""
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip: expected a positive bound or None, got {clip}")

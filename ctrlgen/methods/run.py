@@ -1,0 +1,72 @@
+"""A run of a stepped method as its updates see it: the problem, the levels, and what they give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from ctrlgen.flows import Prediction
+from ctrlgen.grids import Level
+from ctrlgen.methods.base import CostLike
+from ctrlgen.operators import Measurement
+from ctrlgen.priors import Prior
+from ctrlgen.steps import DDIM, StepRule, step_noise
+
+__all__ = ["Run"]
+
+
+@dataclass
+class Run:
+    """One run of a stepped method: all that an update may use.
+
+    Attributes:
+        prior: read on the method's clock.
+        cost: of signals, one value per sample.
+        measurement: of the cost, if it has one.
+        seeds: (B,), int64, where the states are.
+        levels: n + 1 of them; step k goes from levels[k] to levels[k + 1].
+        rule: of the steps, where the method has one.
+        clip: bound of |x̂|, where the method has one.
+        memory: what a method keeps between its steps, e.g. a kernel that it estimates.
+    """
+
+    prior: Prior
+    cost: CostLike
+    measurement: Measurement | None
+    seeds: Tensor
+    levels: list[Level]
+    rule: StepRule = field(default_factory=DDIM)
+    clip: float | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+
+    def at(self, step: int) -> tuple[Level, Level]:
+        """The levels (t, s) between which a step goes."""
+        return self.levels[step], self.levels[step + 1]
+
+    def predict(self, x: Tensor, t: Level) -> Prediction:
+        """All that the prior knows of states x at a level; one evaluation, differentiable in x."""
+        return self.prior.predict(x, t.time)
+
+    def clipped(self, data: Tensor) -> Tensor:
+        """x̂ within the bound, if there is one; a gradient ends where it is cut."""
+        return data if self.clip is None else data.clamp(-self.clip, self.clip)
+
+    def decode(self, state: Tensor) -> Tensor:
+        """The signals of states, differentiable."""
+        return self.prior.codec.decode(state)
+
+    def value(self, state: Tensor) -> Tensor:
+        """The cost of the signals of states, shape (B,), differentiable."""
+        return self.cost(self.decode(state))
+
+    def noise(self, step: int, like: Tensor, draw: int = 0) -> Tensor:
+        """Standard normal noise of a step, shape of `like`; each draw is another."""
+        return step_noise(self.prior.source, self.seeds, step, like, draw)
+
+    def move(self, data: Tensor, noise: Tensor, step: int, draw: int = 0) -> Tensor:
+        """x_s by the rule, from x̂ and ε̂, with the step's fresh noise where the rule takes it."""
+        t, s = self.at(step)
+        z = self.noise(step, data, draw) if self.rule.mix(t, s).fresh else None
+        return self.rule(data, noise, t, s, z)
