@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.cli import main
+from ctrlgen.console import screen, stdout
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.networks import build
 from ctrlgen.flows import Flow
@@ -32,8 +33,10 @@ Run = Callable[..., Outcome]
 
 
 @pytest.fixture
-def ctrlgen(capsys: pytest.CaptureFixture[str]) -> Run:
-    """`ctrlgen("image", "sample", ...)`, in this process."""
+def ctrlgen(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`ctrlgen("image", "sample", ...)`, in this process, on a terminal of 100 columns."""
+    for console in (stdout, screen):
+        monkeypatch.setattr(console, "width", 100)
 
     def run(*words: object) -> Outcome:
         capsys.readouterr()

@@ -106,7 +106,7 @@ def test_train_hands_its_options_to_the_recipe(
     )
     outcome = ctrlgen(
         "train", "images/cifar10", "--data", tmp_path, "--steps", 7, "--no-resume", "--seed", 3,
-        "--out", tmp_path / "w", "--threads", 2,
+        "--out", tmp_path / "w", "--threads", 2, "--compile", "--resume-from-embedded",
     )  # fmt: skip
     assert outcome.code == 0 and "card.json" in outcome.out
     ((args, options),) = calls
@@ -120,6 +120,8 @@ def test_train_hands_its_options_to_the_recipe(
         "seed": 3,
         "device": "cpu",
         "threads": 2,
+        "compiled": True,
+        "resume_from_embedded": True,
     }
 
 
