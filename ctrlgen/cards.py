@@ -34,11 +34,12 @@ class Card:
         domain: "images", ...
         factory: "module:function" that builds the network from `config`.
         config: keyword arguments of the factory.
-        path: {"type": class of ctrlgen.paths, **arguments}.
+        path: {"type": class of ctrlgen.paths or "module:Class", **arguments}.
         prediction: what the network predicts.
-        source: {"type": class of ctrlgen.sources, **arguments}.
-        codec: {"type": class of ctrlgen.codecs, **arguments}.
-        conditions: {name: {"classes": count, "null": value that means none}}.
+        source: {"type": class of ctrlgen.sources or "module:Class", **arguments}.
+        codec: {"type": class of ctrlgen.codecs or "module:Class", **arguments}.
+        conditions: {name: limits}; limits of a label are "classes", their number, and "null", the
+            value that means none; of another integer "least" and "most".
         data: training data, with the name and version of its package.
         recipe: how it was trained.
         command: the command that trains it again.

@@ -9,6 +9,7 @@ which is what `log_det` is for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Codec(PerSample, ABC):
             f"{type(self).__name__} has no volume change: no density of signals"
         )
 
-    def config(self) -> dict[str, float | list[float]]:
+    def config(self) -> dict[str, Any]:
         """Arguments that rebuild this codec, JSON-able."""
         return {}
 

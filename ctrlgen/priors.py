@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path as FilePath
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -76,15 +77,17 @@ class Prior(PerSample):
                     raise UnknownName("condition", name, self.card.conditions)
                 limits = self.card.conditions[name]
                 top = max(limits.get("classes", 0) - 1, limits.get("null", 0))
-                within = not rows.is_floating_point() and bool(((rows >= 0) & (rows <= top)).all())
-                if "classes" in limits and not within:
+                low, top = limits.get("least", 0), limits.get("most", top)
+                within = bool(((rows >= low) & (rows <= top)).all())
+                limited = "classes" in limits or "most" in limits
+                if limited and (rows.is_floating_point() or not within):
                     raise ValueError(
-                        f"{name}: expected integers from 0 to {top}, got {rows.tolist()}"
+                        f"{name}: expected integers from {low} to {top}, got {rows.tolist()}"
                     )
             bound[name] = rows
-        clone = copy.copy(self)
-        clone.conditions = bound
         rows_of(bound)  # raises where they disagree
+        clone = copy.copy(self)
+        clone.conditions, clone.source = bound, self.source.given(bound)
         return clone
 
     def predict(self, x: Tensor, t: Tensor | float) -> Prediction:
@@ -227,10 +230,10 @@ class Prior(PerSample):
             "name": name,
             "factory": factory,
             "config": config,
-            "path": {"type": type(self.flow.path).__name__, **self.flow.path.config()},
+            "path": {"type": _type(paths, self.flow.path), **self.flow.path.config()},
             "prediction": self.flow.kind,
-            "source": {"type": type(self.source).__name__, **self.source.config()},
-            "codec": {"type": type(self.codec).__name__, **self.codec.config()},
+            "source": {"type": _type(sources, self.source), **self.source.config()},
+            "codec": {"type": _type(codecs, self.codec), **self.codec.config()},
             "weights": f"{name}.safetensors",
             "sha256": hashlib.sha256(payload).hexdigest(),
         }
@@ -317,14 +320,37 @@ def _assemble(card: Card) -> Prior:
         network = plugins.resolve(card.factory)(**card.config)
         if not isinstance(network, torch.nn.Module):
             raise TypeError(f"factory: expected a torch module, got {type(network).__name__}")
-        flow = Flow(network, _build(paths, card.path), card.prediction)  # type: ignore[arg-type]
-        return Prior(flow, _build(sources, card.source), _build(codecs, card.codec), card=card)
+        path = _build(paths, paths.Path, card.path)
+        flow = Flow(network, path, card.prediction)  # type: ignore[arg-type]
+        source = _build(sources, Source, card.source)
+        return Prior(flow, source, _build(codecs, Codec, card.codec), card=card)
     except (TypeError, ValueError) as error:
         raise CardError(f"card {card.name}: {error}") from error
 
 
-def _build(module: Any, description: dict[str, Any]) -> Any:
-    kind = description.get("type", "")
-    if kind not in module.__all__:
-        raise ValueError(f"{module.__name__} has no {kind!r}; it has {', '.join(module.__all__)}")
-    return getattr(module, kind)(**{k: v for k, v in description.items() if k != "type"})
+def _type(module: ModuleType, part: Any) -> str:
+    """How a card names the class of a part: the core's by its name, others "module:Class"."""
+    kind = type(part)
+    if getattr(module, kind.__name__, None) is kind:
+        return kind.__name__
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _build(module: ModuleType, base: type, description: dict[str, Any]) -> Any:
+    """The path, source or codec that a card describes, checked against its base class."""
+    name = description.get("type", "")
+    if not isinstance(name, str):
+        raise ValueError(f"type: expected a name, got {name!r}")
+    if ":" in name:
+        kind = plugins.resolve(name)
+    elif name in module.__all__:
+        kind = getattr(module, name)
+    else:
+        known = ", ".join(module.__all__)
+        raise ValueError(
+            f'{module.__name__} has no {name!r}; it has {known}; others are "module:Class"'
+        )
+    part = kind(**{k: v for k, v in description.items() if k != "type"})
+    if not isinstance(part, base):
+        raise ValueError(f"{name}: expected a {base.__name__}, got {type(part).__name__}")
+    return part

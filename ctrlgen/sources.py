@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -71,6 +71,10 @@ class Source(PerSample, ABC):
 
     def _square(self, x: Tensor) -> Tensor:
         return row_sum(self.project(x).square())
+
+    def given(self, conditions: Mapping[str, Tensor]) -> Source:
+        """The source under the conditions of a prior; most do not depend on them."""
+        return self
 
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this source, JSON-able."""

@@ -1,0 +1,1 @@
+"""Training of networks that ship with the domains: resumable runs within a budget."""

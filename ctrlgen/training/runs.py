@@ -1,0 +1,91 @@
+"""Spending a budget on a training run: logging, validating, checkpointing on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ctrlgen.training.trainer import Trainer
+
+__all__ = ["rewind", "run"]
+
+
+def run(
+    trainer: Trainer,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    checkpoint: Path | None = None,
+    log: Path | None = None,
+    log_every: int = 50,
+    validate_every: int = 500,
+    save_minutes: float = 3.0,
+    on_save: Callable[[Any], None] | None = None,
+    progress: Callable[[float, str], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> float:
+    """Train until the budget is spent; returns the last validation loss.
+
+    Budgets count over all resumed parts; minutes are those of the steps alone, by `clock`.
+
+    Raises:
+        ValueError: not exactly one budget was given.
+    """
+    if (steps is None) == (minutes is None):
+        raise ValueError(f"budget: expected one of steps and minutes, got {steps} and {minutes}")
+
+    def spent() -> float:
+        done = trainer.steps / steps if steps else trainer.seconds / (60 * (minutes or 0.0))
+        return min(1.0, done)
+
+    def write(entry: dict[str, float]) -> None:
+        if log is not None:
+            with log.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+
+    def keep() -> None:
+        if checkpoint is not None:
+            trainer.save(checkpoint)
+        if on_save is not None:
+            on_save(trainer)
+
+    losses: list[float] = []
+    norm, validation, saved = 0.0, math.nan, time.monotonic()
+    while spent() < 1:
+        started = clock()
+        loss, norm = trainer.step(spent())
+        trainer.seconds += clock() - started
+        losses.append(loss)
+        if trainer.steps % log_every == 0:
+            entry = {
+                "step": trainer.steps,
+                "seconds": round(trainer.seconds, 1),
+                "loss": round(sum(losses) / len(losses), 5),
+                "gradient": round(norm, 4),
+                "lr": round(trainer.schedule.rate(spent()), 6),
+            }
+            losses.clear()
+            if trainer.steps % validate_every == 0:
+                entry["validation"] = validation = round(trainer.validate(512), 5)
+            write(entry)
+            if progress is not None:
+                text = f"step {trainer.steps} loss {entry['loss']:.4f} validation {validation:.4f}"
+                progress(spent(), text)
+        if time.monotonic() - saved > 60 * save_minutes:
+            keep()
+            saved = time.monotonic()
+    validation = round(trainer.validate(), 5)
+    write({"step": trainer.steps, "seconds": round(trainer.seconds, 1), "final": validation})
+    keep()
+    return validation
+
+
+def rewind(log: Path, steps: int) -> None:
+    """Drop what was logged after the checkpoint."""
+    if log.is_file():
+        lines = log.read_text().splitlines()
+        log.write_text("".join(f"{x}\n" for x in lines if json.loads(x)["step"] <= steps))

@@ -1,0 +1,140 @@
+"""One call from a recipe to weights, card and log: resume, train within a budget, export."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ctrlgen.cards import Card, load_weights
+from ctrlgen.errors import CardError
+from ctrlgen.plugins import resolve
+from ctrlgen.training.runs import rewind, run
+from ctrlgen.training.trainer import Trainer
+
+__all__ = ["check_budget", "continue_from", "export", "session"]
+
+
+def check_budget(minutes: float | None, steps: int | None) -> None:
+    """Raise ValueError unless exactly one budget was given."""
+    if (steps is None) == (minutes is None):
+        raise ValueError(f"budget: expected one of minutes and steps, got {minutes} and {steps}")
+
+
+def export(trainer: Trainer, card: Card, out: Path) -> None:
+    """Write the averaged weights in half precision, and their card with sha256 and recipe.
+
+    Args:
+        trainer: the run, finished or not.
+        card: what is known beside the training; its name is that of the files.
+        out: folder of `<name>.safetensors` and `<name>.json`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    weights = out / f"{card.name}.safetensors"
+    half = {k: v.half().contiguous().cpu() for k, v in trainer.average.state_dict().items()}
+    partial = weights.with_suffix(".partial")
+    save_file(half, partial)
+    partial.chmod(0o644)
+    settings = asdict(trainer.schedule)
+    for known in ("name", "dataset", "config"):
+        settings.pop(known, None)
+    card.recipe = {
+        **settings,
+        "seed": trainer.seed,
+        "steps": trainer.steps,
+        "seconds": round(trainer.seconds),
+        "device": trainer.device.type,
+        **({"earlier": trainer.earlier} if trainer.earlier else {}),
+    }
+    card.weights, card.sha256 = weights.name, hashlib.sha256(partial.read_bytes()).hexdigest()
+    os.replace(partial, weights)
+    card.write(out / f"{card.name}.json")
+
+
+def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, Any]) -> None:
+    """Start from the weights of a card and their counts; the earlier part goes on record.
+
+    The recipe's network may have grown since: parts that the weights lack start as built.
+
+    Args:
+        trainer: a fresh run.
+        card: of the weights.
+        folder: of the weights.
+        config: of the trainer's network.
+
+    Raises:
+        CardError: the weights hold what the recipe's network has no place for.
+    """
+    source = resolve(card.factory)(**card.config)
+    load_weights(source, card, folder)
+    fresh = trainer.network.state_dict()
+    for network in (trainer.network, trainer.average):
+        try:
+            network.load_state_dict(fresh | source.state_dict())
+        except RuntimeError as error:
+            raise CardError(
+                f"weights of {card.name}: they do not fit the recipe: {error}"
+            ) from error
+    earlier = dict(card.recipe)
+    if card.config != config:
+        earlier["config"] = card.config
+    trainer.earlier = [*earlier.pop("earlier", []), earlier]
+    trainer.steps, trainer.seconds = earlier["steps"], earlier["seconds"]
+
+
+def session(
+    trainer: Trainer,
+    name: str,
+    *,
+    folder: Path,
+    out: Path,
+    minutes: float | None,
+    steps: int | None,
+    resume: bool,
+    begin: Callable[[], None] | None,
+    on_save: Callable[[Any], None],
+) -> Path:
+    """Train with a progress bar, checkpoints in folder, log and export in out.
+
+    Args:
+        trainer: the run, fresh.
+        name: of the files.
+        folder: of the checkpoint.
+        out: of weights, card and log.
+        minutes, steps: the budget, one of them.
+        resume: continue from the checkpoint when there is one.
+        begin: called on a run without a checkpoint that starts from trained weights; keeps the log.
+        on_save: exports.
+
+    Returns:
+        The path of the card.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = folder / "checkpoint.safetensors", out / f"{name}.log.jsonl"
+    if resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+        rewind(log, trainer.steps)
+    elif begin is not None:
+        begin()
+    else:
+        log.unlink(missing_ok=True)
+    columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.description}")) as bar:
+        task = bar.add_task("", total=1.0)
+        run(
+            trainer,
+            steps=steps,
+            minutes=minutes,
+            checkpoint=checkpoint,
+            log=log,
+            on_save=on_save,
+            progress=lambda done, text: bar.update(task, completed=done, description=text),
+        )
+    return out / f"{name}.json"
