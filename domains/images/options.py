@@ -76,8 +76,9 @@ class Options:
     init: Annotated[
         str,
         typer.Option(
-            help="Where to start: guided (a guided sample), blend (noise and the pseudo-inverse) "
-            "or source (noise).",
+            help="Where to start: guided (a guided sample), mean (guided without noise: closest to "
+            "the truth, the same for every seed), blend (noise and the pseudo-inverse) or source "
+            "(noise).",
             rich_help_panel=RUN,
         ),
     ] = "guided"

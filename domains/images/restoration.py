@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ __all__ = ["INITIALIZERS", "Problem", "choose", "method_for", "pose", "solve", "
 
 INITIALIZERS: dict[str, Callable[[], Initializer]] = {
     "guided": GuidedStart,
+    "mean": partial(GuidedStart, temperature=0.0, start=0.3),
     "blend": Blend,
     "source": SourceSample,
 }

@@ -40,7 +40,7 @@ RECIPES = {
         name="mnist",
         dataset="mnist",
         config={"network": "unet", **_MNIST, "widths": [32, 64, 128]},
-        dropout=0.7,
+        dropout=0.9,
         times="logit-normal",
     ),
     "cifar10": Recipe(
