@@ -1,0 +1,161 @@
+"""RDKit molecules from positions and classes by the bond table, their SMILES, their hydrogens.
+
+    mol      atoms, bonds and conformer as generated: the hydrogens of a heavy class are explicit
+             counts without a place, missing valences stay open (radicals)
+    SMILES   EDM's rule: the graph is sanitised, its largest piece is kept, hydrogens are removed
+             and missing valences filled by them; no stereo marks, no charges
+    complete every explicit hydrogen count turned into atoms with positions
+
+A molecule that RDKit does not sanitise has no SMILES and is not valid. Both alphabets write one
+molecule as one SMILES. Source of the rule: Hoogeboom et al. (arXiv 2203.17003), section 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrlgen.domains.molecules.bonds import bond_orders
+from ctrlgen.domains.molecules.elements import atomic_numbers, hydrogens
+from ctrlgen.extras import require
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+__all__ = ["arrays", "build", "complete", "mols", "smiles"]
+
+
+def _chem() -> Any:
+    require("rdkit", "molecules")
+    from rdkit import Chem, RDLogger
+
+    RDLogger.DisableLog("rdApp.*")  # what fails is said in the result
+    return Chem
+
+
+def build(
+    numbers: Sequence[int],
+    positions: np.ndarray,
+    orders: np.ndarray,
+    attached: Sequence[int] | None = None,
+) -> Mol:
+    """One molecule, not sanitised.
+
+    Args:
+        numbers: atomic numbers (n,).
+        positions: (n, 3) in A.
+        orders: bond orders (n, n), 0 to 3.
+        attached: hydrogens on each atom that have no place of their own (n,).
+    """
+    chem = _chem()
+    mol = chem.RWMol()
+    for i, number in enumerate(numbers):
+        atom = chem.Atom(int(number))
+        atom.SetNoImplicit(True)
+        atom.SetNumExplicitHs(int(attached[i]) if attached is not None else 0)
+        mol.AddAtom(atom)
+    kinds = (None, chem.BondType.SINGLE, chem.BondType.DOUBLE, chem.BondType.TRIPLE)
+    for i, j in zip(*np.nonzero(np.triu(orders, 1)), strict=True):
+        mol.AddBond(int(i), int(j), kinds[int(orders[i, j])])
+    conformer = chem.Conformer(len(numbers))
+    conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
+    mol.AddConformer(conformer, assignId=True)
+    return mol.GetMol()
+
+
+def mols(
+    positions: Tensor, classes: Tensor, alphabet: str = "qm9", orders: Tensor | None = None
+) -> list[Mol | None]:
+    """The molecules of a batch, each sanitised where RDKit can; None where a position is NaN.
+
+    Args:
+        positions: (B, A, 3) in A.
+        classes: (B, A) class indices of the alphabet, -1 on padding.
+        alphabet: "qm9" or "qm9-heavy".
+        orders: bond orders (B, A, A) where they are known.
+
+    Raises:
+        ValueError: shapes that do not match, or a class outside the alphabet.
+        MissingExtra: RDKit is not installed.
+    """
+    chem = _chem()
+    orders = bond_orders(positions, classes, alphabet) if orders is None else orders
+    numbers = atomic_numbers(classes, alphabet).cpu().numpy()
+    attached = hydrogens(classes, alphabet).cpu().numpy()
+    where, bonds = positions.detach().cpu().double().numpy(), orders.cpu().numpy()
+    found: list[Mol | None] = []
+    for row, number in enumerate(numbers):
+        kept = np.flatnonzero(number)
+        if not np.isfinite(where[row, kept]).all():
+            found.append(None)
+            continue
+        pairs = bonds[row][np.ix_(kept, kept)]
+        mol = build(number[kept], where[row, kept], pairs, attached[row, kept])
+        clean = chem.Mol(mol)
+        done = chem.SanitizeMol(clean, catchErrors=True) == chem.SanitizeFlags.SANITIZE_NONE
+        found.append(clean if done else mol)
+    return found
+
+
+def smiles(mol: Mol | None) -> str | None:
+    """Canonical SMILES of the largest piece; None where RDKit does not sanitise the molecule."""
+    if mol is None or not mol.GetNumAtoms():
+        return None
+    chem = _chem()
+    copy = chem.RWMol(mol)
+    for atom in copy.GetAtoms():
+        atom.SetNoImplicit(False)
+        atom.SetNumRadicalElectrons(0)
+    none = chem.SanitizeFlags.SANITIZE_NONE
+    if chem.SanitizeMol(copy, catchErrors=True) != none:
+        return None
+    pieces = chem.GetMolFrags(copy.GetMol(), asMols=True, sanitizeFrags=False)
+    largest = max(pieces, key=lambda piece: piece.GetNumAtoms(onlyExplicit=False))
+    if chem.SanitizeMol(largest, catchErrors=True) != none:
+        return None
+    return chem.MolToSmiles(chem.RemoveHs(largest, sanitize=False), isomericSmiles=False)
+
+
+def complete(mol: Mol) -> Mol:
+    """A copy with every counted hydrogen as an atom, placed by the geometry of its neighbours.
+
+    Raises:
+        ValueError: RDKit cannot place them.
+    """
+    chem = _chem()
+    try:
+        copy = chem.Mol(mol)
+        copy.UpdatePropertyCache(strict=False)
+        return chem.AddHs(copy, addCoords=True)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"mol: hydrogens cannot be placed ({error})") from error
+
+
+def arrays(molecules: Sequence[Mol | None], width: int | None = None) -> tuple[Tensor, Tensor]:
+    """Atomic numbers (B, A) and positions (B, A, 3) of molecules, padded with zeros.
+
+    Args:
+        molecules: with one conformer each; None gives an empty row.
+        width: A; the most atoms of a molecule when None.
+
+    Raises:
+        ValueError: a molecule without positions, or with more atoms than the width.
+    """
+    sizes = [0 if mol is None else mol.GetNumAtoms() for mol in molecules]
+    width = max(sizes, default=0) if width is None else width
+    if max(sizes, default=0) > width:
+        raise ValueError(f"width: expected at least {max(sizes)}, got {width}")
+    numbers = torch.zeros(len(sizes), width, dtype=torch.long)
+    positions = torch.zeros(len(sizes), width, 3)
+    for row, (mol, size) in enumerate(zip(molecules, sizes, strict=True)):
+        if mol is None or not size:
+            continue
+        if not mol.GetNumConformers():
+            raise ValueError(f"molecules: expected positions, molecule {row} has none")
+        numbers[row, :size] = torch.tensor([atom.GetAtomicNum() for atom in mol.GetAtoms()])
+        positions[row, :size] = torch.from_numpy(mol.GetConformer().GetPositions()).float()
+    return numbers, positions
