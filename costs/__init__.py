@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctrlgen.costs.base import Cost, FunctionCost, ScaledCost, SumCost, ThroughCodec
+from ctrlgen.costs.blackbox import BlackBoxCost, best_of
 from ctrlgen.costs.classifier import ClassifierCost
 from ctrlgen.costs.measurement import (
     LevelSet,
@@ -11,17 +12,21 @@ from ctrlgen.costs.measurement import (
     Reversed,
     SquaredError,
 )
+from ctrlgen.costs.property import PropertyCost
 
 __all__ = [
+    "BlackBoxCost",
     "ClassifierCost",
     "Cost",
     "FunctionCost",
     "LevelSet",
     "MeasurementCost",
     "NegativePSNR",
+    "PropertyCost",
     "Reversed",
     "ScaledCost",
     "SquaredError",
     "SumCost",
     "ThroughCodec",
+    "best_of",
 ]

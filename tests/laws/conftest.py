@@ -27,11 +27,13 @@ from ctrlgen.adapters.deepinv import DeepinvLinear, DeepinvOperator
 from ctrlgen.batching import PerSample
 from ctrlgen.codecs import Codec, Identity, Scaled
 from ctrlgen.costs import (
+    BlackBoxCost,
     ClassifierCost,
     Cost,
     FunctionCost,
     LevelSet,
     NegativePSNR,
+    PropertyCost,
     Reversed,
     ScaledCost,
     SquaredError,
@@ -355,6 +357,16 @@ COSTS: dict[str, Case] = {
         lambda: Reversed(draw(D)) * 0.5 + SquaredError(*measured(D)), SumCost, ScaledCost
     ),
     "scaled-rows": cost_case(lambda: SquaredError(*measured(D)) * RATES),
+    "property": cost_case(
+        lambda: PropertyCost(
+            lambda x: x[:, :3], draw(3, stream=41), torch.inf, scale=[1.0, 2.0, 0.5], weights=0.7
+        )
+    ),
+    "property-extreme": cost_case(lambda: PropertyCost.extreme(lambda x: x.mean(1), 2.0)),
+    "black-box": Case(
+        BlackBoxCost,
+        lambda index, dtype: {"value": BlackBoxCost(lambda x: x.sum(1))(draw(D).to(dtype)[index])},
+    ),
     "through-codec": cost_case(
         lambda: Reversed(draw(D, stream=40)).through(Scaled(2.0, 0.1)), ThroughCodec
     ),
