@@ -5,9 +5,9 @@ For one molecule, x_1 and noise x_0 of the same n atoms, alternate
     π = argmin_π Σ_i |x_1i - R x_0π(i)|²       (Hungarian algorithm),
     R = argmin_{R ∈ O(3)} Σ_i |x_1i - R x_0π(i)|² = U Vᵀ,   Σ_i x_1i x_0π(i)ᵀ = U S Vᵀ
 
-(Kabsch 1976, reflections allowed: a network that is equivariant under O(3) cannot tell). Paths become
-straighter and shorter (Song et al. 2023, EquiFM; Klein et al. 2023). The source stays Gaussian in law
-once averaged over orientation and order, but the coupling is no longer independent.
+(Kabsch 1976, reflections allowed: a network that is equivariant under O(3) cannot tell). Paths
+become straighter and shorter (Song et al. 2023, EquiFM; Klein et al. 2023). The source stays
+Gaussian in law, averaged over orientation and order, but the coupling is no longer independent.
 """
 
 from __future__ import annotations

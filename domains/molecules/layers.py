@@ -1,8 +1,8 @@
 r"""Equivariant parts of the molecular networks: a geometric transformer on masked dense pairs.
 
-Each atom i of a molecule carries scalars h_i and M vectors V_i, each pair narrow features e_ij. With
-r_ij = x_i - x_j, u_ij = r_ij / (1 + |r_ij|) and N(V) the vectors over their root mean square, a
-block does, under scale, shift and gate from the conditioning (Peebles & Xie 2023, adaLN-Zero),
+Each atom i of a molecule carries scalars h_i and M vectors V_i, each pair narrow features e_ij.
+With r_ij = x_i - x_j, u_ij = r_ij / (1 + |r_ij|) and N(V) the vectors over their root mean square,
+a block does, under scale, shift and gate from the conditioning (Peebles & Xie 2023, adaLN),
 
     attention   a_ij ∝ exp(q_i·k_j + W e_ij),    h_i += Linear(Σ_j a_ij v_j, Σ_j a_ij e_ij)
     vectors     V_i += g(h_i) ∘ mean_j (α(e_ij) u_ij + β(e_ij) N(V_j)) + Linear(N(V_i))
@@ -12,9 +12,9 @@ block does, under scale, shift and gate from the conditioning (Peebles & Xie 202
 Vectors are only added, scaled and multiplied among themselves, so rotations, reflections and
 permutations of the atoms pass through; positions enter by differences, so translations do not
 matter. (The same ingredients as in PaiNN, Schütt et al. 2021, and in equivariant transformers,
-Thölke & De Fabritiis 2022; keeping pairs narrow and atoms wide makes it cheap.) Every sum over atoms
-is masked: padding changes nothing. Distances are computed in the dtype of the positions also under
-autocast.
+Thölke & De Fabritiis 2022; keeping pairs narrow and atoms wide makes it cheap.) Every sum over
+atoms is masked: padding changes nothing. Distances are computed in the dtype of the positions also
+under autocast.
 """
 
 from __future__ import annotations
@@ -97,7 +97,6 @@ class Block(nn.Module):
         vectors: number of vectors M of an atom.
         heads: attention heads.
         ratio: hidden width of the MLPs over their width.
-        last: leave out the update of the pairs, which nothing would read.
     """
 
     def __init__(self, width: int, pair: int, vectors: int, heads: int, ratio: int) -> None:

@@ -30,7 +30,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.states import Parts
 from ctrlgen.domains.molecules.trainer import Batches, Molecule
 from ctrlgen.plugins import cards, resolve
-from ctrlgen.training.trainer import Schedule, Trainer, generator
+from ctrlgen.training.trainer import Schedule, Trainer
 
 __all__ = [
     "PropertyNetwork",
@@ -45,8 +45,7 @@ __all__ = [
 Types = Literal["straight-through", "soft", "hard"]
 
 NAMES = tuple(PROPERTIES)
-_ADDITIVE, _ORBITAL = (NAMES.index("alpha"), NAMES.index("cv")), (2, 3)
-_BASED = (0, 5, 2, 3)  # alpha, cv, homo, lumo
+_BASED = [NAMES.index(name) for name in ("alpha", "cv", "homo", "lumo")]
 
 
 class PropertyNetwork(nn.Module):
@@ -159,9 +158,7 @@ class PropertyNetwork(nn.Module):
             ValueError: an unknown kind of types.
         """
         if types not in ("straight-through", "soft", "hard"):
-            raise ValueError(
-                f"types: expected 'straight-through', 'soft' or 'hard', got {types!r}"
-            )
+            raise ValueError(f"types: expected 'straight-through', 'soft' or 'hard', got {types!r}")
         classes = parts.probabilities if types == "soft" else parts.straight_through
         if types == "hard":
             classes = classes.detach()
@@ -255,7 +252,7 @@ class RegressorTrainer(Trainer):
         self.data, self.held, self.held_targets = data, held, held_targets
         self.targets = (targets - torch.tensor(mean)) / torch.tensor(deviation)
         composition = self.one_hot(data.classes).sum(1)
-        base = composition_baseline(composition, self.targets[:, list(_BASED)])
+        base = composition_baseline(composition, self.targets[:, _BASED])
         rounded = [[round(float(part), 8) for part in row] for row in base]
         self.config = {**recipe.config, "baseline": rounded}
         self.config |= {"mean": list(mean), "deviation": list(deviation)}

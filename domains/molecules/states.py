@@ -1,7 +1,7 @@
 r"""States, signals and noise of molecules: the codec and the source of the molecular priors.
 
-Signals are padded molecules, shape (B, N, 3 + K): positions in Angstrom and one weight for each of K
-classes, exact one-hot rows for real molecules, zero rows where there is no atom. The flow's state
+Signals are padded molecules, shape (B, N, 3 + K): positions in Angstrom and one weight for each of
+K classes, exact one-hot rows for real molecules, zero rows where there is no atom. The flow's state
 divides the positions by their standard deviation and multiplies the classes by a,
 
     state = (x / 1.4 Å, a · one-hot),    a = 0.2
@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctrlgen.codecs import Codec
+from ctrlgen.seeds import SOURCE, Seeds, as_seeds
 from ctrlgen.sources import MaskedGaussian, Source
 
 __all__ = ["AtomCodec", "Atoms", "Parts", "join", "split"]
@@ -164,6 +165,17 @@ class Atoms(Source):
         """Atoms that exist, bool, shape (rows, N)."""
         counts = torch.full((rows,), self.places) if self.counts is None else self.counts
         return torch.arange(self.places, device=counts.device) < counts.unsqueeze(1)
+
+    def sample(
+        self,
+        seeds: Seeds,
+        stream: int = SOURCE,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        rows = as_seeds(seeds)
+        return self._gaussian(len(rows)).sample(rows, stream, dtype=dtype, device=device)
 
     def project(self, x: Tensor) -> Tensor:
         return self._gaussian(len(x)).project(x)

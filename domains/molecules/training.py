@@ -10,26 +10,31 @@ schedule has it). The mathematics is in `trainer` and `regressors`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
+from torch import Tensor
 
 from ctrlgen.cards import Card
-from ctrlgen.domains.molecules.data import fetch, read
+from ctrlgen.domains.molecules.data import Molecules, fetch, read
+from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
+from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import Molecule, PriorTrainer, Recipe
 from ctrlgen.training.session import check_budget, continue_from, export, session
 
-__all__ = ["RECIPES", "WEIGHTS", "prior_card", "train"]
+__all__ = ["RECIPES", "WEIGHTS", "card_of", "train"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
-RECIPES: dict[str, Recipe] = {
+_PLACES = (12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 29)
+
+RECIPES: dict[str, Recipe | RegressorRecipe] = {
     "qm9-heavy": Recipe(
         name="qm9-heavy",
         dataset="qm9-heavy",
         config={"network": "geot", "classes": 14, "width": 128, "depth": 6},
         batch=256,
-        optimizer="muon",
         lr=9e-3,
         places=(9,),
     ),
@@ -38,9 +43,39 @@ RECIPES: dict[str, Recipe] = {
         dataset="qm9",
         config={"network": "geot", "classes": 5, "width": 128, "depth": 6},
         batch=128,
-        optimizer="muon",
         lr=9e-3,
-        places=(12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 29),
+        places=_PLACES,
+    ),
+    "qm9-evaluator": RegressorRecipe(
+        name="qm9-evaluator",
+        dataset="qm9",
+        split="D_a",
+        config={"classes": 5, "width": 96, "depth": 4},
+        batch=96,
+        lr=4e-3,
+        places=_PLACES,
+    ),
+    "qm9-guide": RegressorRecipe(
+        name="qm9-guide",
+        dataset="qm9",
+        split="D_b",
+        config={"classes": 5, "width": 96, "depth": 4},
+        batch=96,
+        lr=4e-3,
+        jitter=0.05,
+        soften=0.3,
+        places=_PLACES,
+    ),
+    "qm9-heavy-guide": RegressorRecipe(
+        name="qm9-heavy-guide",
+        dataset="qm9-heavy",
+        split="D_b",
+        config={"classes": 14, "width": 96, "depth": 4},
+        batch=128,
+        lr=4e-3,
+        jitter=0.05,
+        soften=0.3,
+        places=(9,),
     ),
 }
 
@@ -48,37 +83,66 @@ _DATA = "QM9 (Ramakrishnan et al. 2014; qm9pack 1.0.3), {} of EDM's splits"
 _VALIDATION = 2048
 
 
-def prior_card(trainer: PriorTrainer, command: str) -> Card:
-    """What is known of a prior beside its training."""
+def card_of(trainer: PriorTrainer | RegressorTrainer, command: str) -> Card:
+    """What is known of a network beside its training."""
     recipe = trainer.recipe
-    places = recipe.places[-1]
-    return Card(
+    split = "D_b" if isinstance(recipe, Recipe) else recipe.split
+    card = Card(
         name=recipe.name,
         domain="molecules",
-        factory="ctrlgen.domains.molecules.networks:build",
+        factory="ctrlgen.domains.molecules.regressors:build",
         config=trainer.config,
-        path={"type": "CondOT"},
-        prediction="velocity",
-        source={
-            "type": "ctrlgen.domains.molecules.states:Atoms",
-            "places": places,
-            "features": 3 + trainer.kinds,
-        },
-        codec={
-            "type": "ctrlgen.domains.molecules.states:AtomCodec",
-            "position": recipe.position,
-            "one_hot": recipe.one_hot,
-        },
-        conditions={"counts": {"least": 2, "most": places}},
-        data=_DATA.format("D_b"),
+        path={},
+        prediction="",
+        source={},
+        data=_DATA.format(split),
         command=command,
         licence="MIT",
     )
+    if isinstance(recipe, Recipe):
+        places, states = recipe.places[-1], "ctrlgen.domains.molecules.states"
+        card.factory = "ctrlgen.domains.molecules.networks:build"
+        card.path, card.prediction = {"type": "CondOT"}, "velocity"
+        features = 3 + recipe.config["classes"]
+        card.source = {"type": f"{states}:Atoms", "places": places, "features": features}
+        scales = {"position": recipe.position, "one_hot": recipe.one_hot}
+        card.codec = {"type": f"{states}:AtomCodec", **scales}
+        card.conditions = {"counts": {"least": 2, "most": places}}
+    return card
 
 
-def _group(name: str, folder: Path, split: Any, count: int | None = None) -> Molecule:
-    found = read(name, folder, split)
+def group_of(found: Molecules, count: int | None = None) -> Molecule:
+    """The first molecules of a data set, all where count is None."""
     return Molecule(found.positions[:count], found.classes[:count], found.counts[:count])
+
+
+def targets_of(found: Molecules, count: int | None = None) -> Tensor:
+    """Their properties in units and order of `PROPERTIES`, shape (N, 6)."""
+    return torch.stack([found.properties[name][:count] for name in PROPERTIES], dim=1)
+
+
+def _trainer(
+    recipe: Recipe | RegressorRecipe, folder: Path, seed: int, device: torch.device | str
+) -> PriorTrainer | RegressorTrainer:
+    held = read(recipe.dataset, folder, "valid")
+    if isinstance(recipe, Recipe):
+        data = group_of(read(recipe.dataset, folder, "D_b"))
+        return PriorTrainer(recipe, data, group_of(held, _VALIDATION), seed, device)
+    known = read(recipe.dataset, folder, cast(Split, recipe.split))
+    values = targets_of(held).double()
+    mean = values.mean(0)
+    deviation = (values - mean).abs().mean(0)
+    return RegressorTrainer(
+        recipe,
+        group_of(known),
+        targets_of(known),
+        group_of(held, _VALIDATION),
+        targets_of(held, _VALIDATION),
+        [round(float(part), 6) for part in mean],
+        [round(float(part), 6) for part in deviation],
+        seed,
+        device,
+    )
 
 
 def train(
@@ -126,13 +190,7 @@ def train(
     recipe = RECIPES[name]
     folder = Path("runs") / f"molecules-{name}"
     source = Path(data) if data is not None else fetch(Path("data") / "qm9")
-    trainer = PriorTrainer(
-        recipe,
-        _group(recipe.dataset, source, "D_b"),
-        _group(recipe.dataset, source, "valid", _VALIDATION),
-        seed,
-        device,
-    )
+    trainer = _trainer(recipe, source, seed, device)
     if compiled:
         trainer.compile()
     budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
@@ -152,5 +210,5 @@ def train(
         steps=steps,
         resume=resume,
         begin=begin if resume_from_embedded else None,
-        on_save=lambda trained: export(trained, prior_card(trained, command), target),
+        on_save=lambda trained: export(trained, card_of(trained, command), target),
     )
