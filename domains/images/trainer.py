@@ -2,7 +2,7 @@ r"""The training loop of the embedded image priors: conditional flow matching.
 
 With x_0 ~ N(0, I), x_1 from the data, x_t = t x_1 + (1 - t) x_0, the network minimises
 E |v(x_t, t, label) - (x_1 - x_0)|^2 (Lipman et al. 2023, eqs. 22-23). Labels are dropped with
-probability 0.1, so that one network is conditional and unconditional (Ho & Salimans 2022). Hidden
+some probability, so that one network is conditional and unconditional (Ho & Salimans 2022). Hidden
 matrices are trained by Muon (Jordan et al. 2024), everything else by AdamW; the learning rate
 warms up, stays flat for half of the budget and falls linearly to zero; the weights kept are an
 exponential moving average.
