@@ -13,6 +13,7 @@ with the geometric transformer beyond its preconditioning (`networks`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ from ctrlgen.extras import require
 
 __all__ = ["Convolution", "TensorProductNetwork"]
 
-o3 = require("e3nn.o3", "molecules")
-gates = require("e3nn.nn", "molecules")
+
+def _o3() -> ModuleType:
+    return require("e3nn.o3", "molecules")
 
 
 class Convolution(nn.Module):
@@ -38,6 +40,7 @@ class Convolution(nn.Module):
 
     def __init__(self, scalars: int, vectors: int, tensors: int, radial: int, hidden: int) -> None:
         super().__init__()
+        o3, gates = _o3(), require("e3nn.nn", "molecules")
         harmonics = o3.Irreps.spherical_harmonics(2)
         plain, ranked = o3.Irreps(f"{scalars}x0e"), o3.Irreps(f"{vectors}x1o + {tensors}x2e")
         gate = o3.Irreps(f"{vectors + tensors}x0e")
@@ -104,6 +107,7 @@ class TensorProductNetwork(MoleculeVelocity):
         reach: float = 8.0,
     ) -> None:
         super().__init__(classes, scale, frequencies)
+        o3 = _o3()
         self.scalars = scalars
         self.time = TimeEmbedding(scalars)
         self.basis = RadialBasis(bands, reach)
@@ -129,7 +133,7 @@ class TensorProductNetwork(MoleculeVelocity):
         distance, _ = pair_geometry(position)
         difference = position.unsqueeze(2) - position.unsqueeze(1)
         direction = difference / distance.unsqueeze(3)  # smooth at zero
-        harmonics = o3.spherical_harmonics(
+        harmonics = _o3().spherical_harmonics(
             [0, 1, 2], direction, normalize=False, normalization="component"
         )
         time = self.time(t)

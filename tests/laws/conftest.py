@@ -42,6 +42,7 @@ from ctrlgen.costs import (
 )
 from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.flows import Flow
 from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
 from ctrlgen.methods import DFlow
@@ -488,11 +489,14 @@ TABLES: dict[str, dict[str, Case]] = {
         "gaussian-image": source_case(Gaussian((3, 2, 4))),
         "masked": source_case(MaskedGaussian(MASK, 5)),
         "masked-free": source_case(MaskedGaussian(MASK, 5, coordinates=0)),
+        "atoms": source_case(Atoms(4, 7, counts=MASK.sum(1))),
+        "atoms-full": source_case(Atoms(3, 5)),
     },
     "codec": {
         "identity": codec_case(Identity(), (4, 5)),
         "scaled": codec_case(Scaled(2.0, -0.3), (D,)),
         "scaled-channels": codec_case(Scaled([2.0, 0.5, 3.0], [0.0, 1.0, -1.0]), (3, 4, 2)),
+        "atoms": codec_case(AtomCodec(1.4, 0.2), (4, 7)),
     },
     "projection": {"columns": normalize_case(False), "isotropic": normalize_case(True)},
     "prior": {

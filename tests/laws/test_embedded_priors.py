@@ -25,7 +25,9 @@ from ctrlgen.solvers import Midpoint
 
 SEEDS = [101, 7, 33]
 DTYPES = [torch.float32, torch.float64]
-embedded = pytest.mark.parametrize("name", sorted(available()))
+# Operators, ranges and tasks are those of images; molecules have laws of their own.
+IMAGES = sorted(name for name, card in available().items() if card.domain == "images")
+embedded = pytest.mark.parametrize("name", IMAGES)
 
 
 @functools.cache
