@@ -20,13 +20,22 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules.bonds import bond_orders
-from ctrlgen.domains.molecules.elements import atomic_numbers, hydrogens
+from ctrlgen.domains.molecules.elements import (
+    MAX_ATOMS,
+    NUMBERS,
+    atomic_numbers,
+    classes_of,
+    hydrogens,
+)
+from ctrlgen.domains.molecules.elements import (
+    alphabet as known_alphabet,
+)
 from ctrlgen.extras import require
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["arrays", "build", "complete", "mols", "smiles"]
+__all__ = ["arrays", "build", "complete", "mols", "smiles", "tensors"]
 
 
 def _chem() -> Any:
@@ -159,3 +168,48 @@ def arrays(molecules: Sequence[Mol | None], width: int | None = None) -> tuple[T
         numbers[row, :size] = torch.tensor([atom.GetAtomicNum() for atom in mol.GetAtoms()])
         positions[row, :size] = torch.from_numpy(mol.GetConformer().GetPositions()).float()
     return numbers, positions
+
+
+def tensors(molecules: Sequence[Mol], alphabet: str = "qm9") -> tuple[Tensor, Tensor, Tensor]:
+    """A user's molecules in an alphabet: positions, classes and counts, as `data.read` gives them.
+
+    Args:
+        molecules: with positions and bonds; hydrogens as atoms for "qm9", in any form for
+            "qm9-heavy".
+        alphabet: "qm9" or "qm9-heavy".
+
+    Returns:
+        positions (B, A, 3) float32 in A, centred; classes (B, A), -1 on padding; counts (B,).
+
+    Raises:
+        ValueError: an element outside H C N O F, a molecule outside the sizes of QM9, hydrogens
+            without a place in "qm9", no positions, or more hydrogens on an atom than its valence.
+    """
+    known_alphabet(alphabet)
+    heavy_only = alphabet == "qm9-heavy"
+    most, least = MAX_ATOMS[alphabet], 1 if heavy_only else 3
+    attached = torch.zeros(len(molecules), most, dtype=torch.long)
+    numbers, positions = torch.zeros_like(attached), torch.zeros(len(molecules), most, 3)
+    for row, mol in enumerate(molecules):
+        strange = {a.GetSymbol() for a in mol.GetAtoms()} - set(NUMBERS)
+        if strange:
+            names = ", ".join(sorted(strange))
+            raise ValueError(f"molecule {row}: expected elements H, C, N, O, F, got {names}")
+        if not mol.GetNumConformers():
+            raise ValueError(f"molecule {row}: expected positions, it has none")
+        mol.UpdatePropertyCache(strict=False)
+        kept = [a for a in mol.GetAtoms() if not heavy_only or a.GetAtomicNum() > 1]
+        if not least <= len(kept) <= most:
+            kind = "heavy atoms" if heavy_only else "atoms, hydrogens included"
+            raise ValueError(f"molecule {row}: expected {least}..{most} {kind}, got {len(kept)}")
+        if not heavy_only and any(a.GetTotalNumHs() for a in kept):
+            raise ValueError(f"molecule {row}: expected hydrogens as atoms; add them first")
+        places = torch.from_numpy(mol.GetConformer().GetPositions()[[a.GetIdx() for a in kept]])
+        if not bool(places.isfinite().all()):
+            raise ValueError(f"molecule {row}: expected finite positions, got NaN or infinite ones")
+        positions[row, : len(kept)] = (places - places.mean(dim=0)).float()
+        numbers[row, : len(kept)] = torch.tensor([a.GetAtomicNum() for a in kept])
+        counts = [a.GetTotalNumHs(includeNeighbors=True) if heavy_only else 0 for a in kept]
+        attached[row, : len(kept)] = torch.tensor(counts)
+    classes = classes_of(numbers, attached if heavy_only else None)
+    return positions, classes, (classes >= 0).sum(dim=1)
