@@ -1,0 +1,549 @@
+"""TFG and its special cases, classifier guidance, DDRM: update rules, exactness, counters."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import fields, replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctrlgen.codecs import Codec, Scaled
+from ctrlgen.costs import Cost, NegativePSNR, Reversed, SquaredError
+from ctrlgen.grids import DDPMUniform, Uniform, ddpm
+from ctrlgen.methods import (
+    DDRM,
+    DPS,
+    LGDMC,
+    MPGD,
+    TFG,
+    UGD,
+    ClassifierGuidance,
+    FreeDoM,
+)
+from ctrlgen.methods.tfg import schedule_weights
+from ctrlgen.operators import LinearOperator, Operator, Spectrum, dense
+from ctrlgen.oracles import Mixture
+from ctrlgen.paths import CondOT, Cosine, Path
+from ctrlgen.priors import Prior
+from ctrlgen.results import Status
+from ctrlgen.seeds import normal
+from ctrlgen.sources import Gaussian
+from ctrlgen.steps import DDIM, step_noise, walk
+
+Build = Callable[..., Any]
+D, M = 3, 2
+SEEDS = [11, 5, 7]
+DOUBLE: dict[str, Any] = {"dtype": torch.float64}
+GRID = DDPMUniform(5, 900)
+
+
+def rows(*shape: int, stream: int = 21) -> Tensor:
+    return normal(SEEDS, shape, stream, dtype=torch.float64)
+
+
+@pytest.fixture
+def operator(matrix_operator: Build) -> LinearOperator:
+    """A random 2 × 3 matrix."""
+    return matrix_operator(normal([1], (M, D), 3, dtype=torch.float64)[0])
+
+
+@pytest.fixture
+def problem(operator: LinearOperator, mixture: Build, prior_of: Build) -> tuple[Prior, Cost]:
+    return prior_of(mixture(2, D)), SquaredError(operator, rows(M), 0.1)
+
+
+class Reference:
+    """The samplers of the papers' codes, in ᾱ and loops of their own, over the same noise."""
+
+    def __init__(self, prior: Prior, cost: Cost, grid: DDPMUniform = GRID, eta: float = 1.0):
+        self.flow, self.source, self.cost, self.eta = prior.flow.on(ddpm()), prior.source, cost, eta
+        self.indices, self.seeds = [*grid.indices, -1], torch.tensor(SEEDS)
+        self.bars = [*ddpm().alphas_cumprod.tolist(), 1.0]  # the last is index −1
+        self.x = prior.start(SEEDS, **DOUBLE)
+
+    def z(self, step: int, draw: int = 0) -> Tensor:
+        return step_noise(self.source, self.seeds, step, self.x, draw)
+
+    def predict(self, x: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        seen = self.flow.predict(x, 1 - i / 999)
+        return seen.data, seen.noise
+
+    def ddim(self, data: Tensor, noise: Tensor, i: int, j: int, z: Tensor) -> Tensor:
+        bar_t, bar_s = self.bars[i], self.bars[j]
+        c1 = self.eta * math.sqrt((1 - bar_s) / (1 - bar_t) * (1 - bar_t / bar_s))
+        return math.sqrt(bar_s) * data + math.sqrt(1 - bar_s - c1**2) * noise + c1 * z
+
+    def norm(self, data: Tensor) -> Tensor:
+        return self.cost.residual(data).square().sum(1).sqrt()  # type: ignore[attr-defined]
+
+    def slope(self, energy: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(energy(x).sum(), x)[0]
+
+    def back(self, x: Tensor, i: int, j: int, z: Tensor) -> Tensor:
+        kept = self.bars[i] / self.bars[j]
+        return math.sqrt(kept) * x + math.sqrt(1 - kept) * z
+
+    def steps(self) -> list[tuple[int, tuple[int, int]]]:
+        return [*enumerate(pairwise(self.indices))]
+
+    # ------------------------------------------------------------ the methods
+
+    def dps(self, zeta: float) -> Tensor:
+        x = self.x
+        for k, (i, j) in self.steps():
+            data, noise = self.predict(x, i)
+            slope = self.slope(lambda v, i=i: self.norm(self.predict(v, i)[0]), x)
+            x = self.ddim(data, noise, i, j, self.z(k)) - zeta * slope
+        return x
+
+    def mpgd(self, c: float) -> Tensor:
+        x = self.x
+        for k, (i, j) in self.steps():
+            data, noise = self.predict(x, i)
+            data = data - c / math.sqrt(self.bars[i]) * self.slope(self.norm, data)
+            x = self.ddim(data, noise, i, j, self.z(k))
+        return x
+
+    def lgd(self, strength: float, draws: int) -> Tensor:
+        x = self.x
+        for k, (i, j) in self.steps():
+            data, noise = self.predict(x, i)
+            r = math.sqrt(1 - self.bars[i])
+
+            def log_mean(v: Tensor, i: int = i, k: int = k, r: float = r) -> Tensor:
+                data = self.predict(v, i)[0]
+                near = [self.cost(data + r * self.z(k, 2 + m)) for m in range(draws)]
+                return torch.stack([(-e).exp() for e in near]).mean(0).log()
+
+            new = self.ddim(data, noise, i, j, self.z(k))
+            x = new + strength * self.slope(log_mean, x)
+        return x
+
+    def freedom(self, c: float, recurrences: int, window: tuple[float, float]) -> Tensor:
+        x, n = self.x, len(self.steps())
+        for k, (i, j) in self.steps():
+            rounds = recurrences if window[0] <= k / n < window[1] else 1
+            for r in range(rounds):
+                data, noise = self.predict(x, i)
+                slope = self.slope(lambda v, i=i: self.cost(self.predict(v, i)[0]), x)
+                new = self.ddim(data, noise, i, j, self.z(k, 3 * r))
+                new = new - c * math.sqrt(self.bars[i]) * slope
+                if r + 1 < rounds:
+                    x = self.back(new, i, j, self.z(k, 3 * r + 1))
+            x = new
+        return x
+
+    def tfg(self, rho: float, mu: float, iterations: int, recurrences: int, up: bool) -> Tensor:
+        """Published order: x_s = DDIM(x̂) + Δ_var/√α_step + √ᾱ_s Δ_mean."""
+        kept = [self.bars[i] / self.bars[j] for _, (i, j) in self.steps()]
+        q = [a if up else 1.0 for a in kept]
+        share = [v * len(q) / sum(q) for v in q]
+        x = self.x
+        for k, (i, j) in self.steps():
+            for r in range(recurrences):
+                data, noise = self.predict(x, i)
+                slope = self.slope(lambda v, i=i: self.cost(self.predict(v, i)[0]), x)
+                better = data
+                for _ in range(iterations):
+                    better = better - mu * share[k] * self.slope(self.cost, better)
+                new = self.ddim(data, noise, i, j, self.z(k, 3 * r))
+                new = new - rho * share[k] * slope / math.sqrt(kept[k])
+                new = new + math.sqrt(self.bars[j]) * (better - data)
+                if r + 1 < recurrences:
+                    x = self.back(new, i, j, self.z(k, 3 * r + 1))
+            x = new
+        return x
+
+
+NAMED: dict[str, tuple[Any, Callable[[Reference], Tensor]]] = {
+    "dps": (DPS(rho=0.4), lambda r: r.dps(0.4)),
+    "dps-literal": (DPS(rho=0.2, energy="ratio"), lambda r: r.dps(0.4)),
+    "mpgd": (MPGD(mu=0.05), lambda r: r.mpgd(0.05)),
+    "lgd": (LGDMC(rho=0.1, draws=3), lambda r: r.lgd(0.1, 3)),
+    "freedom": (
+        FreeDoM(rho=0.1, recurrences=3, recur_within=(0.2, 0.7)),
+        lambda r: r.freedom(0.1, 3, (0.2, 0.7)),
+    ),
+    "ugd": (UGD(rho=0.05, mu=0.03, iterations=2), lambda r: r.tfg(0.05, 0.03, 2, 2, False)),
+    "tfg": (
+        TFG(rho=0.05, mu=0.03, iterations=2, recurrences=2),
+        lambda r: r.tfg(0.05, 0.03, 2, 2, True),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_special_cases_are_the_papers_updates(name: str, problem: tuple[Prior, Cost]) -> None:
+    prior, cost = problem
+    method, reference = NAMED[name]
+    found = replace(method, grid=GRID, **DOUBLE)(prior, cost, seeds=SEEDS)
+    expected = reference(Reference(prior, cost))
+    assert torch.allclose(found.samples, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["dps", "mpgd", "lgd", "freedom", "ugd"])
+def test_special_cases_are_settings_of_one_method(name: str, problem: tuple[Prior, Cost]) -> None:
+    """To the bit: every field handed to TFG."""
+    prior, cost = problem
+    method = replace(NAMED[name][0], grid=GRID, **DOUBLE)
+    plain = TFG(**{f.name: getattr(method, f.name) for f in fields(method)})
+    left, right = (m(prior, cost, seeds=SEEDS) for m in (method, plain))
+    assert torch.equal(left.samples, right.samples) and torch.equal(left.costs, right.costs)
+
+
+def test_dps_step_is_half_the_literal_one(problem: tuple[Prior, Cost]) -> None:
+    prior, cost = problem
+    original = DPS(rho=0.3, grid=GRID, **DOUBLE)(prior, cost, seeds=SEEDS)
+    literal = DPS(rho=0.15, energy="ratio", grid=GRID, **DOUBLE)(prior, cost, seeds=SEEDS)
+    assert torch.equal(original.samples, literal.samples)
+
+
+def test_norms_are_of_the_residual_whatever_the_cost_says(problem: tuple[Prior, Cost]) -> None:
+    """−PSNR of the same measurement gives the same DPS; a cost without one, its root."""
+    prior, cost = problem
+    assert isinstance(cost, SquaredError)
+    psnr = NegativePSNR(cost.operator, cost.y, 0.1)
+    method = DPS(rho=0.3, grid=GRID, **DOUBLE)
+    plain, other, rooted = (
+        method(prior, c, seeds=SEEDS).samples for c in (cost, psnr, lambda x: cost(x))
+    )
+    assert torch.allclose(plain, other, rtol=0, atol=1e-12)
+    assert torch.allclose(plain, rooted, rtol=0, atol=1e-10)
+    with pytest.raises(ValueError, match="never negative"):
+        method(prior, lambda x: -cost(x), seeds=SEEDS)
+
+
+def test_schedules_are_their_formulas() -> None:
+    levels = GRID(ddpm())
+    bars = [float(ddpm().alphas_cumprod[i]) for i in GRID.indices] + [1.0]
+    kept = [t / s for t, s in pairwise(bars)]
+    n = len(kept)
+    expected = {
+        "increase": [n * q / sum(kept) for q in kept],
+        "decrease": [n * (1 - q) / sum(1 - q for q in kept) for q in kept],
+        "constant": [1.0] * n,
+        "signal": [math.sqrt(b) for b in bars[:-1]],
+        "inverse": [1 / math.sqrt(b) for b in bars[:-1]],
+    }
+    for name, values in expected.items():
+        assert schedule_weights(name, levels) == pytest.approx(values, rel=1e-8)  # type: ignore
+
+
+CHANGES: dict[str, Any] = {
+    "rho_schedule": "decrease",
+    "mu_schedule": "decrease",
+    "gamma": 0.5,
+    "iterations": 2,
+    "recurrences": 2,
+    "guide_within": (0.0, 0.4),
+    "energy": "norm",
+    "carry": False,
+    "relative": True,
+    "largest": 1e-4,
+    "manifold": lambda x: 0.9 * x,
+    "clip": 0.3,
+    "rule": DDIM(0.0),
+    "start": "guided",
+    "clock": CondOT(),
+}
+
+
+def test_every_option_changes_the_outcome(problem: tuple[Prior, Cost]) -> None:
+    prior, cost = problem
+    method = TFG(rho=0.05, mu=0.05, grid=GRID, **DOUBLE)
+    plain = method(prior, cost, seeds=SEEDS).samples
+    for name, value in CHANGES.items():
+        other = replace(method, **{name: value})(prior, cost, seeds=SEEDS).samples
+        assert (other - plain).abs().max() > 1e-4, name
+    smooth = replace(method, gamma=0.5)
+    plain = smooth(prior, cost, seeds=SEEDS).samples
+    for changes in ({"draws": 3}, {"gamma_schedule": "constant"}):
+        other = replace(smooth, **changes)(prior, cost, seeds=SEEDS).samples
+        assert (other - plain).abs().max() > 1e-4, changes
+    travel = replace(method, recurrences=3)
+    plain = travel(prior, cost, seeds=SEEDS).samples
+    other = replace(travel, recur_within=(0.0, 0.3))(prior, cost, seeds=SEEDS)
+    assert (other.samples - plain).abs().max() > 1e-4
+    assert other.network.forward == 5 + 2 * 2
+
+
+@pytest.mark.parametrize("path", [CondOT(), Cosine()], ids=["condot", "cosine"])
+def test_guidance_without_strength_is_plain_sampling(
+    path: Path, problem: tuple[Prior, Cost]
+) -> None:
+    prior, cost = problem
+    method = TFG(rho=0.0, mu=0.0, clock=path, grid=GRID, **DOUBLE)
+    read = Prior(prior.flow.on(path), prior.source)
+    levels = GRID(path)
+    x0 = prior.start(SEEDS, **DOUBLE) * math.hypot(levels[0].alpha, levels[0].sigma)
+    expected = walk(read, x0, levels, DDIM(1.0), torch.tensor(SEEDS))
+    assert torch.equal(method(prior, cost, seeds=SEEDS).samples, expected)
+
+
+@pytest.mark.parametrize(
+    ("method", "forward", "vjp"),
+    [
+        (DPS(), 5, 5),
+        (LGDMC(draws=3), 5, 5),
+        (MPGD(), 5, 0),
+        (FreeDoM(recurrences=2, recur_within=(0.0, 1.0)), 10, 10),
+        (UGD(recurrences=3), 15, 15),
+        (TFG(iterations=4), 5, 5),
+        (TFG(rho=0.0, mu=0.1), 5, 0),
+        (ClassifierGuidance(), 5, 5),
+        (DDRM(), 5, 0),
+    ],
+    ids=lambda v: type(v).__name__ if not isinstance(v, int) else str(v),
+)
+def test_evaluations_are_those_of_the_formula(
+    method: Any, forward: int, vjp: int, problem: tuple[Prior, Cost]
+) -> None:
+    prior, cost = problem
+    result = replace(method, grid=GRID, **DOUBLE)(prior, cost, seeds=SEEDS)
+    spent = result.network
+    assert (spent.forward, spent.vjp, spent.jvp) == (forward, vjp, 0)
+    assert (spent.forward_rows, spent.vjp_rows) == (3 * forward, 3 * vjp)
+    assert result.counts() == {Status.FINISHED.label: 3}
+
+
+@pytest.mark.parametrize("method", [DPS(rho=0.3), MPGD(mu=0.2), ClassifierGuidance(), DDRM()])
+def test_guidance_lowers_the_cost(method: Any, problem: tuple[Prior, Cost]) -> None:
+    prior, cost = problem
+    grid = DDPMUniform(20)
+    guided = replace(method, grid=grid, **DOUBLE)(prior, cost, seeds=SEEDS)
+    free = TFG(rho=0.0, mu=0.0, grid=grid, **DOUBLE)(prior, cost, seeds=SEEDS)
+    assert float(guided.costs.sum()) < 0.3 * float(free.costs.sum())
+
+
+# ------------------------------------------------------------------ classifier guidance
+
+
+class Noisy(Cost):
+    """−log p(y|x), and −log p(y|x_t) up to a constant, exactly."""
+
+    def __init__(self, prior: Mixture, posterior: Mixture, path: Path) -> None:
+        self.prior, self.posterior, self.path = prior, posterior, path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.prior.log_prob(x) - self.posterior.log_prob(x)
+
+    def noisy(self, x: Tensor, t: float) -> Tensor:
+        at = self.path(torch.tensor(t, dtype=torch.float64))
+        level = (at.alpha, at.sigma)
+        return self.prior.log_prob(x, *level) - self.posterior.log_prob(x, *level)
+
+
+@pytest.mark.parametrize("path", [CondOT(), ddpm()], ids=["condot", "ddpm"])
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_with_the_exact_classifier_it_samples_the_posterior(
+    eta: float, path: Path, operator: LinearOperator, mixture: Build, prior_of: Build
+) -> None:
+    """Step by step what the posterior's own flow does, under the same noise; for a mixture."""
+    oracle = mixture(2, D)
+    posterior = oracle.posterior(dense(operator, (D,)), rows(M)[0], 0.6)
+    grid = DDPMUniform(8, 960)
+    method = ClassifierGuidance(at="state", clock=path, rule=DDIM(eta), grid=grid, **DOUBLE)
+    found = method(prior_of(oracle), Noisy(oracle, posterior, path), seeds=SEEDS)
+    levels, read = grid(path), Prior(posterior.flow(path), Gaussian((D,)))
+    x0 = read.start(SEEDS, **DOUBLE) * math.hypot(levels[0].alpha, levels[0].sigma)
+    expected = walk(read, x0, levels, DDIM(eta), torch.tensor(SEEDS))
+    assert torch.allclose(found.samples, expected, rtol=0, atol=1e-8)
+    assert (found.network.forward, found.network.vjp) == (8, 0)
+    half = replace(method, scale=0.9)(prior_of(oracle), Noisy(oracle, posterior, path), seeds=SEEDS)
+    assert (half.samples - expected).abs().max() > 1e-3
+
+
+def test_its_samples_have_the_posteriors_moments(
+    operator: LinearOperator, mixture: Build, prior_of: Build
+) -> None:
+    """A deterministic run is affine in the source point; so are mean and covariance, exactly."""
+    oracle = mixture(1, D)
+    posterior = oracle.posterior(dense(operator, (D,)), rows(M)[0], 0.6)
+    seeds = [*range(D + 1)]
+    x0 = torch.cat((normal(seeds, (D,), dtype=torch.float64), torch.ones(D + 1, 1).double()), 1)
+    errors = []
+    for n in (50, 100):
+        method = ClassifierGuidance(
+            at="state", clock=CondOT(), rule=DDIM(0.0), grid=Uniform(n, start=1e-3), **DOUBLE
+        )
+        cost = Noisy(oracle, posterior, CondOT())
+        samples = method(prior_of(oracle), cost, seeds=seeds).samples
+        linear = torch.linalg.solve(x0, samples)
+        slope, mean = linear[:D], linear[D]
+        errors.append(
+            (
+                float((mean - posterior.mean).abs().max()),
+                float((slope.T @ slope - posterior.covariance).abs().max()),
+            )
+        )
+    assert errors[1][0] < 0.02 and errors[1][1] < 0.03
+    assert errors[1][1] < 0.65 * errors[0][1]
+
+
+# ------------------------------------------------------------------ DDRM
+
+
+class Diagonal(LinearOperator):
+    """y = w ⊙ x."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def spectrum(self, x: Tensor) -> Spectrum:
+        same: Callable[[Tensor], Tensor] = lambda v: v  # noqa: E731
+        seen = (self.weight > 0).to(x)
+        return Spectrum(self.weight.to(x)[None], same, same, lambda y: seen * y, same)
+
+    def signal_shape(self, y: Tensor) -> tuple[int, ...]:
+        return tuple(y.shape[1:])
+
+
+def ddrm(prior: Prior, weight: Tensor, y: Tensor, sigma_y: float, method: DDRM) -> Tensor:
+    """The three cases of the paper, coordinate by coordinate."""
+    flow, bars = prior.flow.on(ddpm()), ddpm().alphas_cumprod.tolist()
+    indices = [*GRID.indices, -1]
+    eta, eta_b = method.eta, method.eta_b
+    r = math.sqrt((1 - bars[indices[0]]) / bars[indices[0]])
+    z, state = prior.start(SEEDS, **DOUBLE), torch.empty(3, D, dtype=torch.float64)
+    for d in range(D):
+        s = float(weight[d])
+        if s * r > sigma_y:
+            state[:, d] = y[:, d] / s + math.sqrt(r**2 - sigma_y**2 / s**2) * z[:, d]
+        else:
+            state[:, d] = r * z[:, d]
+    x = math.sqrt(bars[indices[0]]) * state
+    for k, (i, j) in enumerate(pairwise(indices)):
+        bar = 1.0 if j < 0 else bars[j]
+        r = math.sqrt((1 - bar) / bar)
+        seen, z = flow.predict(x, 1 - i / 999), step_noise(prior.source, SEEDS, k, x)
+        data, noise = seen.data, seen.noise
+        for d in range(D):
+            s = float(weight[d])
+            if s == 0:
+                old = math.sqrt(1 - eta**2) * r * noise[:, d]
+                state[:, d] = data[:, d] + old + eta * r * z[:, d]
+            elif s * r < sigma_y:
+                pull = (y[:, d] / s - data[:, d]) * s / sigma_y
+                state[:, d] = data[:, d] + math.sqrt(1 - eta**2) * r * pull + eta * r * z[:, d]
+            else:
+                left = math.sqrt(r**2 - eta_b**2 * sigma_y**2 / s**2)
+                state[:, d] = (1 - eta_b) * data[:, d] + eta_b * y[:, d] / s + left * z[:, d]
+        x = math.sqrt(bar) * state
+    return x
+
+
+@pytest.mark.parametrize("sigma_y", [0.0, 0.4])
+@pytest.mark.parametrize("eta_b", [1.0, 0.6])
+def test_ddrm_treats_every_coordinate_as_the_paper_does(
+    sigma_y: float, eta_b: float, mixture: Build, prior_of: Build
+) -> None:
+    weight = torch.tensor([1.4, 0.0, 0.3], dtype=torch.float64)
+    prior, y = prior_of(mixture(2, D)), rows(D)
+    method = DDRM(eta_b=eta_b, grid=GRID, **DOUBLE)
+    cost = SquaredError(Diagonal(weight), y, sigma_y)
+    found = method(prior, cost, seeds=SEEDS).samples
+    expected = ddrm(prior, weight, y, sigma_y, method)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-8)
+    other = replace(method, eta=0.5)(prior, cost, seeds=SEEDS).samples
+    assert (other - found).abs().max() > 1e-3
+
+
+def test_ddrm_returns_what_is_measured_without_noise(mixture: Build, prior_of: Build) -> None:
+    prior, y = prior_of(mixture(2, D)), rows(D)
+    everything = SquaredError(Diagonal(torch.ones(D).double()), y)
+    assert torch.allclose(
+        DDRM(grid=GRID, **DOUBLE)(prior, everything, seeds=SEEDS).samples, y, rtol=0, atol=1e-12
+    )
+
+
+def test_ddrm_in_the_units_of_the_signal(mixture: Build, prior_of: Build) -> None:
+    """A scaling codec changes units, not the result."""
+    weight = torch.tensor([1.4, 0.0, 0.3], dtype=torch.float64)
+    prior, y = prior_of(mixture(2, D)), rows(D)
+    method = DDRM(grid=GRID, **DOUBLE)
+    plain = method(prior, SquaredError(Diagonal(weight), y, 0.2), seeds=SEEDS).samples
+    for codec in (Scaled(2.0, 0.5), Scaled([2.0] * D, 0.5)):
+        scaled = copy.copy(prior)
+        scaled.codec = codec
+        # y' = H(2x + ½) + 2σ n
+        cost = SquaredError(Diagonal(weight), 2 * y + 0.5 * weight, 0.4)
+        found = method(scaled, cost, seeds=SEEDS).samples
+        assert torch.allclose(found, 2 * plain + 0.5, rtol=0, atol=1e-9)
+
+
+# ------------------------------------------------------------------ what they refuse
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda: TFG(rho=-1.0), "rho"),
+        (lambda: TFG(mu=math.inf), "mu"),
+        (lambda: TFG(draws=0), "draws"),
+        (lambda: TFG(iterations=1.5), "iterations"),
+        (lambda: TFG(recurrences=0), "recurrences"),
+        (lambda: TFG(rho_schedule="up"), "rho_schedule"),
+        (lambda: TFG(energy="square"), "energy"),
+        (lambda: TFG(gamma_schedule="up"), "gamma_schedule"),
+        (lambda: TFG(recur_within=(0.5, 0.2)), "recur_within"),
+        (lambda: TFG(largest=0.0), "largest"),
+        (lambda: TFG(clip=-1.0), "clip"),
+        (lambda: TFG(start="measurement"), "start"),
+        (lambda: DDRM(eta=1.5), "eta"),
+        (lambda: DDRM(start="guided"), "start"),
+        (lambda: ClassifierGuidance(scale=-1.0), "scale"),
+        (lambda: ClassifierGuidance(at="x"), "at"),
+    ],
+)
+def test_settings_that_make_no_sense(build: Build, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        build()
+
+
+class Bent(Operator):
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.tanh(x)
+
+
+class Odd(Codec):
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+
+def test_problems_they_refuse_before_any_evaluation(problem: tuple[Prior, Cost]) -> None:
+    prior, cost = problem
+    odd = copy.copy(prior)
+    odd.codec = Odd()
+    bent = SquaredError(Bent(), rows(D))
+    wrong: list[tuple[Any, Prior, Any, str]] = [
+        (DDRM(**DOUBLE), prior, bent, "linear operator"),
+        (DDRM(**DOUBLE), prior, Reversed(rows(D)), "measurement"),
+        (DDRM(**DOUBLE), odd, cost, "codec"),
+        (TFG(start="guided", **DOUBLE), prior, bent, "pseudo-inverse"),
+        (TFG(clock=None, grid=Uniform(5), **DOUBLE), prior, cost, "α > 0"),
+        (ClassifierGuidance(at="state", **DOUBLE), prior, cost, "noisy"),
+        (DPS(**DOUBLE), prior, SquaredError(Bent(), rows(D)[:2]), "samples"),
+    ]
+    for method, given, measured, text in wrong:
+        with pytest.raises(ValueError, match=text):
+            method(given, measured, seeds=SEEDS)
+    assert prior.flow.evaluations.forward == 0
+
+
+def test_presets_hold_the_published_settings() -> None:
+    assert DPS.preset("inpaint").rho == 0.5 and DPS.preset("sr4").grid == DDPMUniform(1000)
+    baseline = DPS.preset("ndtm-baseline-sr4")
+    assert (baseline.rho, baseline.energy, baseline.rule) == (1.0, "ratio", DDIM(0.5))
+    deblur = TFG.preset("deblur")
+    assert (deblur.mu, deblur.iterations, deblur.gamma) == (8.0, 4, 0.01)
+    assert (DDRM().eta, DDRM().eta_b, DDRM().grid) == (0.85, 1.0, DDPMUniform(20))
