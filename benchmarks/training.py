@@ -17,7 +17,8 @@ import torch
 
 from ctrlgen.domains.images.data import read
 from ctrlgen.domains.images.trainer import Trainer
-from ctrlgen.domains.images.training import RECIPES, run
+from ctrlgen.domains.images.training import RECIPES
+from ctrlgen.training.runs import run
 
 UNETS: dict[str, dict[str, dict[str, Any]]] = {
     "mnist": {

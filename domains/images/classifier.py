@@ -88,14 +88,14 @@ class ClassifierTrainer(Trainer):
     def build(self) -> nn.Module:
         return build(**self.recipe.config)
 
-    def loss(self, data: Tensor, label: Tensor, draw: torch.Generator) -> Tensor:
+    def batch_loss(self, data: Tensor, label: Tensor, draw: torch.Generator) -> Tensor:
         data = augment(data, draw).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.autocast):
             logits = self.network(data)
         return F.cross_entropy(logits.float(), label.to(self.device))
 
     @torch.no_grad()
-    def validate(self, count: int = 1000) -> float:
+    def validate(self, count: int | None = None) -> float:
         """Error rate of the averaged weights on the images held back."""
         images, labels = (part[:count].to(self.device) for part in self.validation_set)
         return float((self.average(images).argmax(dim=1) != labels).float().mean())

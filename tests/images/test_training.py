@@ -15,14 +15,11 @@ import ctrlgen
 from ctrlgen.domains.images import training
 from ctrlgen.domains.images.classifier import ClassifierTrainer, augment
 from ctrlgen.domains.images.data import Images
-from ctrlgen.domains.images.muon import Muon, orthogonalise
-from ctrlgen.domains.images.trainer import (
-    Recipe,
-    Trainer,
-    batch_indices,
-    flow_matching_loss,
-)
-from ctrlgen.domains.images.training import run
+from ctrlgen.domains.images.trainer import Recipe, Trainer, flow_matching_loss
+from ctrlgen.training.muon import Muon, orthogonalise
+from ctrlgen.training.runs import run
+from ctrlgen.training.session import continue_from, export
+from ctrlgen.training.trainer import batch_indices
 
 RECIPE = Recipe(
     name="tiny",
@@ -66,7 +63,7 @@ def test_batches_cover_an_epoch_and_depend_on_seed_and_step() -> None:
 
 def test_schedule(images: Images) -> None:
     trainer = Trainer(replace(RECIPE, lr=1.0, warmup=0.1, flat=0.5), images)
-    rates = [trainer.rate(p) for p in (0.0, 0.05, 0.1, 0.5, 0.75, 1.0)]
+    rates = [trainer.schedule.rate(p) for p in (0.0, 0.05, 0.1, 0.5, 0.75, 1.0)]
     assert rates == pytest.approx([0.01, 0.51, 1.0, 1.0, 0.5, 0.0])
 
 
@@ -130,7 +127,7 @@ def test_log_and_card_load_as_a_prior(images: Images, tmp_path: Path) -> None:
     entries = [json.loads(line) for line in log.read_text().splitlines()]
     assert [e.get("step") for e in entries] == [2, 4, 4]
     assert math.isfinite(entries[1]["validation"]) and math.isfinite(entries[2]["final"])
-    training.export(trainer, tmp_path, "command")
+    export(trainer, training.card_of(trainer, "command"), tmp_path)
     prior = ctrlgen.load(tmp_path / "tiny.json")
     x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
     label = torch.tensor([0, 3])
@@ -177,7 +174,7 @@ def test_train_continues_from_embedded_weights(
     monkeypatch.setitem(training.RECIPES, "tiny", recipe)
     trainer = Trainer(recipe, images)
     embedded = ctrlgen.priors.Card.read(tmp_path / "weights" / "tiny.json")
-    training._continue(trainer, embedded)
+    continue_from(trainer, embedded, tmp_path / "weights", recipe.config)
     x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
     before = ctrlgen.load(tmp_path / "weights" / "tiny.json").flow.network(x, t)
     torch.testing.assert_close(trainer.network(x, t), before)  # a new block starts as the identity
@@ -188,7 +185,7 @@ def test_train_continues_from_embedded_weights(
     assert written["earlier"][0]["config"] == RECIPE.config
     small = replace(recipe, config={**grown, "widths": [8, 12]})
     with pytest.raises(ctrlgen.errors.CardError, match="do not fit"):
-        training._continue(Trainer(small, images), embedded)
+        continue_from(Trainer(small, images), embedded, tmp_path / "weights", small.config)
 
 
 def test_classifier_trains_and_augments(images: Images) -> None:

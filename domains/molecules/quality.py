@@ -1,0 +1,185 @@
+"""Measured quality of the embedded molecular networks, written into their cards.
+
+    python -m ctrlgen.domains.molecules.quality qm9-heavy --data data/qm9
+    python -m ctrlgen.domains.molecules.quality qm9-evaluator --data data/qm9
+
+Of a prior: 1,000 molecules at 10, 20, 50 and 100 midpoint steps, molecule i from seed i, its size
+from D_b's histogram by the same seed; stability, validity, uniqueness, novelty and connectivity
+(`metrics`), and for the heavy alphabet once more after the hydrogens were placed. Of a regressor:
+mean absolute errors on the test split and on D_b, which D-Flow's table calls the lower bound where
+the network was trained on D_a. Numbers go to weights/quality/<name>.json and into the card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctrlgen.cards import Card
+from ctrlgen.domains.molecules import chemistry, graphs
+from ctrlgen.domains.molecules.data import read
+from ctrlgen.domains.molecules.elements import classes_of
+from ctrlgen.domains.molecules.metrics import assess, reference_smiles
+from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
+from ctrlgen.domains.molecules.sizes import sizes
+from ctrlgen.domains.molecules.states import join, split
+from ctrlgen.domains.molecules.training import WEIGHTS, targets_of
+from ctrlgen.priors import Prior, load
+from ctrlgen.seeds import uniform
+from ctrlgen.solvers import Midpoint
+
+__all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "sample"]
+
+_SIZE = 12  # stream of the draws of n
+
+
+def draw_counts(name: str, seeds: Sequence[int]) -> Tensor:
+    """Numbers of atoms by the histogram of D_b, at least two, one per seed, shape (B,)."""
+    table = sizes(name)
+    members = table.members.double() * (table.atoms > 1)
+    share = members.cumsum(0) / members.sum()
+    places = uniform(seeds, (1,), _SIZE, dtype=torch.float64).flatten()
+    return table.atoms[torch.searchsorted(share, places)]
+
+
+def sample(prior: Prior, name: str, count: int, steps: int, batch: int = 250) -> Tensor:
+    """Signals (count, N, 3 + K) of an unconditional prior, from seeds 0, 1, ..."""
+    parts = []
+    for seeds in torch.arange(count).split(batch):
+        bound = prior.bind(counts=draw_counts(name, seeds.tolist()))
+        parts.append(bound.sample(seeds, Midpoint(steps)))
+    return torch.cat(parts)
+
+
+def _rounded(summary: dict[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in summary.items()}
+
+
+def _completed(signal: Tensor, reference: set[str]) -> dict[str, Any]:
+    """Metrics of all atoms once hydrogens were placed on heavy skeletons."""
+    parts = split(signal)
+    skeletons = graphs.mols(parts.positions, parts.hard, "qm9-heavy")
+    # A skeleton that cannot be completed stays as it is, with open valences.
+    placed = chemistry.place_hydrogens(skeletons)
+    whole = [mol or bare for mol, bare in zip(placed, skeletons, strict=True)]
+    numbers, positions = graphs.arrays(whole)
+    return _rounded(assess(positions, classes_of(numbers), "qm9", reference).summary())
+
+
+def measure_prior(
+    name: str, data: Path, count: int, steps: Sequence[int], completed: int | None = 50
+) -> dict[str, Any]:
+    """Quality of a prior, see the module.
+
+    Args:
+        name: "qm9" or "qm9-heavy".
+        data: folder of QM9.
+        count: molecules.
+        steps: of the midpoint rule.
+        completed: for which of them hydrogens are placed as well.
+    """
+    prior = load(name)
+    assert prior.card is not None
+    reference = reference_smiles(data, name, "train")
+    rows = []
+    for number in steps:
+        started = time.process_time()
+        signal = sample(prior, name, count, number)
+        seconds = time.process_time() - started
+        parts = split(signal)
+        row: dict[str, Any] = {"steps": number, "seconds_per_molecule": round(seconds / count, 4)}
+        row |= _rounded(assess(parts.positions, parts.hard, name, reference).summary())
+        if name == "qm9-heavy" and number == completed:
+            row["completed"] = _completed(signal, reference_smiles(data, "qm9", "train"))
+        rows.append(row)
+    recipe = {key: prior.card.recipe[key] for key in ("steps", "seconds", "batch")}
+    return {"samples": count, "trained": recipe, "rows": rows}
+
+
+def errors(
+    network: PropertyNetwork, name: str, data: Path, part: str, count: int | None = None
+) -> dict[str, float]:
+    """Mean absolute error on a split of QM9, in the units of `PROPERTIES`."""
+    known = read(name, data, part)  # type: ignore[arg-type]
+    targets, total = targets_of(known, count), torch.zeros(len(PROPERTIES))
+    for rows in torch.arange(len(targets)).split(256):
+        classes = known.classes[rows]
+        places = int(known.counts[rows].max())
+        signal = join(known.positions[rows, :places], classes[:, :places], network.classes)
+        with torch.no_grad():
+            total += (network.of(split(signal), "hard") - targets[rows]).abs().sum(0)
+    return dict(zip(PROPERTIES, (total / len(targets)).tolist(), strict=True))
+
+
+def measure_regressor(name: str, data: Path, count: int | None = None) -> dict[str, Any]:
+    """Quality of a regressor, see the module.
+
+    Args:
+        name: of the regressor.
+        data: folder of QM9.
+        count: molecules of D_b; the test split is always whole.
+    """
+    network = load_regressor(name)
+    alphabet = "qm9-heavy" if "heavy" in name else "qm9"
+    units = {key: value.unit for key, value in PROPERTIES.items()}
+    found = {part: errors(network, alphabet, data, part, n) for part, n in (("test", None),)}
+    if count != 0:
+        found["D_b"] = errors(network, alphabet, data, "D_b", count)
+    return {
+        "units": units,
+        **{
+            part: {key: round(value, PROPERTIES[key].decimals + 1) for key, value in row.items()}
+            for part, row in found.items()
+        },
+    }
+
+
+def _summary(name: str, content: dict[str, Any]) -> str:
+    """One line for a table."""
+    if "rows" in content:
+        row = max(content["rows"], key=lambda row: row["steps"] == 50)
+        return (
+            f"{row['molecule_stable']:.1%} of molecules and {row['atom_stable']:.1%} of atoms "
+            f"stable, {row['valid_unique']:.1%} valid and unique, at {row['steps']} midpoint steps"
+        )
+    row = content["test"]
+    words = (f"{key} {row[key]:g} {content['units'][key]}" for key in PROPERTIES)
+    return f"test MAE {', '.join(words)}"
+
+
+def main() -> None:
+    """Command line: measure a network, write its JSON and its card."""
+    parser = argparse.ArgumentParser(description="Measure an embedded molecular network.")
+    parser.add_argument("name")
+    parser.add_argument("--data", type=Path, required=True, help="folder of QM9")
+    parser.add_argument("--samples", type=int, default=1000, help="molecules of a prior")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50, 100])
+    parser.add_argument("--molecules", type=int, default=None, help="molecules of D_b; all if none")
+    parser.add_argument("--cards", type=Path, default=WEIGHTS, help="folder of the card")
+    options = parser.parse_args()
+    file = options.cards / f"{options.name}.json"
+    card = Card.read(file)
+    command = f"python -m ctrlgen.domains.molecules.quality {options.name} --data FOLDER"
+    if card.path:
+        content = measure_prior(options.name, options.data, options.samples, options.steps)
+        command += f" --samples {options.samples} --steps {' '.join(map(str, options.steps))}"
+    else:
+        content = measure_regressor(options.name, options.data, options.molecules)
+    card.quality = {"summary": _summary(options.name, content), "command": command, **content}
+    folder = options.cards / "quality"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{options.name}.json").write_text(json.dumps(card.quality, indent=2) + "\n")
+    card.write(file)
+    print(json.dumps(card.quality, indent=2))
+
+
+if __name__ == "__main__":
+    main()
