@@ -1,0 +1,281 @@
+r"""Molecules with wanted properties: D-Flow on the source of every molecule of a ragged batch.
+
+    x_0* = argmin  C(decode(Φ(x_0))) + λ R_χ(x_0),     C = Σ_p (e_p/MAD_p)² + further costs,
+
+(Ben-Hamu et al., arXiv 2402.14017, section 5.4), for molecules of any sizes at once: each has its
+own L-BFGS and line search, and those that are done leave, with their targets and masks. R_χ has
+the degrees of freedom of its molecule, n(3 + K) − 3. In its place the paper standardises the
+columns of x_0 between restarts (`normalise="feature"`); one divisor for all coordinates keeps the
+rotations ("isotropic"). Both hold |x_0|² at n(3 + K), so the two are not combined.
+
+A molecule is satisfied when it is in one piece, all its atoms stable, and its cost at most the
+square of the tolerance. Those that are not start again with another seed, and with another number
+of atoms drawn from p(n | c); the best of the starts is kept, and counted for all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ctrlgen.domains.molecules.leads import Ball, Given
+from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted, gather, whole
+from ctrlgen.flows import Evaluations
+from ctrlgen.methods import DFlow
+from ctrlgen.methods.base import CostLike
+from ctrlgen.optimizers import LBFGS
+from ctrlgen.optimizers.base import Observer, Projection
+from ctrlgen.priors import Prior
+from ctrlgen.projections import Normalize
+from ctrlgen.regularizers import Chi
+from ctrlgen.results import Status
+from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.solvers import Midpoint
+from ctrlgen.solvers.base import Gradient
+
+__all__ = ["Settings", "Task", "generate", "restart_seed", "steer"]
+
+Normalise = Literal["none", "isotropic", "feature"]
+Watch = Callable[[int, Tensor], Observer | None]
+Keep = Callable[[Found, list[int]], None]
+
+_DIRECT = 8 * 29**2  # pairs of atoms in a batch up to which all states are kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How molecules are steered.
+
+    Attributes:
+        steps: midpoint steps of the flow, two evaluations each.
+        iterations: of L-BFGS, per start.
+        evaluations: of the objective, per start; None for no limit beside `iterations`.
+        tolerance: error at which a molecule has its target, in mean absolute deviations, > 0: it
+            stops when its cost is at most the square.
+        normalise: "none", "isotropic" or "feature"; see the module.
+        chi: λ of the radius penalty where nothing is normalised, >= 0.
+        restarts: further starts of molecules that are not satisfied.
+        batch: molecules at a time; it changes nothing but memory and speed.
+
+    Raises:
+        ValueError: a number out of its range, or an unknown normalisation.
+    """
+
+    steps: int = 20
+    iterations: int = 25
+    evaluations: int | None = 40
+    tolerance: float = 0.05
+    normalise: Normalise = "none"
+    chi: float = 0.01
+    restarts: int = 0
+    batch: int = 32
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("iterations", 0), ("restarts", 0), ("batch", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
+        if self.evaluations is not None and self.evaluations < 1:
+            raise ValueError(f"evaluations: expected at least 1, got {self.evaluations}")
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance: expected a positive number, got {self.tolerance}")
+        if not self.chi >= 0:
+            raise ValueError(f"chi: expected a number >= 0, got {self.chi}")
+        if self.normalise not in get_args(Normalise):
+            raise ValueError(
+                f"normalise: expected one of {get_args(Normalise)}, got {self.normalise!r}"
+            )
+
+    def method(
+        self, mask: Tensor, *, start: Tensor | None = None, ball: Ball | None = None
+    ) -> DFlow:
+        """D-Flow on molecules of a mask.
+
+        Args:
+            mask: atoms that exist, bool, shape (B, N).
+            start: source points to begin with, shape (B, N, F); draws by default.
+            ball: where source points stay, in place of a normalisation.
+        """
+        projection: Projection | None = ball
+        if ball is None and self.normalise != "none":
+            projection = Normalize(mask, isotropic=self.normalise == "isotropic")
+        gradient: Gradient = "direct" if mask.numel() * mask.shape[1] <= _DIRECT else "checkpoint"
+        changes = {} if start is None else {"initializer": Given(start)}
+        return DFlow(
+            solver=Midpoint(self.steps, gradient=gradient),
+            optimizer=LBFGS(
+                max_iterations=self.iterations,
+                max_evaluations=self.evaluations,
+                history=10,
+                restart_every=None if projection is None else 5,
+            ),
+            regularizer=Chi(self.chi) if projection is None and self.chi else None,
+            target=self.tolerance**2,
+            projection=projection,
+            **changes,  # type: ignore[arg-type]
+        )
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is wanted of each molecule of a run; `rows` are their places in it, long, shape (b,).
+
+    Attributes:
+        cost: the cost of some molecules from `rows` and their numbers of atoms (b,).
+        counts: their numbers of atoms from `rows` and the seeds of a start (b,).
+        start: source points (b, N, F) and the ball they stay in, from `rows`, seeds and counts;
+            None to begin with draws.
+    """
+
+    cost: Callable[[Tensor, Tensor], CostLike]
+    counts: Callable[[Tensor, Tensor], Tensor]
+    start: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Ball]] | None = None
+
+
+def restart_seed(seeds: Tensor, start: int) -> Tensor:
+    """Seeds of a further start: those of start 0 plus 2³² for each."""
+    return seeds + start * 2**32
+
+
+def steer(
+    prior: Prior,
+    cost: CostLike,
+    seeds: Seeds,
+    counts: Tensor,
+    settings: Settings,
+    *,
+    observer: Observer | None = None,
+    start: Tensor | None = None,
+    ball: Ball | None = None,
+) -> tuple[Found, Evaluations]:
+    """One start of every molecule, all in one batch.
+
+    Args:
+        prior: of molecules.
+        cost: of signals, for all molecules.
+        seeds: one per molecule.
+        counts: atoms of each, shape (B,), long.
+        settings: how.
+        observer: receives an event per round.
+        start: source points to begin with, shape (B, N, F), N the places of the prior.
+        ball: where source points stay.
+    """
+    bound = fitted(prior, counts)
+    places = bound.source.shape[0]
+    method = settings.method(
+        bound.source.mask(len(counts)),  # type: ignore[attr-defined]
+        start=None if start is None else start[:, :places],
+        ball=None if ball is None else Ball(ball.centre[:, :places], ball.radius),
+    )
+    result = method(bound, cost, seeds=seeds, observer=observer)
+    missing = prior.source.shape[0] - places
+
+    def padded(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, (0, 0, 0, missing))
+
+    found = Found(
+        signals=padded(result.samples),
+        controls=padded(result.controls),
+        costs=result.costs,
+        counts=counts.to(result.seeds.device),
+        seeds=result.seeds,
+        status=result.status,
+        iterations=result.iterations,
+        evaluations=result.evaluations,
+        starts=torch.ones_like(result.seeds),
+        satisfied=result.status == Status.TARGET,
+    )
+    found.satisfied &= whole(found.signals, alphabet_of(prior))
+    return found, result.network
+
+
+def generate(
+    prior: Prior,
+    task: Task,
+    seeds: Seeds,
+    settings: Settings,
+    *,
+    rank: Callable[[Tensor], Tensor] | None = None,
+    watch: Watch | None = None,
+    keep: Keep | None = None,
+) -> tuple[Found, Evaluations]:
+    """Molecules by D-Flow, in batches, with restarts of those that are not satisfied.
+
+    Args:
+        prior: of molecules.
+        task: what is wanted.
+        seeds: one per molecule.
+        settings: how.
+        rank: a black-box score of signals, (b, N, F) to (b,); with it every molecule gets all its
+            starts and keeps the one of the lowest score. By default the lowest cost decides, among
+            whole molecules first.
+        watch: gives the observer of a batch, from its start and the seeds of its molecules.
+        keep: receives after each batch the molecules that have had a start, and their rows.
+
+    Returns:
+        The molecules, and the network's evaluations of the whole run.
+    """
+    first = as_seeds(seeds)
+    total, name = Evaluations(), alphabet_of(prior)
+    done: dict[int, tuple[Found, float]] = {}
+    for turn in range(settings.restarts + 1):
+        again = [i for i in sorted(done) if rank is not None or not bool(done[i][0].satisfied)]
+        left = torch.tensor(again if turn else range(len(first)), dtype=torch.int64)
+        own = restart_seed(first[left], turn)
+        counts = task.counts(left, own) if len(left) else own
+        order = torch.argsort(counts, stable=True)  # batches of alike sizes are padded less
+        for part in order.split(settings.batch) if len(left) else ():
+            rows, atoms, names = left[part], counts[part], own[part]
+            start, ball = task.start(rows, names, atoms) if task.start else (None, None)
+            found, spent = steer(
+                prior,
+                task.cost(rows, atoms),
+                names,
+                atoms,
+                settings,
+                observer=watch(turn, names) if watch else None,
+                start=start,
+                ball=ball,
+            )
+            total = Evaluations(
+                *(a + b for a, b in zip(_counts(total), _counts(spent), strict=True))
+            )
+            scores = _scores(found, rank, name)
+            for place, (row, score) in enumerate(zip(rows.tolist(), scores, strict=True)):
+                one = found.take(torch.tensor([place]))
+                done[row] = _better(done.get(row), one, score)
+            if keep is not None:
+                there = sorted(done)
+                keep(gather([done[row][0] for row in there]), there)
+    return gather([done[row][0] for row in range(len(first))]), total
+
+
+def _counts(evaluations: Evaluations) -> list[int]:
+    return list(vars(evaluations).values())
+
+
+def _scores(found: Found, rank: Callable[[Tensor], Tensor] | None, name: str) -> list[float]:
+    """What the starts of a molecule are compared by; NaN is worse than everything."""
+    if rank is not None:
+        value = rank(found.signals.detach())
+    else:
+        value = found.costs.double()
+        # every whole molecule comes before all that are not
+        value = value / (1 + value.abs()) + (~whole(found.signals, name)).double() * 4
+    return value.double().nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
+
+
+def _better(old: tuple[Found, float] | None, new: Found, score: float) -> tuple[Found, float]:
+    """The better of two starts, with the counts of both."""
+    if old is None:
+        return new, score
+    best, kept = (new, score) if score < old[1] else old
+    best = copy.copy(best)
+    best.evaluations = new.evaluations + old[0].evaluations
+    best.starts = new.starts + old[0].starts
+    return best, kept

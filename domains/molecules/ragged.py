@@ -1,0 +1,93 @@
+r"""Ragged batches of molecules: rows of any sizes, what is found of each, and how they are joined.
+
+A batch has as many places as its largest molecule; the numbers that a seed draws for an atom do not
+depend on the places, so neither do results.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctrlgen.batching import PerSample
+from ctrlgen.domains.molecules.stability import stability
+from ctrlgen.domains.molecules.states import Atoms, split
+from ctrlgen.priors import Prior
+
+__all__ = ["Found", "alphabet_of", "fitted", "gather", "whole"]
+
+
+@dataclass
+class Found(PerSample):
+    """Molecules of a run, one row each, in the order of the request.
+
+    Attributes:
+        signals: positions in Angstrom and class weights, shape (B, N, 3 + K).
+        controls: source points, shape (B, N, 3 + K).
+        costs: without the penalty, shape (B,).
+        counts: atoms of the prior's alphabet, long, shape (B,).
+        seeds: of the start that was kept, shape (B,).
+        status: `ctrlgen.results.Status`, shape (B,).
+        iterations, evaluations: of the start that was kept; of all starts; shape (B,).
+        starts: how many starts it took, shape (B,).
+        satisfied: in one piece, stable, on target; bool, shape (B,).
+    """
+
+    signals: Tensor
+    controls: Tensor
+    costs: Tensor
+    counts: Tensor
+    seeds: Tensor
+    status: Tensor
+    iterations: Tensor
+    evaluations: Tensor
+    starts: Tensor
+    satisfied: Tensor
+
+    per_sample = (
+        "signals", "controls", "costs", "counts", "seeds", "status", "iterations", "evaluations",
+        "starts", "satisfied",
+    )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+def alphabet_of(prior: Prior) -> str:
+    """Alphabet of a prior of molecules, by its number of classes.
+
+    Raises:
+        ValueError: if it is no prior of molecules.
+    """
+    known = {8: "qm9", 17: "qm9-heavy"}
+    if not isinstance(prior.source, Atoms) or prior.source.features not in known:
+        raise ValueError(f"prior: expected one of molecules, got {prior!r}")
+    return known[prior.source.features]
+
+
+def fitted(prior: Prior, counts: Tensor) -> Prior:
+    """The prior bound to numbers of atoms, with as many places as the largest molecule needs.
+
+    The numbers that a seed draws for an atom do not depend on the places.
+    """
+    source = prior.source
+    assert isinstance(source, Atoms)
+    clone = copy.copy(prior)
+    clone.source = Atoms(max(2, int(counts.max())), source.features)
+    return clone.bind(counts=counts)
+
+
+def whole(signals: Tensor, name: str) -> Tensor:
+    """Molecules in one piece with every atom stable, bool, shape (B,)."""
+    parts = split(signals)
+    told = stability(parts.positions, parts.hard, name)
+    return told.molecules & told.connected
+
+
+def gather(parts: Sequence[Found]) -> Found:
+    """Rows put together."""
+    return Found(**{key: torch.cat([getattr(p, key) for p in parts]) for key in Found.per_sample})
