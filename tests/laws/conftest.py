@@ -12,8 +12,9 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -44,8 +45,24 @@ from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.flows import Flow
+from ctrlgen.grids import DDPMUniform, Uniform
 from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
-from ctrlgen.methods import DFlow
+from ctrlgen.methods import (
+    CTDTM,
+    DDRM,
+    DPS,
+    FTM,
+    LGDMC,
+    MPGD,
+    NDTM,
+    TFG,
+    UGD,
+    BlindNDTM,
+    ClassifierGuidance,
+    DFlow,
+    FreeDoM,
+)
+from ctrlgen.methods.blind import BlindBlur
 from ctrlgen.operators import LinearOperator, Measurement, Operator, Spectrum
 from ctrlgen.optimizers import LBFGS, Adam, FunctionObjective, GradientDescent, Optimizer
 from ctrlgen.oracles import Mixture
@@ -442,14 +459,28 @@ def initializer_case(initializer: Initializer) -> Case:
     return Case(type(initializer), rows, heavy=True, rounding=1e-3)
 
 
-def method_case(method: DFlow) -> Case:
+def method_case(method: Any) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
         prior = conditional_prior(dtype).take(index)
         cost = (0.1 * SquaredError(*measured(D), noise=0.1)).to(dtype).take(index)
-        run = DFlow(**{**vars(method), "dtype": dtype})
-        return result_rows(run(prior, cost, seeds=SEEDS[index]))
+        return result_rows(replace(method, dtype=dtype)(prior, cost, seeds=SEEDS[index]))
 
     return Case((type(method), Result), rows, heavy=True, rounding=None)
+
+
+def blind_case() -> Case:
+    def build() -> BlindBlur:
+        return BlindBlur(draw(1, D, stream=41), 3, kernel=torch.softmax(draw(3, stream=42), 1))
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        prior = Prior(Flow(Vector(), Cosine(), "v"), Gaussian((1, D)))
+        method = BlindNDTM(grid=FEW_STEPS, iterations=2, dtype=dtype)
+        cost = build().to(dtype).take(index)
+        return result_rows(method(prior, cost, seeds=SEEDS[index]))
+
+    return Case(
+        (BlindNDTM, BlindBlur), rows, (build(), draw(1, D)), heavy=True, rounding=None, part=build
+    )
 
 
 def result_rows(result: Result) -> Outputs:
@@ -466,6 +497,7 @@ def normalize_case(isotropic: bool) -> Case:
 
 
 FEW = LBFGS(max_iterations=5)
+FEW_STEPS = DDPMUniform(3)
 TABLES: dict[str, dict[str, Case]] = {
     "path": {name: path_case(path) for name, path in PATHS.items()},
     "solver": {name: solver_case(solver) for name, solver in SOLVERS.items()},
@@ -521,6 +553,23 @@ TABLES: dict[str, dict[str, Case]] = {
                 solver=Euler(2),
             )
         ),
+        "ndtm": method_case(NDTM(grid=FEW_STEPS, iterations=2)),
+        "ndtm-guided": method_case(
+            NDTM(grid=FEW_STEPS, iterations=2, start="guided", weighting="ones", warm=True)
+        ),
+        "ctdtm": method_case(CTDTM(grid=FEW_STEPS, iterations=2)),
+        "ftm": method_case(FTM(grid=Uniform(3), iterations=2)),
+        "blind-ndtm": blind_case(),
+        "tfg": method_case(
+            TFG(grid=FEW_STEPS, gamma=0.1, iterations=2, recurrences=2, largest=0.1)
+        ),
+        "dps": method_case(DPS(grid=FEW_STEPS)),
+        "lgd-mc": method_case(LGDMC(grid=FEW_STEPS, draws=2)),
+        "mpgd": method_case(MPGD(grid=FEW_STEPS)),
+        "freedom": method_case(FreeDoM(grid=FEW_STEPS, relative=True)),
+        "ugd": method_case(UGD(grid=FEW_STEPS)),
+        "classifier-guidance": method_case(ClassifierGuidance(grid=FEW_STEPS)),
+        "ddrm": method_case(DDRM(grid=FEW_STEPS)),
     },
 }
 
