@@ -24,15 +24,21 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Approximate polar factor, all singular values within about 0.7..1.2, shape (m, n)."""
+    """Approximate polar factor, all singular values within about 0.7..1.2.
+
+    Args:
+        matrix: shape (m, n), or several of them, shape (k, m, n).
+        steps: of Newton and Schulz.
+    """
     a, b, c = _QUINTIC
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    x = (x / (x.norm() + 1e-7)).to(torch.bfloat16)
+    wide = matrix.shape[-2] <= matrix.shape[-1]
+    x = matrix if wide else matrix.mT
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(torch.bfloat16)
+    product = torch.addmm if x.ndim == 2 else torch.baddbmm
     for _ in range(steps):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x if wide else x.T).to(matrix.dtype)
+        gram = x @ x.mT
+        x = product(x, product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x if wide else x.mT).to(matrix.dtype)
 
 
 class Muon(torch.optim.Optimizer):
@@ -69,6 +75,8 @@ class Muon(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
+            # Matrices of one shape go through the products together: half the time on a CPU.
+            alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
             for parameter in group["params"]:
                 if parameter.grad is None:
                     continue
@@ -77,7 +85,11 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 average = state["momentum"].mul_(group["momentum"]).add_(parameter.grad)
                 update = parameter.grad.add(average, alpha=group["momentum"]).flatten(1)
-                size = group["lr"] * 0.2 * max(update.shape) ** 0.5
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.sub_(orthogonalise(update).view_as(parameter), alpha=size)
+                alike.setdefault(update.shape, []).append((parameter, update))
+            for shape, members in alike.items():
+                size = group["lr"] * 0.2 * max(shape) ** 0.5
+                turned = orthogonalise(torch.stack([update for _, update in members]))
+                for (parameter, _), update in zip(members, turned, strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.sub_(update.view_as(parameter), alpha=size)
         return loss

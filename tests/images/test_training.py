@@ -74,6 +74,7 @@ def test_orthogonalise_keeps_singular_vectors() -> None:
         values = torch.linalg.svdvals(result)
         assert values.min() > 0.6 and values.max() < 1.25
         u, _, vt = torch.linalg.svd(shaped, full_matrices=False)
+        assert torch.equal(orthogonalise(torch.stack((shaped, 2 * shaped)))[0], result)
         cosine = (result * (u @ vt)).sum() / (result.norm() * (u @ vt).norm())
         assert cosine > 0.97
 
