@@ -145,7 +145,7 @@ def methods(json: Json = False) -> None:
         return
     rows = [(f"[bold]{m['name']}[/]", m["control"], m["needs"], m["summary"]) for m in found]
     console.stdout.print(console.table("Methods", ("method", "controls", "needs", ""), rows))
-    for m in found:
+    for m in (m for m in found if m["presets"]):
         console.stdout.print(f"\n[dim]presets of {m['name']}:[/] {', '.join(m['presets'])}")
 
 
@@ -157,7 +157,9 @@ def _methods() -> list[type]:
 
 
 def _about(method: type) -> dict[str, Any]:
-    presets = getattr(sys.modules[method.__module__], "PRESETS", {})
+    presets = getattr(method, "presets", None)
+    if presets is None:
+        presets = getattr(sys.modules[method.__module__], "PRESETS", {})
     return {
         "name": method.__name__,
         "control": getattr(method, "control", ""),
