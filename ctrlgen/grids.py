@@ -33,7 +33,17 @@ import torch
 
 from ctrlgen.paths import DiscreteVP, Path
 
-__all__ = ["CLEAN", "DDPMUniform", "Grid", "Karras", "Level", "Times", "Uniform", "level_at"]
+__all__ = [
+    "CLEAN",
+    "DDPMUniform",
+    "Grid",
+    "Karras",
+    "Level",
+    "Times",
+    "Uniform",
+    "ddpm",
+    "level_at",
+]
 
 
 class Level(NamedTuple):
@@ -143,6 +153,12 @@ class Uniform(Grid):
         return CLEAN if self.clean and self.stop == 1 else level_at(path, self.stop)
 
 
+@cache
+def ddpm() -> DiscreteVP:
+    """The schedule of DDPM, β linear from 1e-4 to 0.02 in 1000 steps; always the same object."""
+    return DiscreteVP.linear()
+
+
 @dataclass(frozen=True)
 class DDPMUniform(Grid):
     """Every k-th index of a DDPM table, downwards, then the datum.
@@ -160,7 +176,7 @@ class DDPMUniform(Grid):
     steps: int = 50
     t_end: int = 1000
     t_start: int = 0
-    table: DiscreteVP = field(default_factory=lambda: ddpm(), compare=False)
+    table: DiscreteVP = field(default_factory=ddpm, compare=False)
 
     def __post_init__(self) -> None:
         _positive("steps", self.steps)
@@ -191,12 +207,6 @@ class DDPMUniform(Grid):
 
     def end(self, path: Path) -> Level:
         return CLEAN
-
-
-@cache
-def ddpm() -> DiscreteVP:
-    """The schedule of DDPM, β linear from 1e-4 to 0.02 in 1000 steps; always the same object."""
-    return DiscreteVP.linear()
 
 
 @dataclass(frozen=True)

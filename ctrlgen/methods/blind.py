@@ -85,7 +85,7 @@ class BlindBlur(PerSample):
         window = (size,) * (y.ndim - 2)
         if kernel is None:
             kernel = y.new_zeros(len(y), *window)
-            kernel[(slice(None), *(n // 2 for n in window))] = 1
+            kernel.flatten(1)[:, sum(size // 2 * size**d for d in range(len(window)))] = 1
         if kernel.shape != (len(y), *window):
             raise ValueError(
                 f"kernel: expected shape {(len(y), *window)}, got {tuple(kernel.shape)}"
