@@ -34,12 +34,12 @@ class Helper:
     """
 
     def __init__(self, timeout: float = 20.0, memory: float = 8.0, start: float = 120.0) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._loaded: set[str] = set()
         for name, value in (("timeout", timeout), ("memory", memory), ("start", start)):
             if not value > 0:
                 raise ValueError(f"{name}: expected a positive number, got {value}")
         self.timeout, self.memory, self.start = timeout, memory, start
-        self._process: subprocess.Popen[str] | None = None
-        self._loaded: set[str] = set()
 
     def ask(self, task: str, module: str = "rdkit.Chem", **fields: Any) -> dict[str, Any]:
         """Reply to one request.
