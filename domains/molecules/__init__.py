@@ -13,6 +13,8 @@ _TRAIN = "ctrlgen.domains.molecules.training:train"
 domain = Domain(
     name="molecules",
     cards=Path(__file__).parent / "weights",
+    command="molecule",
+    app="ctrlgen.domains.molecules.cli:app",
     recipes={
         "qm9": _TRAIN,
         "qm9-heavy": _TRAIN,

@@ -1,0 +1,264 @@
+"""Molecules by their properties, from words to RDKit molecules.
+
+    from ctrlgen.domains.molecules.design import design
+    designed = design("gap=6.8eV", "mu<=2D", number=16)
+    designed.mols, designed.rows
+
+The command line does the same: `Designer` holds what both share, networks, sizes and the sheet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from ctrlgen import plugins
+from ctrlgen.cards import Card, load_weights
+from ctrlgen.domains.molecules.elements import alphabet
+from ctrlgen.domains.molecules.generation import Settings, Task, Watch, generate
+from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.leads import Ball, source_of
+from ctrlgen.domains.molecules.properties import parse_request
+from ctrlgen.domains.molecules.ragged import Found, alphabet_of
+from ctrlgen.domains.molecules.regressors import PropertyNetwork
+from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
+from ctrlgen.domains.molecules.sheets import Sheet
+from ctrlgen.domains.molecules.sizes import Sizes
+from ctrlgen.domains.molecules.states import join
+from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
+from ctrlgen.extras import require
+from ctrlgen.flows import Evaluations
+from ctrlgen.priors import Prior, load
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+__all__ = ["Designed", "Designer", "design", "regressor"]
+
+
+def regressor(name: str, device: str = "cpu") -> PropertyNetwork:
+    """A property network by the name of an embedded one, or by the path of a card.
+
+    Raises:
+        ValueError: there is none of that name.
+        CardError: if card or weights are damaged.
+    """
+    known = plugins.cards()
+    file = Path(name) if name.endswith(".json") else known.get(name)
+    card = None if file is None else Card.read(file)
+    network = None if card is None else plugins.resolve(card.factory)(**card.config)
+    if file is None or card is None or not isinstance(network, PropertyNetwork):
+        raise ValueError(f"network: expected a property network such as 'qm9-guide', got {name!r}")
+    load_weights(network, card, file.parent)
+    return network.to(device).eval().requires_grad_(False)
+
+
+@dataclass
+class Designed:
+    """What a design run gives.
+
+    Attributes:
+        found: signals, source points, costs and counts, one row per molecule.
+        sheet: their numbers.
+        network: evaluations of the prior's network.
+        warnings: what speaks against the wish.
+    """
+
+    found: Found
+    sheet: Sheet
+    network: Evaluations
+    warnings: list[str]
+
+    @property
+    def mols(self) -> list[Mol | None]:
+        """RDKit molecules with all hydrogens, one per molecule asked; None where there is none."""
+        return self.sheet.mols
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """What is known of each molecule; see `sheets`."""
+        return self.sheet.rows
+
+    def atoms(self) -> list[Any]:
+        """The molecules as `ase.Atoms`; None where there is none.
+
+        Raises:
+            MissingExtra: ASE is not installed.
+        """
+        ase = require("ase", "ase")
+        return [
+            mol
+            and ase.Atoms(
+                [atom.GetSymbol() for atom in mol.GetAtoms()], mol.GetConformer().GetPositions()
+            )
+            for mol in self.mols
+        ]
+
+
+class Designer:
+    """Everything that is loaded and checked before the first evaluation.
+
+    Args:
+        wish: what is asked.
+        prior: a prior of molecules, or its name or card.
+        atoms: numbers of atoms as in "18" or "15..20"; see `parse_atoms`.
+        guide: card or name of the guide; the embedded one of the prior's alphabet by default.
+        evaluator: card or name of the evaluator; the embedded one by default, none where it is not
+            installed.
+        types: how the guide reads classes: "straight-through" or "soft".
+        device: of the networks.
+
+    Raises:
+        ValueError: what is asked cannot be; see `Wish` and `parse_atoms`.
+        MissingExtra: RDKit is not installed.
+    """
+
+    def __init__(
+        self,
+        wish: Wish,
+        prior: str | Prior = "qm9-heavy",
+        *,
+        atoms: str | None = None,
+        guide: str | None = None,
+        evaluator: str | None = None,
+        types: str = "straight-through",
+        device: str = "cpu",
+    ) -> None:
+        require("rdkit", "molecules")
+        self.prior = prior if isinstance(prior, Prior) else load(prior, device=device)
+        self.name, self.wish, self.types = alphabet_of(self.prior), wish, types
+        self.sizes: Sizes
+        places = range(2, self.prior.source.shape[0] + 1)
+        allowed = [n for n in parse_atoms(atoms, self.name) if n in places]
+        self.sizes, self.warnings = wish.sizes(self.name, allowed)
+        wants = guide or (GUIDES[self.name] if wish.names else None)
+        self.guide = None if wants is None else regressor(wants, device)
+        if self.guide is not None and self.guide.classes != len(alphabet(self.name)):
+            raise ValueError(f"guide: {wants!r} is of another alphabet than {self.name!r}")
+        self.evaluator = None
+        if evaluator is not None or EVALUATOR in plugins.cards():
+            self.evaluator = regressor(evaluator or EVALUATOR, device)
+        else:
+            self.warnings.append(f"{EVALUATOR} is not installed: no evaluator values")
+
+    def sheet(
+        self, seeds: Sequence[int], reference: Collection[str] | None = None, xtb: bool = False
+    ) -> Sheet:
+        """An empty sheet for molecules of these seeds."""
+        return Sheet(
+            self.wish,
+            self.name,
+            seeds,
+            guide=self.guide,
+            evaluator=self.evaluator,
+            reference=reference,
+            xtb=xtb,
+        )
+
+    def task(self) -> Task:
+        """Molecules from nothing, their sizes drawn from p(n | c)."""
+        return Task(
+            cost=lambda rows, counts: self.wish.cost(self.guide, self.name, counts, self.types),
+            counts=lambda rows, seeds: self.sizes.draw(self.wish.requests, seeds),
+        )
+
+    def lead_task(self, lead: Mol, radius: float, settings: Settings) -> Task:
+        """Molecules from a given one, whose source points stay near its own.
+
+        Args:
+            lead: with positions; its size is that of all results.
+            radius: of the ball, in units of the typical distance √(2d) of two source points.
+            settings: whose solver is used on the way back.
+
+        Raises:
+            ValueError: a molecule that the alphabet cannot write, or a radius that is not positive.
+        """
+        if not radius > 0:
+            raise ValueError(f"radius: expected a positive number, got {radius}")
+        positions, classes, counts = tensors([lead], self.name)
+        if int(counts) not in self.sizes.atoms.tolist() or int(counts) < 2:
+            known = self.sizes.atoms.tolist()
+            raise ValueError(
+                f"lead: expected {known[0]} to {known[-1]} atoms, got {int(counts)} ({self.name})"
+            )
+        signal = join(positions, classes, len(alphabet(self.name)))
+        solver = settings.method(classes >= 0).solver
+
+        def start(rows: Tensor, seeds: Tensor, atoms: Tensor) -> tuple[Tensor, Ball]:
+            bound = self.prior.bind(counts=atoms)
+            whole = signal.to(self.prior.device).expand(len(rows), -1, -1)
+            points = source_of(bound, whole, seeds, solver=solver)
+            d = bound.source.degrees_of_freedom(points)
+            return points, Ball(points, radius * (2 * d).sqrt())
+
+        return replace(
+            self.task(),
+            counts=lambda rows, seeds: counts.expand(len(rows)).clone(),
+            start=start,
+        )
+
+    def run(
+        self,
+        task: Task,
+        sheet: Sheet,
+        settings: Settings,
+        *,
+        rank: Callable[[Tensor], Tensor] | None = None,
+        watch: Watch | None = None,
+        keep: Callable[[], None] | None = None,
+    ) -> Designed:
+        """Generate, and fill the sheet batch by batch.
+
+        Args:
+            task: of this designer.
+            sheet: of this designer; its seeds are those of the run.
+            settings: how.
+            rank: see `generation.generate`.
+            watch: see `generation.generate`.
+            keep: called whenever the sheet has grown.
+        """
+
+        def taken(found: Found, rows: list[int]) -> None:
+            sheet.add(found, rows)
+            if keep is not None:
+                keep()
+
+        found, network = generate(
+            self.prior, task, sheet.seeds, settings, rank=rank, watch=watch, keep=taken
+        )
+        return Designed(found, sheet, network, self.warnings)
+
+
+def design(
+    *requests: str,
+    number: int = 16,
+    prior: str | Prior = "qm9-heavy",
+    seeds: Sequence[int] | None = None,
+    atoms: str | None = None,
+    settings: Settings | None = None,
+    wish: Wish | None = None,
+    **options: Any,
+) -> Designed:
+    """Molecules with wanted properties.
+
+    Args:
+        *requests: e.g. "gap=6.8eV", "gap=6..7eV", "mu>=3D"; units are needed.
+        number: of molecules, seeds 0, 1, ...
+        prior: a prior of molecules, or its name or card.
+        seeds: in place of `number`.
+        atoms: numbers of atoms, "18" or "15..20"; drawn from p(n | c) by default.
+        settings: how they are steered.
+        wish: more than requests; see `Wish`.
+        **options: of `Designer`.
+    """
+    if wish is None:
+        wish = Wish(requests=tuple(map(parse_request, requests)))
+    elif requests:
+        wish = replace(wish, requests=(*wish.requests, *map(parse_request, requests)))
+    designer = Designer(wish, prior, atoms=atoms, **options)
+    sheet = designer.sheet(list(range(number)) if seeds is None else list(seeds))
+    return designer.run(designer.task(), sheet, settings or Settings())

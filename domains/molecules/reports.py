@@ -1,0 +1,113 @@
+"""What a run over molecules leaves at its end: FILE.json, FILE.png, and a table on the screen."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+
+from ctrlgen import console
+from ctrlgen.cards import write_whole
+from ctrlgen.domains.molecules.figures import molecules_figure
+from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.sheets import Sheet, summary
+
+if TYPE_CHECKING:
+    from ctrlgen.domains.molecules.design import Designed, Designer
+    from ctrlgen.domains.molecules.generation import Settings
+
+__all__ = ["about", "finish", "show"]
+
+
+def about(designer: Designer, settings: Settings, command: str) -> dict[str, Any]:
+    """What is known of a run before it begins."""
+    card, wish = designer.prior.card, designer.wish
+    asked = [str(request) for request in wish.requests]
+    asked += [f"{name} as large as can be trusted" for name in wish.largest]
+    asked += [f"{name} as small as can be trusted" for name in wish.smallest]
+    asked += [f"{low:g} <= {symbol} <= {high:g}" for symbol, (low, high) in wish.limits.items()]
+    asked += ["a fragment"] if wish.fragment is not None else []
+    asked += ["resemblance to a molecule"] if wish.like is not None else []
+    return {
+        "command": command,
+        "asked": asked,
+        "warnings": designer.warnings,
+        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
+        "settings": dataclasses.asdict(settings),
+    }
+
+
+def finish(
+    file: Path, sheet: Sheet, content: dict[str, Any], seconds: float, done: Designed | None
+) -> dict[str, Any]:
+    """Write all files of a sheet, complete or not; returns what FILE.json holds.
+
+    Args:
+        file: FILE.sdf.
+        sheet: what there is.
+        content: of `about`.
+        seconds: it took.
+        done: the whole run, None where it was cut short.
+    """
+    rows = sheet.rows
+    names = sheet.wish.names if sheet.wish is not None else ()
+    content = {
+        **content,
+        "complete": done is not None,
+        "missing": sheet.missing,
+        "seconds": round(seconds, 2),
+        "network": vars(done.network) if done is not None else None,
+        "summary": summary(rows, names),
+        "molecules": rows,
+    }
+    sheet.write(file)
+    write_whole(file.with_suffix(".json"), (console.dumps(content) + "\n").encode())
+    if rows and done is not None:
+        title = ", ".join(content["asked"]) or "molecules"
+        molecules_figure(file.with_suffix(".png"), sheet.mols, rows, names, title)
+    return content
+
+
+def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 16) -> None:
+    """The table at the end of a run, honest in every column."""
+    columns = ["seed>", "formula", "SMILES"]
+    for name in names:
+        columns += [f"{name} wanted>", "guide>", "evaluator>"]
+    columns += ["stable", "valid", "connected", "novel", "evals>"]
+    rows = []
+    for row in content["molecules"][:most]:
+        cells = [str(row["seed"]), row["formula"] or "-", escape(row["smiles"] or "-")]
+        for name in names:
+            known = PROPERTIES[name]
+            cells.append(row[f"target {name} ({known.unit})"])
+            for who in ("guide", "evaluator"):
+                value = row[f"{who} {name} ({known.unit})"]
+                cells.append("-" if math.isnan(value) else f"{value:.{known.decimals}f}")
+        cells += [_mark(row[flag]) for flag in ("stable", "valid", "connected", "novel")]
+        rows.append((*cells, str(row["evaluations"])))
+    found, count = content["summary"], len(content["molecules"])
+    title = f"{count} molecules with {(content['prior'] or {}).get('name', 'a prior')}"
+    shown = console.table(f"{title}, {content['seconds']:.1f} s", columns, rows)
+    console.stdout.print(shown)
+    if count > most:
+        console.stdout.print(f"[dim]and {count - most} more in {escape(str(file))}")
+    parts = [
+        f"{flag} {100 * found[flag]:.0f} %"
+        for flag in ("satisfied", "stable", "valid", "connected", "novel")
+        if found[flag] is not None
+    ]
+    for name in names:
+        known = PROPERTIES[name]
+        error = found[f"evaluator MAE {name} ({known.unit})"]
+        if error is not None:
+            parts.append(f"evaluator MAE of {name} {error:.{known.decimals}f} {known.unit}")
+    console.stdout.print("\n" + ", ".join(parts), soft_wrap=True)
+    console.stdout.print(str(file), soft_wrap=True)
+
+
+def _mark(flag: bool | None) -> str:
+    return "[dim]?[/]" if flag is None else "[green]yes[/]" if flag else "[red]no[/]"

@@ -1,0 +1,236 @@
+r"""What is asked of molecules: properties, composition, a fragment, a molecule to be like.
+
+A wish becomes one cost of signals,
+
+    C = Σ_p w_p φ(e_p/MAD_p) + composition + fragment + w_s similarity,
+
+a table of sizes from which numbers of atoms are drawn, and warnings: a target that lies outside the
+0.5 % to 99.5 % range of QM9's molecules of every size is likely to be met by nonsense, if at all.
+Properties beyond that by more than five mean absolute deviations are refused unless `far` is set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ctrlgen.costs import Cost, PropertyCost
+from ctrlgen.costs.property import Form
+from ctrlgen.domains.molecules.composition import CompositionCost, Interval
+from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
+from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
+from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.properties import PROPERTIES, Request, parse_request
+from ctrlgen.domains.molecules.scoring import Guide, Network
+from ctrlgen.domains.molecules.sizes import DEVIATION, Sizes, sizes
+from ctrlgen.domains.molecules.states import join
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+__all__ = ["LEAST_ATOMS", "Wish", "parse_atoms", "parse_extreme"]
+
+LEAST_ATOMS = {"qm9": 3, "qm9-heavy": 2}
+"""Fewest atoms of a molecule in either alphabet; a single atom has no flow."""
+
+_FAR, _ODD = 5.0, 4.0
+
+
+def parse_atoms(text: str | None, name: str) -> range:
+    """Numbers of atoms as in "18" or "15..20"; all of the alphabet when None.
+
+    Raises:
+        ValueError: no number, or one that the alphabet does not have.
+    """
+    least, most = LEAST_ATOMS[name], MAX_ATOMS[name]
+    kind = "heavy atoms" if name == "qm9-heavy" else "atoms, hydrogens included,"
+    if text is None:
+        return range(least, most + 1)
+    ends = text.split("..")
+    try:
+        numbers = [int(end) for end in ends]
+    except ValueError as error:
+        raise ValueError(f"atoms: expected N or LOW..HIGH, got {text!r}") from error
+    low, high = numbers[0], numbers[-1]
+    if len(numbers) > 2 or not least <= low <= high <= most:
+        raise ValueError(f"atoms: expected {least} to {most} {kind} for {name!r}, got {text!r}")
+    return range(low, high + 1)
+
+
+def parse_extreme(text: str) -> tuple[str, float | None]:
+    """A property to maximise or minimise: its name, or NAME=VALUE UNIT for its trust limit.
+
+    Raises:
+        ValueError: unknown property, a range, or a wrong unit.
+    """
+    if "=" not in text:
+        if text not in PROPERTIES:
+            raise ValueError(f"property: expected one of {', '.join(PROPERTIES)}, got {text!r}")
+        return text, None
+    request = parse_request(text)
+    if not request.is_target:
+        raise ValueError(f"{request.name}: expected one trust limit, got {text!r}")
+    return request.name, request.low
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What molecules should be like.
+
+    Attributes:
+        requests: properties in intervals.
+        largest, smallest: properties to make large or small, with a trust limit in the package's
+            unit; None for the 99.5 % (or 0.5 %) quantile of QM9's molecules of the same size.
+        weights: w_p by property, 1 by default.
+        limits: (least, most) atoms by element.
+        fragment: a molecule whose heavy atoms every result is to hold.
+        like: a molecule that results are to resemble.
+        resemblance: w_s.
+        form: φ, "squared" or "smooth-l1".
+        far: allow targets more than five deviations off the data.
+
+    Raises:
+        ValueError: nothing is asked, a property twice, or a weight for none that is asked.
+    """
+
+    requests: tuple[Request, ...] = ()
+    largest: Mapping[str, float | None] = field(default_factory=dict)
+    smallest: Mapping[str, float | None] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    limits: Mapping[str, Interval] = field(default_factory=dict)
+    fragment: Mol | None = None
+    like: Mol | None = None
+    resemblance: float = 1.0
+    form: Form = "squared"
+    far: bool = False
+
+    def __post_init__(self) -> None:
+        names = [*(r.name for r in self.requests), *self.largest, *self.smallest]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"property: expected each once, got {', '.join(twice)} twice")
+        if not (names or self.limits or self.fragment or self.like):
+            raise ValueError("property: nothing is asked for; add e.g. --property gap=6.8eV")
+        for name, weight in self.weights.items():
+            if name not in names:
+                raise ValueError(f"weight: {name!r} is not among the properties that are asked")
+            if not weight > 0:
+                raise ValueError(f"weight: expected a positive number for {name}, got {weight}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The properties that matter, requests first."""
+        return (*(r.name for r in self.requests), *self.largest, *self.smallest)
+
+    def sizes(self, name: str, atoms: Sequence[int]) -> tuple[Sizes, list[str]]:
+        """The table of sizes for the wish, and what speaks against it.
+
+        Args:
+            name: alphabet of the prior.
+            atoms: numbers of atoms that are allowed.
+
+        Raises:
+            ValueError: a target too far off the data, or a fragment that does not fit.
+        """
+        alphabet(name)
+        table, said = sizes(name).only(atoms), []
+        for request in self.requests:
+            away = float(table.distances(request).min())
+            if away > _FAR and not self.far:
+                raise ValueError(
+                    f"{request}: is {away:.1f} mean absolute deviations outside QM9's molecules of "
+                    f"every size (0.5 % to 99.5 %), the limit is {_FAR:g}; --far overrides"
+                )
+            if away > 0:
+                said.append(f"{request} lies {away:.1f} deviations outside QM9's molecules")
+        odd = float(table.mahalanobis(self.requests).min())
+        if odd > _ODD and not said:
+            said.append(f"the targets together are unlike QM9 (Mahalanobis distance {odd:.1f})")
+        if self.fragment is not None:
+            size = len(_heavy(self.fragment))
+            if size > max(atoms):
+                raise ValueError(
+                    f"fragment: has {size} heavy atoms, the molecules at most {max(atoms)}"
+                )
+            allowed_classes(_heavy(self.fragment), name)
+            table = table.only([n for n in table.atoms.tolist() if n >= size])
+        if self.like is not None:
+            tensors([self.like], name)
+        return table, said
+
+    def intervals(self, name: str, counts: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """Wanted interval of each property for molecules of some sizes, shape (b,) each."""
+        one = torch.ones(len(counts), dtype=torch.float64)
+        found = {r.name: (one * r.low, one * r.high) for r in self.requests}
+        for largest, group in ((True, self.largest), (False, self.smallest)):
+            for key, limit in group.items():
+                own = sizes(name).limits(key, counts, largest) if limit is None else one * limit
+                found[key] = (own, own)
+        return found
+
+    def cost(
+        self, network: Network | None, name: str, counts: Tensor, types: str = "straight-through"
+    ) -> Cost:
+        """The cost of molecules of some sizes.
+
+        Args:
+            network: the guide; needed where a property is asked.
+            name: alphabet.
+            counts: atoms of each molecule, shape (b,).
+            types: how classes are read; see `scoring.Guide` and `composition`.
+
+        Raises:
+            ValueError: no guide for a property.
+        """
+        parts: list[Cost] = []
+        bounds = self.intervals(name, counts)
+        extremes = (*self.largest, *self.smallest)
+        groups: list[tuple[tuple[str, ...], Form]] = [
+            (tuple(r.name for r in self.requests), self.form), (extremes, "smooth-l1")
+        ]  # fmt: skip
+        for group, form in groups:
+            if not group:
+                continue
+            if network is None:
+                raise ValueError(f"guide: needed for {', '.join(group)}, got none")
+            low, high = (torch.stack([bounds[key][i] for key in group], 1) for i in (0, 1))
+            scale = [DEVIATION[key] for key in group]
+            weights = [self.weights.get(key, 1.0) for key in group]
+            guide = Guide(network, group, types)  # type: ignore[arg-type]
+            parts.append(PropertyCost(guide, low, high, scale=scale, weights=weights, form=form))
+        weights_of = "soft" if types == "soft" else "straight-through"
+        if self.limits:
+            parts.append(CompositionCost(self.limits, name, weights_of))  # type: ignore[arg-type]
+        if self.fragment is not None:
+            drawn = _heavy(self.fragment)
+            place = self.fragment.GetConformer().GetPositions()
+            rows = [a.GetIdx() for a in self.fragment.GetAtoms() if a.GetAtomicNum() > 1]
+            parts.append(
+                FragmentCost(torch.from_numpy(place[rows]).float(), allowed_classes(drawn, name))
+            )
+        if self.like is not None:
+            x, classes, _ = tensors([self.like], name)
+            reference = join(x, classes, len(alphabet(name)))[0]
+            parts.append(SimilarityCost(reference, name) * self.resemblance)
+        return sum(parts[1:], parts[0])
+
+
+def _heavy(mol: Mol) -> list[tuple[str, int]]:
+    """(symbol, hydrogens) of the heavy atoms of a molecule.
+
+    Raises:
+        ValueError: if there is none, or it has no positions.
+    """
+    mol.UpdatePropertyCache(strict=False)
+    found = [
+        (atom.GetSymbol(), atom.GetTotalNumHs(includeNeighbors=True))
+        for atom in mol.GetAtoms()
+        if atom.GetAtomicNum() > 1
+    ]
+    if not found or not mol.GetNumConformers():
+        raise ValueError("fragment: expected heavy atoms with positions, got none")
+    return found

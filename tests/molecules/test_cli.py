@@ -1,0 +1,438 @@
+"""`ctrlgen molecule`: what it writes, and what it refuses; tiny random networks kept as cards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from ctrlgen.cards import Card
+from ctrlgen.cli import main
+from ctrlgen.console import screen, stdout
+from ctrlgen.domains.molecules import design as designs
+from ctrlgen.domains.molecules import generation
+from ctrlgen.domains.molecules.design import Designer, design
+from ctrlgen.domains.molecules.files import read_csv, read_sdf, write_sdf
+from ctrlgen.domains.molecules.generation import Settings
+from ctrlgen.domains.molecules.networks import MoleculeVelocity, build
+from ctrlgen.domains.molecules.options import wish_of
+from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.regressors import PropertyNetwork
+from ctrlgen.domains.molecules.regressors import build as build_regressor
+from ctrlgen.domains.molecules.sheets import interval_text, outside
+from ctrlgen.domains.molecules.sizes import DEVIATION
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
+from ctrlgen.domains.molecules.wishes import Wish, parse_atoms, parse_extreme
+from ctrlgen.flows import Flow
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior
+
+rdkit = pytest.importorskip("rdkit")
+
+SHAPE = {"width": 8, "depth": 1, "pair": 4, "vectors": 2, "heads": 2, "bands": 6}
+
+
+class Outcome(NamedTuple):
+    """Exit code, standard output, standard error."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Outcome]
+
+
+@pytest.fixture
+def ctrlgen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Command:
+    """`ctrlgen("molecule", ...)` in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    for console in (stdout, screen):
+        monkeypatch.setattr(console, "width", 160)
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main(["molecule", *(str(word) for word in words)])
+        captured = capsys.readouterr()
+        code = stop.value.code
+        return Outcome(0 if code is None else int(code), captured.out, captured.err)
+
+    return run
+
+
+def awake(network: nn.Module, std: float) -> nn.Module:
+    for parameter in network.parameters():
+        if not bool(parameter.any()):
+            nn.init.normal_(parameter, std=std)
+    return network
+
+
+def save_prior(folder: Path, kinds: int, places: int) -> Path:
+    torch.manual_seed(0)
+    config = {
+        "network": "geot", "classes": kinds, "scale": 0.2, "frequencies": [1 / kinds] * kinds,
+        **SHAPE,
+    }  # fmt: skip
+    network = awake(build(**config), 0.2)
+    prior = Prior(Flow(network, CondOT()), Atoms(places, 3 + kinds), AtomCodec())
+    return prior.save(
+        folder,
+        f"tiny{kinds}",
+        factory="ctrlgen.domains.molecules.networks:build",
+        config=config,
+        domain="molecules",
+        conditions={"counts": {"least": 2, "most": places}},
+    )
+
+
+def save_regressor(folder: Path, name: str, kinds: int, seed: int) -> Path:
+    torch.manual_seed(seed)
+    config = {
+        "classes": kinds,
+        "mean": [75.0, 6800.0, -6500.0, 300.0, 2.7, 32.0],
+        "deviation": list(DEVIATION.values()),
+        "baseline": [[0.1] * kinds + [-0.5]] * 4,
+        **SHAPE,
+    }
+    network = awake(build_regressor(**config), 0.3)
+    payload = save({k: v.contiguous() for k, v in network.state_dict().items()})
+    (folder / f"{name}.safetensors").write_bytes(payload)
+    card = Card(
+        name=name, domain="molecules", factory="ctrlgen.domains.molecules.regressors:build",
+        config=config, path={}, prediction="", source={}, weights=f"{name}.safetensors",
+        sha256=hashlib.sha256(payload).hexdigest(),
+    )  # fmt: skip
+    card.write(folder / f"{name}.json")
+    return folder / f"{name}.json"
+
+
+class Cards(NamedTuple):
+    """Paths of tiny cards: a heavy-atom prior with its guide, an evaluator, an all-atom prior."""
+
+    prior: Path
+    guide: Path
+    evaluator: Path
+    whole: Path
+
+    @property
+    def options(self) -> list[object]:
+        return [
+            "--prior", self.prior, "--guide", self.guide, "--evaluator", self.evaluator,
+            "--steps", 2, "--iterations", 2, "--restarts", 0,
+        ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Cards:
+    folder = tmp_path_factory.mktemp("cards")
+    return Cards(
+        save_prior(folder, 14, 9),
+        save_regressor(folder, "guide", 14, 1),
+        save_regressor(folder, "evaluator", 5, 2),
+        save_prior(folder, 5, 29),
+    )
+
+
+def solved(ctrlgen: Command, *words: object) -> dict[str, Any]:
+    outcome = ctrlgen(*words, "--json")
+    assert outcome.code == 0, outcome.err
+    return json.loads(outcome.out)
+
+
+def test_generate_writes_sdf_xyz_csv_json_and_figure(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    content = solved(
+        ctrlgen, "generate", "-p", "gap=6.8eV", "--element", "N<=2", "--atoms", "5..7",
+        "-n", 3, "-o", "out.sdf", *cards.options, "--batch", 2,
+    )  # fmt: skip
+    files = {file.name for file in tmp_path.iterdir()}
+    assert files == {"out.sdf", "out.xyz", "out.csv", "out.json", "out.png"}
+    on_disk = json.loads((tmp_path / "out.json").read_text())
+    assert {k: v for k, v in content.items() if k != "file"} == on_disk
+    assert content["complete"] and content["missing"] == []
+    assert content["asked"] == ["gap = 6800 meV", "0 <= N <= 2"]
+    rows = read_csv(tmp_path / "out.csv")
+    entries = read_sdf(tmp_path / "out.sdf")
+    assert [row["name"] for row in rows] == ["seed-0", "seed-1", "seed-2"]
+    guide, prior = designs.regressor(str(cards.guide)), cards.prior
+    for row, entry, known in zip(rows, entries, content["molecules"], strict=True):
+        assert row["target gap (meV)"] == "6800" and entry.tags["target gap (meV)"] == "6800"
+        assert 5 <= int(row["atoms of the prior"]) <= 7
+        assert row["novel"] == "" and row["stable"] in ("true", "false")
+        assert int(row["evaluations"]) >= 2 and row["starts"] == "1"
+        value = known["evaluator gap (meV)"]
+        if value is not None:
+            assert known["error gap (meV)"] == pytest.approx(abs(value - 6800))
+        assert (entry.mol is not None) == (row["atoms"] != "")
+    # the guide's column is the guide's value of the molecule, hard classes, in a separate pass
+    designer = Designer(
+        wish_of(["gap=6.8eV"], elements=["N<=2"]), str(prior), atoms="5..7",
+        guide=str(cards.guide), evaluator=str(cards.evaluator),
+    )  # fmt: skip
+    settings = Settings(steps=2, iterations=2, batch=3)
+    again = designer.run(designer.task(), designer.sheet([0, 1, 2]), settings)
+    parts = split(again.found.signals)
+    values = guide.of(parts, "hard")[:, list(PROPERTIES).index("gap")]
+    for value, row in zip(values.tolist(), content["molecules"], strict=True):
+        assert row["guide gap (meV)"] == pytest.approx(value, abs=1.0)  # other batches, same rows
+
+
+def test_generate_shows_a_table(ctrlgen: Command, cards: Cards) -> None:
+    outcome = ctrlgen("generate", "-p", "gap>=6eV", "-n", 1, "-o", "out.sdf", *cards.options)
+    assert outcome.code == 0, outcome.err
+    assert "gap wanted" in outcome.out and ">=6000" in outcome.out and "out.sdf" in outcome.out
+    refused = ctrlgen("generate", "-p", "gap>=6eV", "-n", 1, "-o", "out.sdf", *cards.options)
+    assert refused.code == 2 and "exists; name another file or add --overwrite" in refused.err
+
+
+def test_an_interrupted_run_leaves_what_is_done_and_names_the_rest(
+    ctrlgen: Command, cards: Cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, original = [], generation.steer
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(generation, "steer", stopping)
+    outcome = ctrlgen(
+        "generate", "-p", "gap=6.8eV", "-n", 6, "--atoms", "4", "-o", "out.sdf",
+        *cards.options, "--batch", 2,
+    )  # fmt: skip
+    assert outcome.code == 130, outcome.err
+    rows, entries = read_csv(tmp_path / "out.csv"), read_sdf(tmp_path / "out.sdf")
+    assert [row["name"] for row in rows] == ["seed-0", "seed-1", "seed-2", "seed-3"]
+    assert len(entries) == 4
+    assert "4 of 6 molecules are in out.sdf" in outcome.err
+    assert "missing seeds: 4, 5" in outcome.err
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert not content["complete"] and content["missing"] == [4, 5]
+
+
+def ethanol(folder: Path) -> Path:
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    mol = Chem.AddHs(Chem.MolFromSmiles("CCO"))
+    AllChem.EmbedMolecule(mol, randomSeed=1)
+    return write_sdf(folder / "ethanol.sdf", [mol])
+
+
+def test_optimize_keeps_the_size_and_the_ball(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    lead = ethanol(tmp_path)
+    content = solved(
+        ctrlgen, "optimize", lead, "-p", "mu=2D", "-n", 2, "--radius", 0.2, "-o", "better.sdf",
+        *cards.options,
+    )  # fmt: skip
+    assert [row["atoms of the prior"] for row in content["molecules"]] == [3, 3]
+    assert "xtb mu (D)" in content["molecules"][0]
+    designer = Designer(
+        wish_of(["mu=2D"]), str(cards.prior), guide=str(cards.guide),
+        evaluator=str(cards.evaluator),
+    )  # fmt: skip
+    settings = Settings(steps=2, iterations=4, tolerance=1e-3)
+    task = designer.lead_task(read_sdf(lead)[0].mol, 0.2, settings)
+    rows, seeds = torch.arange(2), torch.tensor([0, 1])
+    counts = task.counts(rows, seeds)
+    assert task.start is not None and counts.tolist() == [3, 3]
+    _, ball = task.start(rows, seeds, counts)
+    assert ball.radius.tolist() == pytest.approx([0.2 * math.sqrt(2 * (3 * 17 - 3))] * 2)
+    found = designer.run(task, designer.sheet([0, 1]), settings).found
+    assert (ball.distance(found.controls) <= ball.radius * (1 + 1e-5)).all()
+
+
+def test_a_fragment_an_extreme_and_a_likeness_are_one_cost(cards: Cards, tmp_path: Path) -> None:
+    wish = wish_of(
+        ["mu<=2D"], ["gap=2"], ["gap"], fragment=ethanol(tmp_path), similar=ethanol(tmp_path)
+    )
+    designer = Designer(
+        wish, str(cards.prior), atoms="3..5", guide=str(cards.guide),
+        evaluator=str(cards.evaluator),
+    )  # fmt: skip
+    counts = torch.tensor([3, 5])
+    signal = designer.prior.bind(counts=counts).sample([0, 1])
+    cost = wish.cost(designer.guide, designer.name, counts)
+    value = cost(signal)
+    assert value.shape == (2,) and bool(value.isfinite().all())
+    alone = wish.cost(designer.guide, designer.name, counts[1:])(signal[1:])
+    assert torch.allclose(cost.take(torch.tensor([1]))(signal[1:]), value[1:])
+    assert torch.allclose(alone, value[1:])
+    limits = wish.intervals("qm9-heavy", counts)["gap"][0]
+    assert limits[0] > 9000  # of small molecules
+
+
+def test_in_python_it_takes_three_lines(cards: Cards) -> None:
+    designed = design(
+        "gap=6.8eV", number=2, prior=str(cards.prior), guide=str(cards.guide),
+        evaluator=str(cards.evaluator), settings=Settings(steps=2, iterations=1), atoms="4",
+    )  # fmt: skip
+    assert len(designed.mols) == len(designed.rows) == 2
+    assert designed.network.forward > 0
+
+
+def test_a_user_ranks_the_starts(cards: Cards, tmp_path: Path, ctrlgen: Command) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def heaviest(mols):\n    return [None if m is None else -m.GetNumAtoms() for m in mols]\n"
+    )
+    words = ["generate", "-p", "gap=6.8eV", "-n", 1, *cards.options[:-1], 1]
+    content = solved(ctrlgen, *words, "--rank", "mine.py:heaviest", "-o", "out.sdf")
+    assert content["molecules"][0]["starts"] == 2
+    refused = ctrlgen(*words, "--rank", "mine.py:lightest", "-o", "other.sdf")
+    assert refused.code == 2 and "rank: mine.py has no function 'lightest'" in refused.err
+
+
+def test_properties_are_listed_with_units_and_ranges(ctrlgen: Command) -> None:
+    found = json.loads(ctrlgen("properties", "--json").out)
+    assert [p["name"] for p in found] == list(PROPERTIES)
+    assert all(p["low"] < p["high"] and p["unit"] in p["units"] for p in found)
+    assert "polarizability" in ctrlgen("properties").out
+
+
+# ------------------------------------------------------------------ bad input
+
+
+@pytest.fixture
+def refused(
+    ctrlgen: Command, cards: Cards, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., str]:
+    """The message of a command that must fail before any network is evaluated."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a network was evaluated")
+
+    monkeypatch.setattr(MoleculeVelocity, "forward", never)
+    monkeypatch.setattr(PropertyNetwork, "forward", never)
+
+    def run(*words: object, prior: Path | None = None) -> str:
+        options = list(cards.options)
+        if prior is not None:
+            options[1] = prior
+        outcome = ctrlgen(*words, "-o", "out.sdf", *options)
+        assert outcome.code == 2, (outcome.out, outcome.err)
+        lines = outcome.err.strip().splitlines()
+        assert lines[-1].startswith("error ") and "Traceback" not in outcome.err
+        assert not (tmp_path / "out.sdf").exists()
+        return lines[-1]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["-p", "colour=3eV"], "property: expected one of alpha, gap"),
+        (["-p", "gap=6.8"], "gap: expected a unit"),
+        (["-p", "gap=6.8D"], "unit of gap: expected one of meV"),
+        (["-p", "gap=7..6eV"], "expected low <= high"),
+        (["-p", "gap=6eV", "-p", "gap>=5eV"], "expected each once, got gap twice"),
+        (["-p", "gap=60eV"], "mean absolute deviations outside"),
+        ([], "nothing is asked for"),
+        (["-p", "gap=6.8eV", "--atoms", "30"], "atoms: expected 2 to 9 heavy atoms"),
+        (["-p", "gap=6.8eV", "--atoms", "many"], "atoms: expected N or LOW..HIGH"),
+        (["--element", "S<=1"], "element: expected one of H, C, N, O, F, got 'S'"),
+        (["--formula", "C6H6Cl"], "element: expected one of H, C, N, O, F, got 'Cl'"),
+        (["--element", "N<=2", "--formula", "CH4"], "--formula says everything"),
+        (["--element", "N<=1", "--element", "N>=2"], "limits on N contradict"),
+        (["-p", "gap=6.8eV", "--weight", "mu=2"], "weight: 'mu' is not among"),
+        (["-p", "gap=6.8eV", "--weight", "gap"], "weight: expected NAME=NUMBER"),
+        (["--maximise", "gap>=9eV"], "gap: expected one trust limit"),
+        (["-p", "gap=6.8eV", "--normalise", "paper"], "normalise: expected one of"),
+        (["-p", "gap=6.8eV", "--tolerance", "0"], "tolerance: expected a positive"),
+        (["-p", "gap=6.8eV", "--seeds", "1,1"], "seeds: expected integers >= 0, each once"),
+        (["-p", "gap=6.8eV", "--device", "abacus"], "device: 'abacus'"),
+        (["-p", "gap=6.8eV", "--rank", "none.py:f"], "rank: expected FILE.py:NAME"),
+        (["-p", "gap=6.8eV", "--fragment", "none.sdf"], "fragment: there is no file"),
+    ],
+)
+def test_generate_refuses(refused: Callable[..., str], words: list[str], message: str) -> None:
+    assert message in refused("generate", *words)
+
+
+def test_all_atoms_are_three_to_twenty_nine(refused: Callable[..., str], cards: Cards) -> None:
+    for wrong in ("2", "30", "5..40"):
+        message = refused("generate", "-p", "gap=6eV", "--atoms", wrong, prior=cards.whole)
+        assert "atoms: expected 3 to 29 atoms, hydrogens included" in message
+    message = refused("generate", "-p", "gap=6eV", "--atoms", "9", prior=cards.whole)
+    assert "is of another alphabet than 'qm9'" in message
+
+
+def test_files_that_are_broken_are_named(refused: Callable[..., str], tmp_path: Path) -> None:
+    good = ethanol(tmp_path).read_text()
+    (tmp_path / "cut.sdf").write_text(good[: len(good) // 2])
+    assert "cut.sdf, record 1" in refused("optimize", "cut.sdf", "-p", "mu=2D")
+    lines = good.splitlines()
+    lines[4] = "       nan" + lines[4][10:]
+    (tmp_path / "nan.sdf").write_text("\n".join(lines) + "\n")
+    assert "nan.sdf, record 1" in refused("optimize", "nan.sdf", "-p", "mu=2D")
+    (tmp_path / "nan.xyz").write_text("2\n\nO 0 0 0\nH nan 0 1\n")
+    assert "finite coordinates" in refused("optimize", "nan.xyz", "-p", "mu=2D")
+    (tmp_path / "short.xyz").write_text("5\n\nO 0 0 0\n")
+    assert "expected 5 atoms, got 1" in refused("optimize", "short.xyz", "-p", "mu=2D")
+    (tmp_path / "sulfur.xyz").write_text("2\n\nS 0 0 0\nO 1.5 0 0\n")
+    message = refused("optimize", "sulfur.xyz", "-p", "mu=2D")
+    assert "expected elements H, C, N, O, F, got S" in message
+    (tmp_path / "lead.txt").write_text("C")
+    assert "expected an SDF or XYZ file" in refused("optimize", "lead.txt", "-p", "mu=2D")
+    assert "radius: expected a positive" in refused(
+        "optimize", "ethanol.sdf", "-p", "mu=2D", "--radius", 0
+    )
+
+
+def test_a_fragment_larger_than_the_molecules(refused: Callable[..., str], tmp_path: Path) -> None:
+    ethanol(tmp_path)
+    message = refused("generate", "--fragment", "ethanol.sdf", "--atoms", "2")
+    assert "fragment: has 3 heavy atoms, the molecules at most 2" in message
+
+
+def test_far_targets_are_refused_warned_of_or_allowed(
+    ctrlgen: Command, cards: Cards, refused: Callable[..., str]
+) -> None:
+    with pytest.raises(ValueError, match="--far overrides"):
+        wish_of(["gap=30eV"]).sizes("qm9", range(3, 30))
+    _, said = wish_of(["gap=30eV"], far=True).sizes("qm9", range(3, 30))
+    assert "lies" in said[0] and "deviations outside" in said[0]
+    _, said = wish_of(["gap=11.5eV"]).sizes("qm9", range(15, 30))
+    assert len(said) == 1
+    _, said = wish_of(["gap=6.8eV"]).sizes("qm9", range(15, 30))
+    assert said == []
+    _, said = wish_of(["gap=9eV", "homo=-5eV", "lumo=0eV"]).sizes("qm9", range(15, 30))
+    assert "Mahalanobis" in said[0]
+
+
+def test_a_missing_extra_is_named(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctrlgen.errors import MissingExtra
+
+    def missing(module: str, extra: str) -> None:
+        raise MissingExtra(module, extra)
+
+    monkeypatch.setattr(designs, "require", missing)
+    assert 'pip install "ctrlgen[molecules]"' in refused("generate", "-p", "gap=6.8eV")
+
+
+def test_words_are_read() -> None:
+    assert parse_atoms(None, "qm9") == range(3, 30)
+    assert parse_atoms("5..7", "qm9-heavy") == range(5, 8)
+    assert parse_extreme("gap") == ("gap", None) and parse_extreme("gap=9eV") == ("gap", 9000.0)
+    assert outside(3.0, 1.0, 2.0) == 1 and outside(0.5, 1.0, 2.0) == 0.5
+    assert outside(1.5, 1.0, 2.0) == 0 and math.isnan(outside(math.nan, 1.0, 2.0))
+    assert interval_text("gap", 6000, 7000) == "6000..7000"
+    with pytest.raises(ValueError, match="guide: needed for gap"):
+        Wish(largest={"gap": None}).cost(None, "qm9", torch.tensor([5]))
