@@ -1,0 +1,315 @@
+"""The sweeps of optimal control: backward for gains, forward with a step of each sample's own.
+
+A sample that has reached its target, converged or diverged leaves the working set; what it was
+steered to stays in the record. The mathematics is in `ctrlgen.methods.optimal_control`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ctrlgen.batching import flat, row_sum, take
+from ctrlgen.codecs import Codec
+from ctrlgen.methods.base import CostLike, cost_rows
+from ctrlgen.methods.riccati import Curvature, Gains
+from ctrlgen.methods.trajectories import Dynamics, Link, Trajectory, last_finite
+from ctrlgen.optimizers.base import Event, Observer
+from ctrlgen.results import Result, Status
+from ctrlgen.seeds import normal
+
+if TYPE_CHECKING:
+    from ctrlgen.methods.optimal_control import OptimalControl
+
+__all__ = ["Plan", "Sweep"]
+
+_RANGE_FINDER = 2**44  # stream of its draws
+_FAILURES = 3
+"""How often in a row no step length may lower a sample's cost before it stops."""
+_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+
+
+@dataclass
+class Plan:
+    """What does not change during a run.
+
+    Attributes:
+        method: the settings.
+        curvature: of the value function.
+        weights: ω of every step.
+        target: of each sample, (B,), or None.
+        observer: or None.
+    """
+
+    method: OptimalControl
+    curvature: Curvature
+    weights: list[float]
+    target: Tensor | None
+    observer: Observer | None
+
+
+class Sweep:
+    """One run on B samples, of which b are still at work."""
+
+    def __init__(self, plan: Plan, dynamics: Dynamics, cost: CostLike, x0: Tensor) -> None:
+        self.plan, self.dynamics, self.cost = plan, dynamics, cost
+        self.whole, self.seeds = cost, dynamics.seeds
+        self.codec = dynamics.prior.codec
+        self.shape = x0.shape[1:]
+        count = len(x0)
+        self.rows = torch.arange(count, device=x0.device)
+        self.damping = x0.new_full((count,), plan.method.damping)
+        self.failures = torch.zeros_like(self.rows)
+        self.status = torch.zeros_like(self.rows)
+        self.iterations, self.spent = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
+        self.tables: dict[str, list[Tensor]] = {"value": [], "cost": [], "evaluations": []}
+        still = [torch.zeros_like(x0)] * dynamics.steps
+        self.moments = (
+            [torch.zeros_like(flat(x0))] * dynamics.steps,
+            [torch.zeros_like(flat(x0))] * dynamics.steps,
+        )
+        self.at = self._rollout(x0, still)
+        self.value, self.monitor = self._evaluate(self.at)
+        self.best = {
+            "value": self.value.nan_to_num(nan=torch.inf),
+            "cost": self.monitor.clone(),
+            "state": last_finite(self.at),
+            "controls": torch.stack(self.at.controls, 1),
+        }
+
+    def run(self) -> Result:
+        """All iterations; the counts of the network and the method's name are the caller's."""
+        self._close(~self.value.isfinite(), Status.DIVERGED)
+        self._finish_round(torch.zeros_like(self.rows, dtype=torch.bool))
+        for _ in range(self.plan.method.iterations):
+            if len(self.rows) == 0:
+                break
+            gains = self._backward()
+            slopes = torch.stack([gain.gradient.abs().amax(1) for gain in gains]).amax(0)
+            steps = torch.stack([gain.feedforward.isfinite().all(1) for gain in gains]).all(0)
+            self._close(~steps | ~slopes.isfinite(), Status.DIVERGED)
+            self._close(slopes <= self.plan.method.tolerance, Status.CONVERGED_GRADIENT)
+            kept = self._leave()
+            if len(self.rows) == 0:
+                self._note()
+                break
+            gains = [gain.take(kept) for gain in gains] if kept is not None else gains
+            moved = (
+                self._search(gains) if self.plan.method.update == "search" else self._adam(gains)
+            )
+            self._finish_round(moved)
+        self.status[self.rows] = int(Status.MAX_ITERATIONS)
+        with torch.no_grad():
+            samples = self.codec.decode(self.best["state"])
+            costs = self.whole(samples)
+        return Result(
+            samples=samples,
+            controls=self.best["controls"],
+            costs=costs,
+            status=self.status,
+            seeds=self.seeds,
+            iterations=self.iterations,
+            evaluations=self.spent,
+            history={name: torch.stack(table) for name, table in self.tables.items()},
+        )
+
+    # ---------------------------------------------------------------- backward
+
+    def _backward(self) -> list[Gains]:
+        """The gains of every step along the nominal trajectory."""
+        method, at = self.plan.method, self.at
+        end = at.states[-1]
+        d = flat(end).shape[1]
+        directions = self.plan.curvature.directions(d)
+        with torch.enable_grad():
+            state = end.detach().requires_grad_()
+            total = self.cost(self.dynamics.prior.codec.decode(state)).sum()
+            (slope,) = torch.autograd.grad(total, state, create_graph=directions > 0)
+
+        def product(columns: Tensor) -> Tensor:
+            if not slope.requires_grad:  # the cost is linear
+                return torch.zeros_like(columns)
+            products = [
+                torch.autograd.grad(
+                    slope, state, column.reshape(end.shape), retain_graph=True, allow_unused=True
+                )[0]
+                for column in columns.unbind(2)
+            ]
+            zero = torch.zeros_like(end)
+            return torch.stack([flat(zero if p is None else p) for p in products], 2)
+
+        draws = self._draws(flat(end))
+        value = self.plan.curvature.terminal(flat(slope.detach()), product, draws)
+        gains: list[Gains] = []
+        for k in reversed(range(self.dynamics.steps)):
+            link = at.links[k] if at.links is not None else None
+            if link is None:
+                link = self._counted(at.states[k], at.controls[k], k)
+            gain, value = self.plan.curvature.step(
+                value,
+                lambda columns, link=link: link.pull(columns, method.vectorized),  # type: ignore[misc]
+                flat(at.controls[k]),
+                self.plan.weights[k],
+                self.damping,
+                method.side,
+            )
+            gains.append(gain)
+        if at.links is not None:
+            at.links = None  # the graphs have served
+        return gains[::-1]
+
+    def _draws(self, like: Tensor) -> Tensor:
+        """Directions of the range finder, (b, d, k), each sample's own."""
+        d = like.shape[1]
+        probes = self.plan.curvature.probes(d)
+        if probes == 0:
+            return like.new_empty(len(like), d, 0)
+        seeds = self.seeds[self.rows]
+        return normal(seeds, (d, probes), _RANGE_FINDER, dtype=like.dtype, device=like.device)
+
+    def _counted(self, x: Tensor, u: Tensor, step: int) -> Link:
+        before = self.dynamics.prior.flow.evaluations.forward
+        link = self.dynamics.link(x, u, step)
+        self.spent[self.rows] += self.dynamics.prior.flow.evaluations.forward - before
+        return link
+
+    # ---------------------------------------------------------------- forward
+
+    def _search(self, gains: list[Gains]) -> Tensor:
+        """Backtracking, each sample by itself; which of them went down."""
+        pending = torch.arange(len(self.rows), device=self.rows.device)
+        moved = torch.zeros_like(pending, dtype=torch.bool)
+        for trial in range(self.plan.method.halvings + 1):
+            nominal, laws = self.at.take(pending), [gain.take(pending) for gain in gains]
+            dynamics, cost = self.dynamics.take(pending), cost_rows(self.cost, pending)
+            rows, scale = self.rows[pending], 0.5**trial
+            lengths = self.value.new_full((len(pending),), scale)
+            x, states, controls = nominal.states[0], [nominal.states[0]], []
+            before = dynamics.prior.flow.evaluations.forward
+            for k, law in enumerate(laws):
+                change = law.law(lengths, flat(x - nominal.states[k])).reshape(x.shape)
+                controls.append(nominal.controls[k] + change)
+                x = dynamics.move(x, controls[-1], k)
+                states.append(x)
+            self.spent[rows] += dynamics.prior.flow.evaluations.forward - before
+            found = Trajectory(states, controls)
+            value, monitor = self._evaluate(found, cost, dynamics.prior.codec)
+            lower = value < self.value[pending]
+            where, inside = pending[lower], lower.nonzero().squeeze(1)
+            self.at = self.at.replaced(where, found.take(inside))
+            self.value = self.value.index_copy(0, where, value[inside])
+            self.monitor = self.monitor.index_copy(0, where, monitor[inside])
+            moved[where] = True
+            pending = pending[~lower]
+            if len(pending) == 0:
+                break
+        self.damping = torch.where(moved, self.damping, self.damping * self.plan.method.growth)
+        self.failures = torch.where(moved, 0, self.failures + 1)
+        self._close(self.failures >= _FAILURES, Status.LINE_SEARCH)
+        return moved
+
+    def _adam(self, gains: list[Gains]) -> Tensor:
+        """An AdamW step of every control, with feedback, while going forwards."""
+        method, nominal = self.plan.method, self.at
+        clock = self.iterations[self.rows].unsqueeze(1) + 1
+        corrections = [1 - beta ** clock.to(self.value) for beta in _BETAS]
+        zero = torch.zeros_like(self.value)
+        x, controls = nominal.states[0], []
+        links, states = [], [x]
+        for k, gain in enumerate(gains):
+            slope, first, second = -gain.feedforward, self.moments[0][k], self.moments[1][k]
+            first = _BETAS[0] * first + (1 - _BETAS[0]) * slope
+            second = _BETAS[1] * second + (1 - _BETAS[1]) * slope**2
+            self.moments[0][k], self.moments[1][k] = first, second
+            scaled = first / corrections[0] / ((second / corrections[1]).sqrt() + _EPSILON)
+            u = flat(nominal.controls[k]) * (1 - method.learning_rate * method.weight_decay)
+            u = u - method.learning_rate * scaled + gain.law(zero, flat(x - nominal.states[k]))
+            controls.append(u.reshape(x.shape))
+            links.append(self._counted(x, controls[-1], k))
+            x = self.dynamics.leave(links[-1].after.detach(), controls[-1])
+            states.append(x)
+        found = Trajectory(states, controls, links)
+        value, monitor = self._evaluate(found)
+        self._close(~value.isfinite(), Status.DIVERGED)
+        self.at, self.value, self.monitor = found, value, monitor
+        return value.isfinite()
+
+    def _rollout(self, x: Tensor, controls: list[Tensor]) -> Trajectory:
+        """The first trajectory, with graphs where they will be of use."""
+        keep = self.plan.method.update == "adam"
+        states, links = [x], []
+        before = self.dynamics.prior.flow.evaluations.forward
+        for k, u in enumerate(controls):
+            if keep:
+                links.append(self.dynamics.link(x, u, k))
+                x = self.dynamics.leave(links[-1].after.detach(), u)
+            else:
+                x = self.dynamics.move(x, u, k)
+            states.append(x)
+        self.spent += self.dynamics.prior.flow.evaluations.forward - before
+        return Trajectory(states, controls, links if keep else None)
+
+    def _evaluate(
+        self,
+        trajectory: Trajectory,
+        cost: CostLike | None = None,
+        codec: Codec | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """J = C + Σ ½ω‖u‖², and C, of every row, (b,)."""
+        cost = cost or self.cost
+        with torch.no_grad():
+            monitor = cost((codec or self.dynamics.prior.codec).decode(trajectory.states[-1]))
+            value = monitor
+            for weight, u in zip(self.plan.weights, trajectory.controls, strict=True):
+                value = value + 0.5 * weight * row_sum(u.square())
+        return value, monitor
+
+    # ---------------------------------------------------------------- rows
+
+    def _close(self, which: Tensor, status: Status) -> None:
+        """Give running rows of a mask (b,) a status, unless they have one."""
+        running = self.status[self.rows] == Status.RUNNING
+        self.status[self.rows[which & running]] = int(status)
+
+    def _finish_round(self, moved: Tensor) -> None:
+        """Note what a round brought, and let rows go that are done."""
+        self.iterations[self.rows] += moved
+        if self.plan.target is not None:
+            reached = self.monitor <= self.plan.target[self.rows]
+            self._close(reached, Status.TARGET)
+        best = self.best
+        lower = self.value < best["value"][self.rows]
+        lower = lower | (moved & (self.status[self.rows] == Status.TARGET))
+        where, inside = self.rows[lower], lower.nonzero().squeeze(1)
+        best["value"][where] = self.value[inside]
+        best["cost"][where] = self.monitor[inside]
+        best["state"][where] = take(self.at.states[-1], inside)
+        best["controls"][where] = torch.stack([take(u, inside) for u in self.at.controls], 1)
+        self._note()
+        self._leave()
+
+    def _note(self) -> None:
+        news = {"value": self.best["value"], "cost": self.best["cost"], "evaluations": self.spent}
+        for name, table in self.tables.items():
+            table.append(news[name].clone())
+        if self.plan.observer is not None:
+            rows = (self.status == Status.RUNNING).nonzero().squeeze(1)
+            counts = (t.clone() for t in (self.iterations, self.spent, self.status))
+            values = self.tables["value"][-1], self.tables["cost"][-1]
+            self.plan.observer(Event(len(self.tables["value"]), rows, *values, *counts))
+
+    def _leave(self) -> Tensor | None:
+        """Rows that are done leave; the positions of those that stay, None where none left."""
+        kept = (self.status[self.rows] == Status.RUNNING).nonzero().squeeze(1)
+        if len(kept) == len(self.rows):
+            return None
+        self.rows, self.at = self.rows[kept], self.at.take(kept)
+        self.value, self.monitor = self.value[kept], self.monitor[kept]
+        self.damping, self.failures = self.damping[kept], self.failures[kept]
+        first, second = ([take(m, kept) for m in moment] for moment in self.moments)
+        self.moments = (first, second)
+        self.dynamics, self.cost = self.dynamics.take(kept), cost_rows(self.cost, kept)
+        return kept
