@@ -33,6 +33,7 @@ class Status(IntEnum):
     LINE_SEARCH = 6
     DIVERGED = 7
     FINISHED = 8
+    STEADY = 9
 
     @property
     def label(self) -> str:
@@ -55,6 +56,7 @@ _LABELS = {
     Status.LINE_SEARCH: "stopped: no lower point along the search direction",
     Status.DIVERGED: "diverged: value or gradient not finite",
     Status.FINISHED: "finished: all steps taken",
+    Status.STEADY: "stopped early: the iterates were steadiest before",
 }
 
 

@@ -21,11 +21,19 @@ from torch import Tensor
 
 from ctrlgen.batching import expand_like, flat, rows_of, take
 from ctrlgen.errors import UnknownName
+from ctrlgen.flows import Evaluations
 from ctrlgen.initializers import Blend, Initializer, SourceSample
 from ctrlgen.likelihood import Augmented, probes
 from ctrlgen.methods.base import CostLike, Method, cost_rows, measurement_of, try_cost
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, Projection, check_target
+from ctrlgen.optimizers.base import (
+    Evaluated,
+    Observer,
+    Optimizer,
+    Projection,
+    Solution,
+    check_target,
+)
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.regularizers import Chi, Regularizer, TargetNLL
 from ctrlgen.results import Result
@@ -119,21 +127,33 @@ class DFlow(Method):
         found = self.optimizer.minimize(
             objective, x0, target=self.target, observer=observer, projection=self.projection
         )
-        assert found.aux is not None  # the objective always carries the signal
-        history = {**found.history, "cost": found.history["monitor"]}
-        del history["monitor"]
-        return Result(
-            samples=found.aux,
-            controls=found.x,
-            costs=found.monitor,
-            status=found.status,
-            seeds=rows,
-            iterations=found.iterations,
-            evaluations=found.evaluations,
-            network=prior.flow.evaluations - before,
-            history=history,
-            method=repr(self),
-        )
+        return source_result(found, rows, prior.flow.evaluations - before, repr(self))
+
+
+def source_result(found: Solution, seeds: Tensor, network: Evaluations, method: str) -> Result:
+    """The result of an optimizer's solution for a `SourceObjective`.
+
+    Args:
+        found: the solution, source points of all samples.
+        seeds: shape (B,).
+        network: evaluations of the run.
+        method: the method and its settings, as text.
+    """
+    assert found.aux is not None  # the objective always carries the signal
+    history = {**found.history, "cost": found.history["monitor"]}
+    del history["monitor"]
+    return Result(
+        samples=found.aux,
+        controls=found.x,
+        costs=found.monitor,
+        status=found.status,
+        seeds=seeds,
+        iterations=found.iterations,
+        evaluations=found.evaluations,
+        network=network,
+        history=history,
+        method=method,
+    )
 
 
 class SourceObjective:

@@ -12,6 +12,7 @@ from ctrlgen.optimizers.base import (
     Projection,
     Solution,
 )
+from ctrlgen.optimizers.early import WindowedVariance
 from ctrlgen.optimizers.first_order import Adam, GradientDescent
 from ctrlgen.optimizers.lbfgs import LBFGS
 from ctrlgen.results import Status
@@ -29,4 +30,5 @@ __all__ = [
     "Projection",
     "Solution",
     "Status",
+    "WindowedVariance",
 ]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample
+from ctrlgen.optimizers.early import WindowedVariance
 from ctrlgen.results import Status
 
 __all__ = [
@@ -119,7 +120,8 @@ class Solution:
     """The outcome, every tensor in the order and on the device of the initial point.
 
     The best iterate of a row is the one that reached the target; in a row that did not reach it,
-    the accepted iterate of the lowest value. With a projection only projected iterates count.
+    the accepted iterate of the lowest value, or of the lowest variance where the optimizer stops
+    early by that. With a projection only projected iterates count.
 
     Attributes:
         x: best iterate, shape (B, *). A row that was not finite to begin with keeps its x0.
@@ -168,6 +170,8 @@ class Optimizer(ABC):
             of the floating point numbers count as none. 0 switches the test off.
         restart_every: forget the past (curvature, momentum) after this many iterations, and apply
             the projection where there is one. None: never.
+        early: stop a row, and choose its best iterate, by the variance of the latest iterates of
+            `Evaluated.aux` (of x where there is none) in place of the value; None for neither.
     """
 
     max_iterations: int = 100
@@ -175,6 +179,7 @@ class Optimizer(ABC):
     gradient_tolerance: float = 1e-7
     change_tolerance: float = 1e-9
     restart_every: int | None = None
+    early: WindowedVariance | None = None
 
     def __post_init__(self) -> None:
         _at_least("max_iterations", self.max_iterations, 0)
@@ -182,6 +187,8 @@ class Optimizer(ABC):
         _at_least("gradient_tolerance", self.gradient_tolerance, 0)
         _at_least("change_tolerance", self.change_tolerance, 0)
         _at_least("restart_every", self.restart_every, 1)
+        if self.early is not None and not isinstance(self.early, WindowedVariance):
+            raise TypeError(f"early: expected WindowedVariance or None, got {self.early!r}")
 
     @abstractmethod
     def minimize(

@@ -33,6 +33,7 @@ from ctrlgen.optimizers.base import (
     check_start,
     check_target,
 )
+from ctrlgen.optimizers.early import Windows
 from ctrlgen.optimizers.points import Point, evaluate
 from ctrlgen.optimizers.record import Record
 from ctrlgen.results import Status
@@ -105,6 +106,7 @@ class WorkingSet:
         keep_start = ~self.at.finite
         self.at = self.at._replace(x=torch.where(keep_start[:, None], start, self.at.x))
         self.record = Record(self.at)
+        self._windows = None if rules.early is None else Windows(rules.early, self._watched)
         self.returning = everyone
         self.close(~everyone, self.at, self._reason)
 
@@ -195,6 +197,8 @@ class WorkingSet:
             restarted = moved & self._projected
             self._admissible = torch.where(moved, self._projected, self._admissible)
 
+        if self._windows is not None:
+            self._windows.see(moved, self._watched)
         status = self._judge(accepted, moved, failure, previous, edge)
         self._write(moved, status)
         self.returning = torch.zeros_like(returning)
@@ -239,6 +243,11 @@ class WorkingSet:
             history=self.record.history(self.iterations),
         )
 
+    @property
+    def _watched(self) -> Tensor:
+        """What early stopping looks at, shape (b, *)."""
+        return self.at.x if self.at.aux is None else self.at.aux
+
     def _ends_cycle(self, iterations: Tensor) -> Tensor:
         every = self.rules.restart_every
         if every is None:
@@ -275,6 +284,8 @@ class WorkingSet:
             if edge is not None:
                 verdicts.append((still & edge, Status.DIVERGED))
             verdicts.append((still, Status.CONVERGED_CHANGE))
+        if self._windows is not None:
+            verdicts.append((self._windows.spent, Status.STEADY))
         verdicts += [
             (failure == Status.LINE_SEARCH, Status.LINE_SEARCH),
             (moved & (self.clock >= rules.max_iterations), Status.MAX_ITERATIONS),
@@ -288,7 +299,10 @@ class WorkingSet:
 
     def _write(self, moved: Tensor, status: Tensor) -> None:
         at, record = self.at, self.record
-        better = moved & self._admissible & (at.value < record.best["value"])
+        better = at.value < record.best["value"]
+        if self._windows is not None:
+            better = torch.where(self._windows.full, self._windows.lower, better)
+        better = moved & self._admissible & better
         record.improve(better | (status == Status.TARGET), at)
         spent = self.evaluations[self.rows]
         news = {"value": at.value, "monitor": at.monitor, "evaluations": spent}
@@ -303,6 +317,8 @@ class WorkingSet:
         self.rows, self.at = self.rows[kept], self.at.take(kept)
         self.returning, self._admissible = self.returning[kept], self._admissible[kept]
         self._reason = self._reason[kept]
+        if self._windows is not None:
+            self._windows.keep(kept)
         if self.active:
             objective, projection = self._whole
             self._objective = objective.take(self.rows)

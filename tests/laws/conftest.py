@@ -45,10 +45,11 @@ from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.flows import Flow
-from ctrlgen.grids import DDPMUniform, Uniform
+from ctrlgen.grids import DDPMUniform, Karras, Uniform
 from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
 from ctrlgen.methods import (
     CTDTM,
+    DAPS,
     DDRM,
     DPS,
     FTM,
@@ -60,11 +61,22 @@ from ctrlgen.methods import (
     BlindNDTM,
     ClassifierGuidance,
     DFlow,
+    DMPlug,
+    FlowPriors,
     FreeDoM,
+    PnPFlow,
+    REDDiff,
 )
 from ctrlgen.methods.blind import BlindBlur
 from ctrlgen.operators import LinearOperator, Measurement, Operator, Spectrum
-from ctrlgen.optimizers import LBFGS, Adam, FunctionObjective, GradientDescent, Optimizer
+from ctrlgen.optimizers import (
+    LBFGS,
+    Adam,
+    FunctionObjective,
+    GradientDescent,
+    Optimizer,
+    WindowedVariance,
+)
 from ctrlgen.oracles import Mixture
 from ctrlgen.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
 from ctrlgen.priors import Prior
@@ -271,6 +283,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "lbfgs": LBFGS(max_iterations=20),
     "adam": Adam(learning_rate=0.05, max_iterations=20),
     "gradient-descent": GradientDescent(learning_rate=0.02, momentum=0.5, max_iterations=20),
+    "adam-early": Adam(learning_rate=0.05, max_iterations=20, early=WindowedVariance(3, 4)),
 }
 
 
@@ -570,6 +583,13 @@ TABLES: dict[str, dict[str, Case]] = {
         "ugd": method_case(UGD(grid=FEW_STEPS)),
         "classifier-guidance": method_case(ClassifierGuidance(grid=FEW_STEPS)),
         "ddrm": method_case(DDRM(grid=FEW_STEPS)),
+        "red-diff": method_case(REDDiff(grid=FEW_STEPS, dispersion=0.1)),
+        "dmplug": method_case(DMPlug(optimizer=Adam(max_iterations=3), clip=2.0)),
+        "flow-priors": method_case(FlowPriors(grid=Uniform(2, start=1e-3), iterations=2)),
+        "pnp-flow": method_case(PnPFlow(grid=Uniform(3), draws=2)),
+        "daps": method_case(
+            DAPS(grid=Karras(3, 0.1, 100.0), ode_steps=2, langevin_steps=2, noise=None)
+        ),
     },
 }
 

@@ -1,0 +1,158 @@
+r"""DMPlug: the reverse process as a function, its input optimised (Wang et al., arXiv 2405.16749).
+
+    z* = argmin_z C(R(z)),      R: a few deterministic steps of a sampler, z at the first level,
+
+by Adam: D-Flow's problem (`ctrlgen.methods.dflow`) with a step rule in the place of the solver, so
+that the two objectives are one where rule and solver are. The paper takes three DDIM steps on the
+indices 666, 333 and 0, with x̂ clipped to the range of the data in every step, ε̂ computed from the
+clipped x̂, and the result clipped again. Adam does not see the scale of C: a sum of squares is as
+good as their mean.
+
+What is fitted to the end fits the noise. A row stops early by the windowed variance of its signals
+(`ctrlgen.optimizers.early`), whose lowest point is its result. No ground truth plays a part.
+
+Evaluations of the network and vjps: as many as R has steps, per iteration.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ctrlgen.errors import UnknownName
+from ctrlgen.grids import DDPMUniform, Grid, Level, ddpm
+from ctrlgen.methods.base import CostLike, Method, try_cost
+from ctrlgen.methods.dflow import SourceObjective, source_result
+from ctrlgen.methods.stepping import check_clip
+from ctrlgen.optimizers import Adam, Observer, Optimizer, WindowedVariance
+from ctrlgen.optimizers.base import check_target
+from ctrlgen.paths import Path
+from ctrlgen.priors import BoundVelocity, Prior
+from ctrlgen.results import Result
+from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.steps import DDIM, StepRule
+
+__all__ = ["DMPlug", "Reverse"]
+
+
+def _adam(iterations: int) -> Adam:
+    return Adam(learning_rate=1e-2, max_iterations=iterations, early=WindowedVariance())
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """R: source points z to states at the end of the levels; called in the place of a solver.
+
+    Args:
+        levels: of a grid.
+        rule: deterministic, of one evaluation a step.
+        clip: bound of |x̂| and of the result, or None.
+    """
+
+    levels: list[Level]
+    rule: StepRule
+    clip: float | None = None
+
+    def __call__(self, velocity: BoundVelocity, z: Tensor) -> Tensor:
+        """R(z), shape of z (B, *), differentiable."""
+        first = self.levels[0]
+        x = (first.alpha**2 + first.sigma**2) ** 0.5 * z
+        for t, s in pairwise(self.levels):
+            seen = velocity.prior.predict(x, t.time)
+            data, noise = seen.data, seen.noise
+            if self.clip is not None:
+                data = data.clamp(-self.clip, self.clip)
+                noise = (x - t.alpha * data) / t.sigma
+            x = self.rule(data, noise, t, s, None)
+        return x if self.clip is None else x.clamp(-self.clip, self.clip)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DMPlug(Method):
+    """Optimises the input of a short deterministic sampler.
+
+    Args:
+        grid: noise levels of the sampler.
+        clock: path on which the prior is read; None for its own.
+        rule: of the sampler's steps, deterministic.
+        clip: bound of |x̂| in every step, 1 for images in [−1, 1]; None for none.
+        optimizer: per-sample optimiser, with its early stopping.
+        target: a sample stops when its cost is at most this; None for no target.
+        dtype: of states and optimiser.
+        device: of states; the network's by default.
+
+    Raises:
+        TypeError: if a part is of another kind than its name says.
+        ValueError: for a bound that is not positive, a rule of more than one evaluation, or a dtype
+            that is no floating point one.
+    """
+
+    control: ClassVar[str] = "source point"
+    needs: ClassVar[str] = "a gradient"
+    presets: ClassVar[Mapping[str, dict[str, Any]]] = {
+        "sr4": {"clip": 1.0},
+        "inpaint": {"clip": 1.0},
+        "nonlinear-deblur": {"clip": 1.0, "optimizer": _adam(10_000)},
+    }
+
+    grid: Grid = field(default_factory=lambda: DDPMUniform(3, 999))
+    clock: Path | None = field(default_factory=ddpm)
+    rule: StepRule = field(default_factory=DDIM)
+    clip: float | None = None
+    optimizer: Optimizer = field(default_factory=lambda: _adam(5000))
+    target: float | None = None
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str | None = None
+
+    def __post_init__(self) -> None:
+        parts = {"grid": Grid, "rule": StepRule, "optimizer": Optimizer}
+        if self.clock is not None:
+            parts["clock"] = Path
+        for name, kind in parts.items():
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        if self.rule.evaluations != 1:
+            raise ValueError(f"rule: expected one evaluation a step, got {self.rule!r}")
+        if not self.dtype.is_floating_point:
+            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
+        check_clip(self.clip)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> DMPlug:
+        """The settings of a name in `presets`, with changes.
+
+        Raises:
+            UnknownName: for a name that is not among them.
+        """
+        if name not in cls.presets:
+            raise UnknownName("preset", name, cls.presets)
+        return cls(**{**cls.presets[name], **changes})
+
+    def __call__(
+        self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
+    ) -> Result:
+        """Run; see `Method`."""
+        rows = as_seeds(seeds)
+        z = prior.start(rows, dtype=self.dtype, device=self.device)
+        rows = rows.to(z.device)
+        check_target(self.target, z)
+        prior = copy.copy(prior)
+        if self.clock is not None:
+            prior.flow = prior.flow.on(self.clock)
+        levels = self.grid(prior.flow.path)
+        if any(level.sigma == 0 for level in levels[:-1]):
+            raise ValueError("grid: DMPlug needs some noise, σ > 0, at every evaluation")
+        if any(self.rule.draws(t, s) for t, s in pairwise(levels)):
+            raise ValueError(f"rule: expected a deterministic one, got {self.rule!r}")
+        try_cost(prior, cost, z)
+        before = prior.flow.evaluations.copy()
+        reverse: Any = Reverse(levels, self.rule, self.clip)
+        objective = SourceObjective(prior, cost, reverse, None, rows, z)
+        found = self.optimizer.minimize(objective, z, target=self.target, observer=observer)
+        return source_result(found, rows, prior.flow.evaluations - before, repr(self))
