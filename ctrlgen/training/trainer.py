@@ -14,7 +14,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -179,7 +179,10 @@ class Trainer(ABC):
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
         ours = json.loads(json.dumps(asdict(self.schedule)))
-        if state["recipe"] != ours or state["seed"] != self.seed:
+        # An older checkpoint lacks settings that recipes have gained: it had their defaults.
+        gained = {f.name: f.default for f in fields(self.schedule) if f.default is not MISSING}
+        theirs = {**json.loads(json.dumps(gained)), **state["recipe"]}
+        if theirs != ours or state["seed"] != self.seed:
             raise ValueError(f"{path}: a checkpoint of another recipe or seed; pass resume=False")
         tensors = load_file(path, device=str(self.device))
         for part, network in (("network.", self.network), ("average.", self.average)):

@@ -128,6 +128,13 @@ class TensorProductNetwork(MoleculeVelocity):
     def residual(
         self, features: Tensor, position: Tensor, t: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, None]:
+        # e3nn's products take operands of one dtype only.
+        with torch.autocast(position.device.type, enabled=False):
+            return self._residual(features, position, t, mask)
+
+    def _residual(
+        self, features: Tensor, position: Tensor, t: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, None]:
         batch, places, _ = position.shape
         weight = mask.to(position.dtype) / mask.sum(1, keepdim=True)
         distance, _ = pair_geometry(position)

@@ -3,9 +3,11 @@ r"""The training loop of the molecular priors: flow matching of positions and cl
 With z_t = t z_1 + (1 - t) z_0, z_1 a molecule in the codec's units and z_0 Gaussian of zero centre
 of mass, the network minimises per molecule (`networks` for F, the logits and s)
 
-    mean_i |F_i - ((1 - t) x_1i - t x_0i)/s|²/3 + w mean_i CE(logits_i, class_i),
+    mean_i |F_i - ((1 - t) x_1i - t x_0i)/s|²/3 + w mean_i CE(logits_i, class_i)
+                                                + w_b mean_{i≠j} CE(bond logits_ij, order_ij),
 
-both regressions of the datum, so the velocity is the marginal one (Lipman et al. 2023, eqs. 22-23).
+regressions of the datum, so the velocity is the marginal one (Lipman et al. 2023, eqs. 22-23). Bond
+orders, by the distance table, are no part of the state: they only teach (w_b is zero by default).
 Times are late: t = u^{1/k} (Beta(k, 1)) up to 0.99, since bonds are decided there. Noise positions
 may be aligned to the molecule first (`alignment`).
 """
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctrlgen.domains.molecules.alignment import align
+from ctrlgen.domains.molecules.bonds import bond_orders
 from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.networks import Estimate, build
 from ctrlgen.training.trainer import Schedule, Trainer, generator
@@ -41,6 +44,7 @@ class Recipe(Schedule):
         align: match noise to data by equivariant optimal transport.
         late: k of the training times.
         classes_weight: w.
+        bonds_weight: w_b; above zero needs `bonds` in the configuration.
         places: batches are padded to the first of these numbers of atoms that holds them.
     """
 
@@ -52,7 +56,12 @@ class Recipe(Schedule):
     align: bool = True
     late: float = 1.8
     classes_weight: float = 0.3
+    bonds_weight: float = 0.0
     places: tuple[int, ...] = field(default=(9,))
+
+    def __post_init__(self) -> None:
+        if self.bonds_weight and not self.config.get("bonds"):
+            raise ValueError("bonds_weight: expected 0 for a network without the bond head")
 
 
 class Molecule(NamedTuple):
@@ -109,8 +118,9 @@ def molecular_loss(
     classes: Tensor,
     t: Tensor,
     weight: float,
-) -> tuple[Tensor, Tensor]:
-    """Loss of the positions and w times that of the classes, one value per molecule each.
+    orders: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of the positions, w times that of the classes, and that of the bonds, shape (B,) each.
 
     Args:
         estimate: as `MoleculeVelocity.estimate`.
@@ -119,6 +129,7 @@ def molecular_loss(
         classes: -1 at the padding, shape (B, N).
         t: shape (B,).
         weight: w.
+        orders: bond orders, shape (B, N, N); None for no loss of the bonds.
     """
     mask, time = classes >= 0, t[:, None, None]
     state = time * data + (1 - time) * noise
@@ -130,7 +141,15 @@ def molecular_loss(
     entropy = F.cross_entropy(
         found.logits.transpose(1, 2), classes, ignore_index=-1, reduction="none"
     )
-    return position, weight * entropy.sum(1) / count
+    bond = torch.zeros_like(position)
+    if orders is not None and found.bonds is not None:
+        pairs = mask.unsqueeze(2) & mask.unsqueeze(1)
+        pairs = pairs & ~torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
+        known = torch.where(pairs, orders, -1).flatten(1)
+        bonds = found.bonds.float().flatten(1, 2).transpose(1, 2)
+        missed = F.cross_entropy(bonds, known, ignore_index=-1, reduction="none")
+        bond = missed.sum(1) / pairs.sum((1, 2))
+    return position, weight * entropy.sum(1) / count, bond
 
 
 class PriorTrainer(Trainer):
@@ -203,13 +222,17 @@ class PriorTrainer(Trainer):
         t: Tensor,
         draw: torch.Generator,
         autocast: bool = False,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`molecular_loss` of molecules at times t."""
         data = self.states(group)
         noise = self.noise(data, group, draw)
+        orders = None
+        if self.recipe.bonds_weight:
+            orders = bond_orders(group.positions, group.classes, self.recipe.dataset)
+            orders = orders.to(self.device)
         parts = (part.to(self.device) for part in (data, noise, group.classes, t))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            return molecular_loss(estimate, *parts, self.recipe.classes_weight)
+            return molecular_loss(estimate, *parts, self.recipe.classes_weight, orders)
 
     def loss(self, draw: torch.Generator) -> Tensor:
         recipe = self.recipe
@@ -217,8 +240,8 @@ class PriorTrainer(Trainer):
         group = Molecule(*(part[rows] for part in self.data))
         group = Molecule(group.positions[:, :places], group.classes[:, :places], group.counts)
         t = torch.rand(len(rows), generator=draw).pow(1 / recipe.late).clamp_max(0.99)
-        position, kind = self.losses(self.estimate, group, t, draw, recipe.autocast)
-        return (position + kind).mean()
+        position, kind, bond = self.losses(self.estimate, group, t, draw, recipe.autocast)
+        return (position + kind + recipe.bonds_weight * bond).mean()
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:
@@ -231,7 +254,7 @@ class PriorTrainer(Trainer):
         group = Molecule(*(part[:count] for part in self.held))
         size = len(group.counts)
         t = ((torch.randperm(size, generator=draw) + 0.5) / size).pow(1 / self.recipe.late)
-        t, totals = t.clamp_max(0.99), torch.zeros(2)
+        t, totals = t.clamp_max(0.99), torch.zeros(3)
         for rows in torch.arange(size).split(256):
             part = Molecule(*(value[rows] for value in group))
             found = self.losses(self.average.estimate, part, t[rows], draw)  # type: ignore[arg-type]

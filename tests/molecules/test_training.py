@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ctrlgen
@@ -120,18 +121,43 @@ def test_loss_of_a_perfect_and_of_an_ignorant_network(molecules: Molecule) -> No
         residual = (data[..., :3] - time / spread.square() * x) * spread / (1 - time)
         return Estimate(residual, 1000 * data[..., 3:], None)
 
-    position, kind = molecular_loss(perfect, data, noise, group.classes, t, 0.3)
+    position, kind, bond = molecular_loss(perfect, data, noise, group.classes, t, 0.3)
+    assert not bond.any()
     torch.testing.assert_close(position, torch.zeros(4), atol=1e-6, rtol=0)
     torch.testing.assert_close(kind, torch.zeros(4), atol=1e-6, rtol=0)
 
     def ignorant(x: Tensor, kind: Tensor, t: Tensor, mask: Tensor) -> Estimate:
         return Estimate(torch.zeros_like(x), torch.zeros_like(kind), None)
 
-    position, kind = molecular_loss(ignorant, data, noise, group.classes, t, 0.3)
+    position, kind, _ = molecular_loss(ignorant, data, noise, group.classes, t, 0.3)
     torch.testing.assert_close(kind, 0.3 * torch.full((4,), 3.0).log())
     target = ((1 - time) * data[..., :3] - time * noise[..., :3]) / spread
     count = group.counts.float()
     torch.testing.assert_close(position, target.square().sum((1, 2)) / (3 * count))
+
+
+def test_bonds_are_taught_when_asked(molecules: Molecule) -> None:
+    group = Molecule(*(part[:4] for part in molecules))
+    orders = torch.randint(4, (4, 5, 5), generator=torch.Generator().manual_seed(0))
+    made = trainer(molecules)
+    data = made.states(group)
+
+    def sure(x: Tensor, kind: Tensor, t: Tensor, mask: Tensor) -> Estimate:
+        bonds = torch.nn.functional.one_hot(orders, 4).float() * 2
+        return Estimate(torch.zeros_like(x), torch.zeros_like(kind), bonds)
+
+    parts = (data, torch.randn_like(data), group.classes, torch.rand(4))
+    bond = molecular_loss(sure, *parts, 0.3, orders)[2]
+    expected = torch.tensor(2.0).exp().add(3).log() - 2  # log-sum-exp of (2, 0, 0, 0) minus 2
+    torch.testing.assert_close(bond, expected.expand(4))
+
+    # The table of bonds knows the classes of QM9 alone.
+    config = {**RECIPE.config, "classes": 5, "bonds": True}
+    taught = trainer(molecules, dataset="qm9", config=config, bonds_weight=0.5)
+    taught.loss(torch.Generator().manual_seed(0)).backward()
+    assert taught.network.head_bond.weight.grad.any()  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="bonds_weight: expected 0"):
+        replace(RECIPE, bonds_weight=0.5)
 
 
 def test_states_are_those_of_the_codec(molecules: Molecule) -> None:
@@ -159,8 +185,14 @@ def test_single_atoms_are_left_out(molecules: Molecule) -> None:
     assert len(made.data.counts) == 24 and int(made.data.counts.min()) == 2
 
 
-def test_training_lowers_the_loss(molecules: Molecule) -> None:
-    made = trainer(molecules, lr=0.01)
+E3NN = {"network": "e3nn", "classes": 3, "scalars": 8, "vectors": 4, "tensors": 2, "depth": 1}
+
+
+@pytest.mark.parametrize("config", [RECIPE.config, E3NN], ids=["geot", "e3nn"])
+def test_training_lowers_the_loss(molecules: Molecule, config: dict[str, object]) -> None:
+    if config is E3NN:
+        pytest.importorskip("e3nn")
+    made = trainer(molecules, lr=0.01, config=config)
     before = made.validate()
     run(made, steps=40)
     assert made.validate() < 0.9 * before
@@ -178,6 +210,13 @@ def test_a_resumed_run_is_the_whole_run(molecules: Molecule, tmp_path: Path) -> 
         rest.step(i / 6)
     for a, b in zip(whole.average.parameters(), rest.average.parameters(), strict=True):
         assert torch.equal(a, b)
+    # A checkpoint from before a setting existed is one with its default.
+    tensors = load_file(tmp_path / "checkpoint.safetensors")
+    with safe_open(tmp_path / "checkpoint.safetensors", "pt") as file:
+        state = json.loads(file.metadata()["state"])
+    del state["recipe"]["bonds_weight"]
+    save_file(tensors, tmp_path / "older.safetensors", {"state": json.dumps(state)})
+    trainer(molecules).load(tmp_path / "older.safetensors")
     with pytest.raises(ValueError, match="a checkpoint of another recipe or seed"):
         trainer(molecules, seed=1).load(tmp_path / "checkpoint.safetensors")
 
