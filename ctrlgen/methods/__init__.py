@@ -12,6 +12,7 @@ from ctrlgen.methods.ddrm import DDRM
 from ctrlgen.methods.dflow import DFlow
 from ctrlgen.methods.dmplug import DMPlug
 from ctrlgen.methods.flow_priors import FlowPriors
+from ctrlgen.methods.flowgrad import FlowGrad, OCFlow
 from ctrlgen.methods.ftm import FTM
 from ctrlgen.methods.guidance import DPS, LGDMC, MPGD, UGD, ClassifierGuidance, FreeDoM
 from ctrlgen.methods.ndtm import NDTM
@@ -41,9 +42,11 @@ __all__ = [
     "ClassifierGuidance",
     "DFlow",
     "DMPlug",
+    "FlowGrad",
     "FlowPriors",
     "FreeDoM",
     "Method",
+    "OCFlow",
     "OptimalControl",
     "PiGDM",
     "PnPFlow",
