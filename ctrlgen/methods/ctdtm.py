@@ -24,7 +24,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ctrlgen.grids import DDPMUniform, Grid, ddpm
-from ctrlgen.methods.stepping import Run
+from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.methods.transitions import GuidedTransitions, Response, Weights
 from ctrlgen.paths import Path
 from ctrlgen.steps import DDIM, StepRule
@@ -52,8 +52,7 @@ class CTDTM(GuidedTransitions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.rule, StepRule):
-            raise TypeError(f"rule: expected a StepRule, got {self.rule!r}")
+        check_rule(self.rule)
         if self.mode not in ("shift", "linear"):
             raise ValueError(f"mode: expected 'shift' or 'linear', got {self.mode!r}")
         if not self.control_weight >= 0:

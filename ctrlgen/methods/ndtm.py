@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, get_args
 from torch import Tensor
 
 from ctrlgen.grids import DDPMUniform, Grid, Level, ddpm
-from ctrlgen.methods.stepping import Run
+from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.methods.transitions import GuidedTransitions, Response, Weights
 from ctrlgen.paths import Path
 from ctrlgen.steps import DDIM, StepRule
@@ -110,8 +110,7 @@ class NDTM(GuidedTransitions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.rule, StepRule):
-            raise TypeError(f"rule: expected a StepRule, got {self.rule!r}")
+        check_rule(self.rule)
         if self.weighting not in get_args(Weighting):
             raise ValueError(
                 f"weighting: expected one of {get_args(Weighting)}, got {self.weighting!r}"

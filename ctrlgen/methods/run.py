@@ -53,6 +53,10 @@ class Run:
         """x̂ within the bound, if there is one; a gradient ends where it is cut."""
         return data if self.clip is None else data.clamp(-self.clip, self.clip)
 
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest states on the source's subspace (masks, centre of mass), shape of x."""
+        return self.prior.source.project(x)
+
     def decode(self, state: Tensor) -> Tensor:
         """The signals of states, differentiable."""
         return self.prior.codec.decode(state)

@@ -8,6 +8,7 @@ r"""Methods that walk once down the noise levels: one state per sample, one upda
 - it reads the prior on the method's `clock` (`Flow.on`; None leaves the prior's own path), builds
   the levels of the `grid`, and checks prior, cost, seeds and needs before any compute;
 - it starts from the source, x = √(α² + σ²) z, or guided by the measurement, x = α H†y + σ z;
+- it keeps states where the source has them (masks, centre of mass), by its projection;
 - it keeps a row that is no longer finite at its last finite state, marks it DIVERGED and leaves
   its neighbours alone;
 - it tells the observer after every step, and returns a `Result`.
@@ -42,9 +43,9 @@ from ctrlgen.seeds import Seeds, as_seeds
 from ctrlgen.steps import DDIM, StepRule
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
-__all__ = ["RuledMethod", "Run", "Start", "SteppedMethod", "check_clip"]
+__all__ = ["RuledMethod", "Run", "Start", "SteppedMethod", "check_clip", "check_rule"]
 
 Start = Literal["source", "guided"]
 
@@ -181,14 +182,14 @@ class SteppedMethod(Method):
         before = prior.flow.evaluations.copy()
         run = Run(prior, cost, measurement_of(cost), rows, levels)
         run.rule, run.clip = getattr(self, "rule", run.rule), getattr(self, "clip", None)
-        x = self.first_state(run, z).detach()
+        x = run.project(self.first_state(run, z).detach())
         self.begin(run, x)
         history = History(z, before.forward)
         alive = flat(x).isfinite().all(1)
         x = torch.where(expand_like(alive, x), x, z)
         for step in range(len(levels) - 1):
             new, value = self.update(run, x, step)
-            alive, x = self._settle(alive, new.detach(), x)
+            alive, x = self._settle(alive, run.project(new.detach()), x)
             history.write(alive, value.detach(), prior.flow.evaluations.forward)
             if observer is not None:
                 observer(history.event(alive))
@@ -254,9 +255,21 @@ class RuledMethod(SteppedMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.rule, StepRule):
-            raise TypeError(f"rule: expected a StepRule, got {self.rule!r}")
+        check_rule(self.rule)
         check_clip(self.clip)
+
+
+def check_rule(rule: StepRule) -> None:
+    """Raise for what is no rule of one prediction.
+
+    Raises:
+        TypeError: if it is no rule at all.
+        ValueError: if it evaluates the network twice in a step, as guidance does not.
+    """
+    if not isinstance(rule, StepRule):
+        raise TypeError(f"rule: expected a StepRule, got {rule!r}")
+    if rule.evaluations != 1:
+        raise ValueError(f"rule: expected one of a single prediction, as DDIM, got {rule}")
 
 
 def check_clip(clip: float | None) -> None:

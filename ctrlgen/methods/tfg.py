@@ -212,6 +212,7 @@ class TFG(RuledMethod):
                     own = run.move(data, noise, step, draw) - s.alpha / t.alpha * x
                     slope = slope * expand_like(_rms(own) / _rms(slope).clamp_min(_TINY), x)
                 new = new - scale * rho * slope
+            new = run.project(new)
             if turn + 1 < rounds:
                 x = renoise(new, s, t, run.noise(step, x, draw + 1))
         with torch.no_grad():

@@ -152,7 +152,7 @@ class GuidedTransitions(SteppedMethod):
                 value = self._value(run, x, u, step, free, weights)
                 unknowns = self.unknowns(run)
                 gradient, *others = torch.autograd.grad(value.sum(), [u, *unknowns])
-            u = descend(u.detach(), gradient, decay)
+            u = run.project(descend(u.detach(), gradient, decay))
             self.learn(run, others)
         with torch.no_grad():
             response = self.respond(run, x, u, step, free)

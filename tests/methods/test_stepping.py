@@ -23,8 +23,8 @@ from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
 from ctrlgen.results import Status
 from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import DDIM, walk
+from ctrlgen.sources import Gaussian, MaskedGaussian
+from ctrlgen.steps import DDIM, EDMStep, HeunStep, walk
 
 Build = Callable[..., Any]
 D = 3
@@ -172,6 +172,17 @@ def test_single_precision_is_the_default(method: Any) -> None:
     assert result.samples.dtype == torch.float32 and result.samples.shape == (4, 2, D)
 
 
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_states_stay_where_the_source_has_them(method: Method) -> None:
+    """Padded points are zero and centres of mass at rest, though cost and network ignore both."""
+    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]]).bool()
+    source = MaskedGaussian(mask, 3)
+    prior = Prior(Flow(lambda x, t: torch.tanh(x) + 0.3, CondOT()), source)
+    result = method(prior, Reversed(rows(4, 3)), seeds=SEEDS)
+    assert torch.allclose(source.project(result.samples), result.samples, rtol=0, atol=1e-12)
+    assert result.samples.abs().max() > 0.1
+
+
 def test_presets_by_name() -> None:
     assert Plain.preset("few", rule=DDIM(0.1)) == Plain(grid=Uniform(2), rule=DDIM(0.1))
     with pytest.raises(UnknownName, match="few"):
@@ -187,6 +198,8 @@ def test_presets_by_name() -> None:
         ({"grid": 50}, TypeError, "grid"),
         ({"clock": "ddpm"}, TypeError, "clock"),
         ({"rule": 0.5}, TypeError, "rule"),
+        ({"rule": HeunStep()}, ValueError, "single prediction"),
+        ({"rule": EDMStep()}, ValueError, "single prediction"),
         ({"start": "noise"}, ValueError, "start"),
         ({"clip": 0.0}, ValueError, "clip"),
         ({"dtype": torch.int64}, ValueError, "dtype"),
