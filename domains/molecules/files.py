@@ -146,9 +146,8 @@ def read_sdf(path: str | Path) -> list[Entry]:
             two-dimensional; its number and title are named.
     """
     require("rdkit", "molecules")
-    from rdkit import Chem, RDLogger
+    from rdkit import Chem, rdBase
 
-    RDLogger.DisableLog("rdApp.*")
     path = Path(path)
     text = path.read_text(encoding="utf-8", errors="replace")
     records = re.split(r"^\$\$\$\$[^\n]*\n?", text, flags=re.MULTILINE)
@@ -160,7 +159,8 @@ def read_sdf(path: str | Path) -> list[Entry]:
     for number, record in enumerate(records, 1):
         title = record.split("\n", 1)[0].strip()
         where = f"{path}, record {number}" + (f" ({title})" if title else "")
-        entries.append(_entry(record, where, Chem))
+        with rdBase.BlockLogs():  # what fails is said in the error
+            entries.append(_entry(record, where, Chem))
     return entries
 
 

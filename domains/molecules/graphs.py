@@ -40,10 +40,16 @@ __all__ = ["arrays", "build", "complete", "mols", "smiles", "tensors"]
 
 def _chem() -> Any:
     require("rdkit", "molecules")
-    from rdkit import Chem, RDLogger
+    from rdkit import Chem
 
-    RDLogger.DisableLog("rdApp.*")  # what fails is said in the result
     return Chem
+
+
+def _quiet() -> Any:
+    """RDKit says nothing within: what fails is said in the result."""
+    from rdkit import rdBase
+
+    return rdBase.BlockLogs()
 
 
 def build(
@@ -104,8 +110,9 @@ def mols(
             continue
         pairs = bonds[row][np.ix_(kept, kept)]
         mol = build(number[kept], where[row, kept], pairs, attached[row, kept])
-        clean = chem.Mol(mol)
-        done = chem.SanitizeMol(clean, catchErrors=True) == chem.SanitizeFlags.SANITIZE_NONE
+        with _quiet():
+            clean = chem.Mol(mol)
+            done = chem.SanitizeMol(clean, catchErrors=True) == chem.SanitizeFlags.SANITIZE_NONE
         found.append(clean if done else mol)
     return found
 
@@ -115,6 +122,11 @@ def smiles(mol: Mol | None) -> str | None:
     if mol is None or not mol.GetNumAtoms():
         return None
     chem = _chem()
+    with _quiet():
+        return _smiles(mol, chem)
+
+
+def _smiles(mol: Mol, chem: Any) -> str | None:
     copy = chem.RWMol(mol)
     for atom in copy.GetAtoms():
         atom.SetNoImplicit(False)

@@ -93,6 +93,16 @@ def test_what_the_force_field_does_not_know_is_an_answer(
     assert math.isnan(found.strain) and "valence" in found.error.lower()
 
 
+def test_posebusters_finds_what_is_wrong(shared: Helper, molecule: Callable[[str], Mol]) -> None:
+    pytest.importorskip("posebusters")
+    good, bad = molecule("CCO"), molecule("CCO")
+    bad.GetConformer().SetAtomPosition(2, good.GetConformer().GetPositions().mean(0))
+    first, second, nothing = chemistry.posebusters([good, bad, None])
+    assert first.passed and len(first.checks) >= 10 and not first.error
+    assert not second.passed and not second.checks["bond_lengths"] and second.checks["sanitization"]
+    assert not nothing.passed and nothing.error == "no molecule"
+
+
 def test_xtb_of_water_and_its_failures(shared: Helper, molecule: Callable[[str], Mol]) -> None:
     pytest.importorskip("tblite.interface", reason="tblite has no build for this system")
     water, nothing = chemistry.xtb([molecule("O"), None])
