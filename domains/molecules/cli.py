@@ -6,10 +6,8 @@ with every batch, so an interrupted run leaves what is done, and says what is mi
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,14 +17,9 @@ from ctrlgen.domains.molecules.options import (
     Wanted,
     check_files,
     read_molecules,
-    scorer,
     seeds_of,
     wish_of,
 )
-
-if TYPE_CHECKING:
-    from ctrlgen.domains.molecules.design import Designer
-    from ctrlgen.domains.molecules.generation import Settings, Task
 
 __all__ = ["app"]
 
@@ -35,8 +28,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Molecules with wanted properties, as SDF with honest numbers beside each.",
 )
-
-INTERRUPTED = 130
 
 
 @app.command()
@@ -85,6 +76,8 @@ def generate(
 
       ctrlgen molecule generate -p mu=3D -p "gap>=6eV" --element "N<=2" --atoms 7..9
     """
+    from ctrlgen.domains.molecules import running
+
     wish = wish_of(
         properties,
         weight,
@@ -99,9 +92,9 @@ def generate(
     )
     names = seeds_of(seeds, number, 16)
     file = check_files(out, "molecules", overwrite)
-    settings = _settings(steps, iterations, tolerance, normalise, restarts, batch)
-    designer = _designer(wish, prior, atoms, guide, evaluator, device)
-    _run(ctx, designer, designer.task(), names, settings, file, rank, data, json)
+    settings = running.settings_of(steps, iterations, tolerance, normalise, restarts, batch)
+    designer = running.designer_of(wish, prior, atoms, guide, evaluator, device)
+    running.run(ctx, designer, designer.task(), names, settings, file, rank, data, json)
 
 
 @app.command()
@@ -147,6 +140,8 @@ def optimize(
 
     The first molecule of FILE is the lead; every seed gives another variant of as many atoms.
     """
+    from ctrlgen.domains.molecules import running
+
     wish = wish_of(
         properties,
         weight,
@@ -161,11 +156,11 @@ def optimize(
     )
     names = seeds_of(seeds, number, 8)
     target = check_files(out, f"optimize-{file.stem}", overwrite)
-    settings = _settings(steps, iterations, tolerance, "none", restarts, batch)
+    settings = running.settings_of(steps, iterations, tolerance, "none", restarts, batch)
     lead = read_molecules(file, "file")[0]
-    designer = _designer(wish, prior, None, guide, evaluator, device)
+    designer = running.designer_of(wish, prior, None, guide, evaluator, device)
     task = designer.lead_task(lead, radius, settings)
-    _run(ctx, designer, task, names, settings, target, rank, data, json)
+    running.run(ctx, designer, task, names, settings, target, rank, data, json)
 
 
 @app.command()
@@ -198,103 +193,46 @@ def properties(json: Run.Json = False) -> None:
     console.stdout.print("\n[dim]--property gap=6.8eV, gap=6..7eV, gap>=6eV; a unit is needed")
 
 
-def _settings(
-    steps: int, iterations: int, tolerance: float, normalise: str, restarts: int, batch: int
-) -> Settings:
-    from ctrlgen.domains.molecules.generation import Settings
-
-    return Settings(
-        steps=steps,
-        iterations=iterations,
-        tolerance=tolerance,
-        normalise=normalise,  # type: ignore[arg-type]  # it checks
-        restarts=restarts,
-        batch=batch,
-    )
-
-
-def _designer(wish: Any, prior: str, atoms: str | None, *rest: Any) -> Designer:
-    from ctrlgen.domains.molecules.design import Designer
-
-    guide, evaluator, device = rest
-    designer = Designer(
-        wish,
-        prior,
-        atoms=atoms,
-        guide=guide,
-        evaluator=evaluator,
-        device=console.device_named(device),
-    )
-    for warning in designer.warnings:
-        console.screen.print(f"[yellow]warning[/] {warning}", soft_wrap=True)
-    return designer
-
-
-class _Progress:
-    """The progress of one batch after the other; an observer for each."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.begun = total, 0
-        self.shown: console.SampleProgress | None = None
-
-    def __call__(self, turn: int, seeds: Any) -> console.SampleProgress:
-        self.close()
-        self.begun += len(seeds) if turn == 0 else 0
-        what = f"molecules {self.begun} of {self.total}" if turn == 0 else f"restart {turn}"
-        self.shown = console.SampleProgress(what, seeds.tolist(), unit="MAD²")
-        return self.shown.__enter__()
-
-    def close(self) -> None:
-        if self.shown is not None:
-            self.shown.__exit__()
-        self.shown = None
-
-
-def _run(
-    ctx: typer.Context,
-    designer: Designer,
-    task: Task,
-    seeds: list[int],
-    settings: Settings,
-    file: Path,
-    rank: str | None,
-    data: Path | None,
-    json: bool,
+@app.command()
+def sample(
+    prior: Run.Prior = "qm9-heavy",
+    number: Run.Number = None,
+    seeds: Run.Seeds = None,
+    atoms: Annotated[str | None, typer.Option(help="Atoms of the prior, N or LOW..HIGH.")] = None,
+    steps: Run.Steps = 50,
+    batch: Run.Batch = 64,
+    evaluator: Run.Evaluator = None,
+    data: Run.Data = None,
+    device: Run.Device = "cpu",
+    out: Run.Out = None,
+    overwrite: Run.Overwrite = False,
+    json: Run.Json = False,
 ) -> None:
-    from ctrlgen.domains.molecules.metrics import reference_smiles
-    from ctrlgen.domains.molecules.reports import about, finish, show
+    """Draw molecules from a prior, steered by nothing.
 
-    reference = reference_smiles(data, designer.name) if data is not None else None
-    sheet = designer.sheet(seeds, reference, xtb=_xtb(designer.wish.names))
-    order: Callable[..., Any] | None = scorer(rank, designer.name) if rank else None
-    file.parent.mkdir(parents=True, exist_ok=True)
-    progress, begun = _Progress(len(seeds)), time.perf_counter()
-    content = about(designer, settings, str((ctx.obj or {}).get("command", "")))
-    try:
-        done = designer.run(
-            task, sheet, settings, rank=order, watch=progress, keep=lambda: sheet.write(file)
-        )
-    except BaseException as error:
-        progress.close()
-        finish(file, sheet, content, time.perf_counter() - begun, None)
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        kept = f"{len(sheet.rows)} of {len(seeds)} molecules are in {file}"
-        lost = ", ".join(map(str, sheet.missing)) or "none; restarts were cut short"
-        console.screen.print(
-            f"[yellow]interrupted[/] {kept}; missing seeds: {lost}", soft_wrap=True
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    progress.close()
-    content = finish(file, sheet, content, time.perf_counter() - begun, done)
-    if json:
-        print(console.dumps({"file": file, **content}))
-    else:
-        show(content, designer.wish.names, file)
+    [dim]Example:[/]  ctrlgen molecule sample -n 64 -o molecules.sdf
+    """
+    from ctrlgen.domains.molecules import running
+
+    names, file = seeds_of(seeds, number, 16), check_files(out, "molecules", overwrite)
+    running.sample(prior, names, atoms, steps, batch, evaluator, data, device, file, json)
 
 
-def _xtb(names: tuple[str, ...]) -> bool:
-    """Whether the xTB dipole is asked and can be had."""
-    from importlib.util import find_spec
+@app.command()
+def score(
+    file: Annotated[Path, typer.Argument(help="SDF or XYZ, hydrogens as atoms.")],
+    evaluator: Run.Evaluator = None,
+    data: Run.Data = None,
+    xtb: Annotated[bool, typer.Option("--xtb", help="GFN2-xTB dipoles as well.")] = False,
+    out: Run.Out = None,
+    overwrite: Run.Overwrite = False,
+    json: Run.Json = False,
+) -> None:
+    """Say of the molecules of a file what is said of generated ones.
 
-    return "mu" in names and find_spec("tblite") is not None
+    [dim]Example:[/]  ctrlgen molecule score molecules.sdf --data data/qm9
+    """
+    from ctrlgen.domains.molecules import running
+
+    target = check_files(out, f"score-{file.stem}", overwrite)
+    running.score(read_molecules(file, "file"), evaluator, data, xtb, target, json)

@@ -37,7 +37,22 @@ from ctrlgen.priors import Prior, load
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["Designed", "Designer", "design", "regressor"]
+__all__ = ["Designed", "Designer", "design", "regressor", "regressor_card"]
+
+
+def regressor_card(name: str) -> tuple[Card, Path]:
+    """Card of a property network, and the folder of its weights.
+
+    Args:
+        name: of an embedded network, or the path of a card.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    file = Path(name) if name.endswith(".json") else plugins.cards().get(name)
+    if file is None or not file.is_file():
+        raise ValueError(f"network: expected a property network such as 'qm9-guide', got {name!r}")
+    return Card.read(file), file.parent
 
 
 def regressor(name: str, device: str = "cpu") -> PropertyNetwork:
@@ -47,13 +62,11 @@ def regressor(name: str, device: str = "cpu") -> PropertyNetwork:
         ValueError: there is none of that name.
         CardError: if card or weights are damaged.
     """
-    known = plugins.cards()
-    file = Path(name) if name.endswith(".json") else known.get(name)
-    card = None if file is None else Card.read(file)
-    network = None if card is None else plugins.resolve(card.factory)(**card.config)
-    if file is None or card is None or not isinstance(network, PropertyNetwork):
+    card, folder = regressor_card(name)
+    network = plugins.resolve(card.factory)(**card.config)
+    if not isinstance(network, PropertyNetwork):
         raise ValueError(f"network: expected a property network such as 'qm9-guide', got {name!r}")
-    load_weights(network, card, file.parent)
+    load_weights(network, card, folder)
     return network.to(device).eval().requires_grad_(False)
 
 

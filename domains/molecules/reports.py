@@ -15,9 +15,10 @@ from ctrlgen.cards import write_whole
 from ctrlgen.domains.molecules.figures import molecules_figure
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.sheets import Sheet, summary
+from ctrlgen.flows import Evaluations
 
 if TYPE_CHECKING:
-    from ctrlgen.domains.molecules.design import Designed, Designer
+    from ctrlgen.domains.molecules.design import Designer
     from ctrlgen.domains.molecules.generation import Settings
 
 __all__ = ["about", "finish", "show"]
@@ -42,7 +43,13 @@ def about(designer: Designer, settings: Settings, command: str) -> dict[str, Any
 
 
 def finish(
-    file: Path, sheet: Sheet, content: dict[str, Any], seconds: float, done: Designed | None
+    file: Path,
+    sheet: Sheet,
+    content: dict[str, Any],
+    seconds: float,
+    network: Evaluations | None,
+    *,
+    complete: bool,
 ) -> dict[str, Any]:
     """Write all files of a sheet, complete or not; returns what FILE.json holds.
 
@@ -51,22 +58,23 @@ def finish(
         sheet: what there is.
         content: of `about`.
         seconds: it took.
-        done: the whole run, None where it was cut short.
+        network: evaluations of the prior's network, None where they are not known.
+        complete: whether the run came to its end; only then there is a figure.
     """
     rows = sheet.rows
     names = sheet.wish.names if sheet.wish is not None else ()
     content = {
         **content,
-        "complete": done is not None,
+        "complete": complete,
         "missing": sheet.missing,
         "seconds": round(seconds, 2),
-        "network": vars(done.network) if done is not None else None,
+        "network": vars(network) if network is not None else None,
         "summary": summary(rows, names),
         "molecules": rows,
     }
     sheet.write(file)
     write_whole(file.with_suffix(".json"), (console.dumps(content) + "\n").encode())
-    if rows and done is not None:
+    if rows and complete:
         title = ", ".join(content["asked"]) or "molecules"
         molecules_figure(file.with_suffix(".png"), sheet.mols, rows, names, title)
     return content
@@ -77,6 +85,8 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
     columns = ["seed>", "formula", "SMILES"]
     for name in names:
         columns += [f"{name} wanted>", "guide>", "evaluator>"]
+    bare = () if names else tuple(PROPERTIES)
+    columns += [f"{name}>" for name in bare]
     columns += ["stable", "valid", "connected", "novel", "evals>"]
     rows = []
     for row in content["molecules"][:most]:
@@ -87,10 +97,16 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
             for who in ("guide", "evaluator"):
                 value = row[f"{who} {name} ({known.unit})"]
                 cells.append("-" if math.isnan(value) else f"{value:.{known.decimals}f}")
+        for name in bare:
+            known = PROPERTIES[name]
+            value = row[f"evaluator {name} ({known.unit})"]
+            cells.append("-" if math.isnan(value) else f"{value:.{known.decimals}f}")
         cells += [_mark(row[flag]) for flag in ("stable", "valid", "connected", "novel")]
         rows.append((*cells, str(row["evaluations"])))
     found, count = content["summary"], len(content["molecules"])
-    title = f"{count} molecules with {(content['prior'] or {}).get('name', 'a prior')}"
+    title = f"{count} molecules"
+    if content["prior"]:
+        title += f" with {content['prior']['name']}"
     shown = console.table(f"{title}, {content['seconds']:.1f} s", columns, rows)
     console.stdout.print(shown)
     if count > most:

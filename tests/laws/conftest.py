@@ -43,6 +43,10 @@ from ctrlgen.costs import (
 )
 from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
+from ctrlgen.domains.molecules.composition import CompositionCost
+from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost
+from ctrlgen.domains.molecules.leads import Ball, Given
+from ctrlgen.domains.molecules.ragged import Found
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.flows import Flow
 from ctrlgen.grids import DDPMUniform, Karras, Uniform
@@ -56,18 +60,27 @@ from ctrlgen.methods import (
     LGDMC,
     MPGD,
     NDTM,
+    OTODE,
     TFG,
     UGD,
+    AncestralPiGDM,
     BlindNDTM,
     ClassifierGuidance,
+    CPiGDM,
+    CPiGFM,
     DFlow,
     DMPlug,
+    FlowGrad,
     FlowPriors,
     FreeDoM,
+    OCFlow,
+    OptimalControl,
+    PiGDM,
     PnPFlow,
     REDDiff,
 )
 from ctrlgen.methods.blind import BlindBlur
+from ctrlgen.methods.cpigdm import truncated
 from ctrlgen.operators import LinearOperator, Measurement, Operator, Spectrum
 from ctrlgen.optimizers import (
     LBFGS,
@@ -86,6 +99,7 @@ from ctrlgen.results import Result
 from ctrlgen.seeds import normal, uniform
 from ctrlgen.solvers import RK4, Dopri5, Euler, Heun, Midpoint, Solver, Velocity
 from ctrlgen.sources import Gaussian, MaskedGaussian, Source
+from ctrlgen.steps import DDIM
 
 ROWS = 4
 SEEDS = torch.tensor([7, 3, 11, 2])
@@ -398,6 +412,16 @@ COSTS: dict[str, Case] = {
         BlackBoxCost,
         lambda index, dtype: {"value": BlackBoxCost(lambda x: x.sum(1))(draw(D).to(dtype)[index])},
     ),
+    "composition": cost_case(
+        lambda: CompositionCost({"N": (0, 0.2), "C": (3, 4)}, "qm9", "soft"), shape=(4, 8)
+    ),
+    "fragment": cost_case(
+        lambda: FragmentCost(draw(3, 3, stream=42), torch.eye(5)[:3] > 0, types="soft"),
+        shape=(4, 8),
+    ),
+    "similarity": cost_case(
+        lambda: SimilarityCost(draw(3, 8, stream=43), "qm9", types="soft"), shape=(4, 8)
+    ),
     "through-codec": cost_case(
         lambda: Reversed(draw(D, stream=40)).through(Scaled(2.0, 0.1)), ThroughCodec
     ),
@@ -509,6 +533,37 @@ def normalize_case(isotropic: bool) -> Case:
     return Case(Normalize, rows, (normalize, draw(4, 5)), part=lambda: normalize)
 
 
+def ball_case() -> Case:
+    ball = Ball(draw(4, 5, stream=44), RATES)
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        return {"x": ball.take(index)(draw(4, 5).to(dtype)[index])}
+
+    return Case(Ball, rows, (ball, draw(4, 5)), part=lambda: ball)
+
+
+def given_case() -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        prior = conditional_prior(dtype).take(index)
+        z = prior.start(SEEDS[index], dtype=dtype)
+        return {"x0": Given(draw(D, stream=45)[index])(prior, None, SEEDS[index], z)}
+
+    return Case(Given, rows)
+
+
+def found_case() -> Case:
+    def build() -> Found:
+        table = draw(2, 8, stream=46)
+        numbers = {key: SEEDS.clone() for key in Found.per_sample}
+        return Found(**{**numbers, "signals": table, "controls": table, "costs": RATES})
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        found = build().take(index)
+        return {key: getattr(found, key) for key in Found.per_sample}
+
+    return Case(Found, rows, rounding=None, part=build)
+
+
 FEW = LBFGS(max_iterations=5)
 FEW_STEPS = DDPMUniform(3)
 TABLES: dict[str, dict[str, Case]] = {
@@ -525,6 +580,7 @@ TABLES: dict[str, dict[str, Case]] = {
     },
     "initializer": {
         "source": initializer_case(SourceSample()),
+        "given": given_case(),
         "blend": initializer_case(Blend(0.3, rescale=True)),
         "guided": initializer_case(GuidedStart(3)),
         "guided-adaptive": initializer_case(GuidedStart(3, solver=Dopri5(1e-5, 1e-5))),
@@ -543,7 +599,12 @@ TABLES: dict[str, dict[str, Case]] = {
         "scaled-channels": codec_case(Scaled([2.0, 0.5, 3.0], [0.0, 1.0, -1.0]), (3, 4, 2)),
         "atoms": codec_case(AtomCodec(1.4, 0.2), (4, 7)),
     },
-    "projection": {"columns": normalize_case(False), "isotropic": normalize_case(True)},
+    "projection": {
+        "columns": normalize_case(False),
+        "isotropic": normalize_case(True),
+        "ball": ball_case(),
+    },
+    "found": {"molecules": found_case()},
     "prior": {
         "conditional": Case(
             Prior,
@@ -589,6 +650,32 @@ TABLES: dict[str, dict[str, Case]] = {
         "pnp-flow": method_case(PnPFlow(grid=Uniform(3), draws=2)),
         "daps": method_case(
             DAPS(grid=Karras(3, 0.1, 100.0), ode_steps=2, langevin_steps=2, noise=None)
+        ),
+        "pigdm": method_case(PiGDM(grid=truncated(3, 0.4))),
+        "pigdm-original": method_case(AncestralPiGDM(grid=truncated(3, 0.9))),
+        "cpigdm": method_case(CPiGDM(grid=truncated(3, 0.4), final="tweedie")),
+        "cpigdm-released": method_case(CPiGDM(grid=truncated(3, 0.4), noisy="released")),
+        "cpigfm": method_case(CPiGFM(grid=Uniform(3, 0.2), decay=0.2)),
+        "otode": method_case(OTODE(grid=Uniform(3, 0.2))),
+        "otode-heuristic": method_case(OTODE(grid=Uniform(3, 0.2), heuristic=True)),
+        "optimal-control": method_case(
+            OptimalControl(grid=Uniform(3), iterations=2, halvings=3, rank=2, rule=DDIM(0.5))
+        ),
+        "optimal-control-dense": method_case(
+            OptimalControl(grid=Uniform(2), iterations=2, halvings=3, rank=None, side="output")
+        ),
+        "optimal-control-adam": method_case(
+            OptimalControl(grid=Uniform(3), iterations=2, rank=1, update="adam")
+        ),
+        "flowgrad": method_case(
+            FlowGrad(
+                grid=Uniform(4),
+                optimizer=GradientDescent(learning_rate=0.1, max_iterations=2),
+                threshold=0.5,
+            )
+        ),
+        "oc-flow": method_case(
+            OCFlow(grid=Uniform(3), optimizer=Adam(learning_rate=0.1, max_iterations=2))
         ),
     },
 }

@@ -297,6 +297,23 @@ def test_a_user_ranks_the_starts(cards: Cards, tmp_path: Path, ctrlgen: Command)
     assert refused.code == 2 and "rank: mine.py has no function 'lightest'" in refused.err
 
 
+def test_sample_draws_and_score_says_the_same_of_the_file(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    lead = ethanol(tmp_path)
+    told = solved(ctrlgen, "score", lead, "--evaluator", cards.evaluator, "-o", "told.sdf")
+    (row,) = told["molecules"]
+    assert row["smiles"] == "CCO" and row["formula"] == "C2H6O" and row["satisfied"] is None
+    assert row["stable"] and row["valid"] and row["connected"] and row["atoms"] == 9
+    words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 2]
+    drawn = solved(ctrlgen, "sample", "-n", 2, "--atoms", "3", *words, "-o", "out.sdf")
+    assert [r["atoms of the prior"] for r in drawn["molecules"]] == [3, 3]
+    assert drawn["network"]["forward"] == 4 and drawn["complete"]
+    assert "2 molecules with tiny14" in ctrlgen(
+        "sample", "-n", 2, "--atoms", "3", *words, "-o", "out.sdf", "--overwrite"
+    ).out  # fmt: skip
+
+
 def test_properties_are_listed_with_units_and_ranges(ctrlgen: Command) -> None:
     found = json.loads(ctrlgen("properties", "--json").out)
     assert [p["name"] for p in found] == list(PROPERTIES)

@@ -1,0 +1,181 @@
+"""Processor time per molecule of D-Flow: one ragged batch against one torch L-BFGS per molecule.
+
+    python benchmarks/molecules.py [--prior qm9-heavy] [--molecules 16]
+    python benchmarks/molecules.py --untrained            without any weights, for the speed alone
+
+Both sides have the same networks, targets, source points, solver and tolerance, in one process and
+one run, on one thread; a molecule is done when its guide is at the target, and both give up after
+the same number of evaluations. The times are the processor's (`time.process_time`), so that other
+work on the machine counts little. Prints a table and writes benchmarks/results/molecules.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from ctrlgen.costs import PropertyCost
+from ctrlgen.domains.molecules.design import regressor
+from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
+from ctrlgen.domains.molecules.generation import Settings, steer
+from ctrlgen.domains.molecules.networks import build
+from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
+from ctrlgen.domains.molecules.regressors import PropertyNetwork
+from ctrlgen.domains.molecules.scoring import GUIDES, Guide
+from ctrlgen.domains.molecules.sizes import DEVIATION, sizes
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.flows import Flow
+from ctrlgen.methods.dflow import SourceObjective
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior, load
+
+RESULTS = Path(__file__).parent / "results" / "molecules.json"
+
+
+def untrained(name: str) -> tuple[Prior, PropertyNetwork]:
+    """Networks of the embedded sizes with random weights: the same work, no chemistry."""
+    torch.manual_seed(0)
+    kinds = len(alphabet(name))
+    network = build(
+        "geot", classes=kinds, scale=0.2, frequencies=[1 / kinds] * kinds, width=128, depth=6
+    )
+    guide = PropertyNetwork(kinds, [0.0] * 6, list(DEVIATION.values()), width=96, depth=4)
+    for module in (network, guide):
+        for parameter in module.parameters():
+            if not bool(parameter.any()):
+                nn.init.normal_(parameter, std=0.02)
+        module.eval().requires_grad_(False)
+    source = Atoms(MAX_ATOMS[name], 3 + kinds)
+    return Prior(Flow(network, CondOT()), source, AtomCodec()), guide
+
+
+class Arrived(Exception):
+    """The molecule is at its target, or the budget is spent."""
+
+
+def one_by_one(
+    prior: Prior, cost: PropertyCost, counts: Tensor, settings: Settings
+) -> tuple[list[int], list[float]]:
+    """torch.optim.LBFGS on every molecule in turn; evaluations and best costs."""
+    spent, best = [], []
+    for row in range(len(counts)):
+        index = torch.tensor([row])
+        bound = fitted(prior, counts[index])
+        x = bound.start([row]).requires_grad_()
+        method = settings.method(bound.source.mask(1))  # type: ignore[attr-defined]
+        objective = SourceObjective(
+            bound, cost.take(index), method.solver, method.regularizer, index, x
+        )
+        budget = settings.evaluations or 10**6
+        optimizer = torch.optim.LBFGS(
+            [x], max_iter=settings.iterations, max_eval=budget, history_size=10,
+            line_search_fn="strong_wolfe", tolerance_grad=1e-7, tolerance_change=1e-9,
+        )  # fmt: skip
+        costs: list[float] = []
+
+        def closure(
+            x: Tensor = x,
+            objective: SourceObjective = objective,
+            costs: list[float] = costs,
+            optimizer: torch.optim.Optimizer = optimizer,
+            budget: int = budget,
+        ) -> Tensor:
+            if costs and (len(costs) >= budget or min(costs) <= settings.tolerance**2):
+                raise Arrived
+            optimizer.zero_grad()
+            found = objective(x)
+            costs.append(float(found.monitor))
+            found.value.sum().backward()
+            return found.value.sum().detach()
+
+        with contextlib.suppress(Arrived):
+            optimizer.step(closure)  # type: ignore[arg-type]
+        spent.append(len(costs))
+        best.append(min(costs))
+    return spent, best
+
+
+def main(
+    prior: Annotated[str, typer.Option(help="qm9-heavy, qm9 or a card")] = "qm9-heavy",
+    molecules: Annotated[int, typer.Option(help="in one batch")] = 16,
+    steps: Annotated[int, typer.Option(help="midpoint steps")] = 20,
+    guide: Annotated[str, typer.Option(help="card or name; the prior's by default")] = "",
+    untrained_: Annotated[
+        bool, typer.Option("--untrained", help="random weights of the same sizes")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="JSON to write")] = RESULTS,
+) -> None:
+    """Compare the processor time per molecule, and per molecule that reaches its target."""
+    torch.set_num_threads(1)
+    if untrained_:
+        model, network = untrained(prior)
+    else:
+        model = load(prior)
+        network = regressor(guide or GUIDES[alphabet_of(model)])
+    name = alphabet_of(model)
+    settings = Settings(steps=steps, batch=molecules)
+    seeds = torch.arange(molecules)
+    table = sizes(name).only(range(3, MAX_ATOMS[name] + 1))
+    counts = table.draw([], seeds)
+    # targets within reach: where the guide is without steering, half a deviation further
+    with torch.no_grad():
+        start = Guide(network, ["gap"], "hard")(fitted(model, counts).sample(seeds))
+    wanted = start + 0.5 * DEVIATION["gap"]
+    cost = PropertyCost(Guide(network, ["gap"]), wanted, wanted, scale=DEVIATION["gap"])
+
+    began = time.process_time()
+    found: Found = steer(model, cost, seeds, counts, settings)[0]
+    ours = time.process_time() - began
+    began = time.process_time()
+    spent, best = one_by_one(model, cost, counts, settings)
+    theirs = time.process_time() - began
+
+    def side(seconds: float, costs: list[float], evaluations: list[int]) -> dict[str, Any]:
+        reached = sum(cost <= settings.tolerance**2 for cost in costs)
+        return {
+            "cpu_seconds_per_molecule": seconds / molecules,
+            "at_target": reached,
+            "cpu_seconds_per_molecule_at_target": seconds / reached if reached else None,
+            "evaluations": sum(evaluations),
+            "cpu_seconds_per_evaluation": seconds / sum(evaluations),
+        }
+
+    sides = {
+        "one ragged batch": side(ours, found.costs.tolist(), found.evaluations.tolist()),
+        "torch L-BFGS, one by one": side(theirs, best, spent),
+    }
+    content = {
+        "prior": prior, "untrained": untrained_, "molecules": molecules, "steps": steps,
+        "settings": repr(settings), "torch": torch.__version__, "machine": platform.machine(),
+        "sides": sides, "ratio": theirs / ours,
+    }  # fmt: skip
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(content, indent=1) + "\n")
+    shown = Table(title=f"{molecules} molecules, {steps} midpoint steps, one thread")
+    for column in ("", "CPU s / molecule", "at target", "CPU s / at target", "evaluations"):
+        shown.add_column(column)
+    for label, row in sides.items():
+        each = row["cpu_seconds_per_molecule_at_target"]
+        shown.add_row(
+            label,
+            f"{row['cpu_seconds_per_molecule']:.2f}",
+            f"{row['at_target']}/{molecules}",
+            "-" if each is None else f"{each:.2f}",
+            str(row["evaluations"]),
+        )
+    Console().print(shown)
+    Console().print(f"{theirs / ours:.1f} times less processor time")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,264 @@
+"""Runs of the commands for molecules: progress, files that grow, interruptions, the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from torch import Tensor
+
+from ctrlgen import console, plugins
+from ctrlgen.domains.molecules.design import Designer, regressor
+from ctrlgen.domains.molecules.elements import alphabet
+from ctrlgen.domains.molecules.generation import Settings, Task
+from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.metrics import reference_smiles
+from ctrlgen.domains.molecules.options import scorer
+from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
+from ctrlgen.domains.molecules.reports import about, finish, show
+from ctrlgen.domains.molecules.scoring import EVALUATOR
+from ctrlgen.domains.molecules.sheets import Sheet
+from ctrlgen.domains.molecules.sizes import sizes
+from ctrlgen.domains.molecules.states import join
+from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
+from ctrlgen.flows import Evaluations
+from ctrlgen.priors import Prior, load
+from ctrlgen.results import Status
+from ctrlgen.solvers import Midpoint
+
+__all__ = ["INTERRUPTED", "designer_of", "draw", "run", "sample", "score", "settings_of"]
+
+INTERRUPTED = 130
+
+
+def settings_of(
+    steps: int, iterations: int, tolerance: float, normalise: str, restarts: int, batch: int
+) -> Settings:
+    """The settings that the options say."""
+    return Settings(
+        steps=steps,
+        iterations=iterations,
+        tolerance=tolerance,
+        normalise=normalise,  # type: ignore[arg-type]  # it checks
+        restarts=restarts,
+        batch=batch,
+    )
+
+
+def designer_of(
+    wish: Wish,
+    prior: str,
+    atoms: str | None,
+    guide: str | None,
+    evaluator: str | None,
+    device: str,
+) -> Designer:
+    """A designer, with what speaks against its wish said on the screen."""
+    designer = Designer(
+        wish,
+        prior,
+        atoms=atoms,
+        guide=guide,
+        evaluator=evaluator,
+        device=console.device_named(device),
+    )
+    for warning in designer.warnings:
+        console.screen.print(f"[yellow]warning[/] {warning}", soft_wrap=True)
+    return designer
+
+
+class _Progress:
+    """The progress of one batch after the other; an observer for each."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.begun = total, 0
+        self.shown: console.SampleProgress | None = None
+
+    def __call__(self, turn: int, seeds: Any) -> console.SampleProgress:
+        self.close()
+        self.begun += len(seeds) if turn == 0 else 0
+        what = f"molecules {self.begun} of {self.total}" if turn == 0 else f"restart {turn}"
+        self.shown = console.SampleProgress(what, seeds.tolist(), unit="MAD²")
+        return self.shown.__enter__()
+
+    def close(self) -> None:
+        if self.shown is not None:
+            self.shown.__exit__()
+        self.shown = None
+
+
+def run(
+    ctx: typer.Context,
+    designer: Designer,
+    task: Task,
+    seeds: list[int],
+    settings: Settings,
+    file: Path,
+    rank: str | None,
+    data: Path | None,
+    json: bool,
+) -> None:
+    """Generate into files, and show the end; an interruption is exit code 130."""
+    reference = reference_smiles(data, designer.name) if data is not None else None
+    sheet = designer.sheet(seeds, reference, xtb=asks_xtb(designer.wish.names))
+    order: Callable[..., Any] | None = scorer(rank, designer.name) if rank else None
+    file.parent.mkdir(parents=True, exist_ok=True)
+    progress, begun = _Progress(len(seeds)), time.perf_counter()
+    content = about(designer, settings, str((ctx.obj or {}).get("command", "")))
+    try:
+        done = designer.run(
+            task, sheet, settings, rank=order, watch=progress, keep=lambda: sheet.write(file)
+        )
+    except BaseException as error:
+        progress.close()
+        stopped = isinstance(error, KeyboardInterrupt)
+        if stopped or sheet.rows:
+            finish(file, sheet, content, time.perf_counter() - begun, None, complete=False)
+        if not stopped:
+            raise
+        kept = f"{len(sheet.rows)} of {len(seeds)} molecules are in {file}"
+        lost = ", ".join(map(str, sheet.missing)) or "none; restarts were cut short"
+        console.screen.print(
+            f"[yellow]interrupted[/] {kept}; missing seeds: {lost}", soft_wrap=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    progress.close()
+    seconds = time.perf_counter() - begun
+    content = finish(file, sheet, content, seconds, done.network, complete=True)
+    if json:
+        print(console.dumps({"file": file, **content}))
+    else:
+        show(content, designer.wish.names, file)
+
+
+def draw(
+    prior: Prior,
+    atoms: str | None,
+    seeds: list[int],
+    sheet: Sheet,
+    steps: int,
+    batch: int,
+    keep: Callable[[], None],
+) -> Evaluations:
+    """Molecules of the prior alone, into a sheet, batch by batch.
+
+    Args:
+        prior: of molecules.
+        atoms: "N" or "LOW..HIGH"; sizes are drawn as QM9 has them.
+        seeds: one per molecule.
+        sheet: to fill.
+        steps: midpoint steps.
+        batch: molecules at a time.
+        keep: called whenever the sheet has grown.
+    """
+    name, before = alphabet_of(prior), prior.flow.evaluations.copy()
+    allowed = [n for n in parse_atoms(atoms, name) if n <= prior.source.shape[0]]
+    drawn = sizes(name).only(allowed).draw([], seeds)
+    for rows in torch.arange(len(seeds)).split(batch):
+        counts, own = drawn[rows], torch.tensor(seeds)[rows]
+        bound = fitted(prior, counts)
+        sheet.add(unsteered(bound.sample(own, Midpoint(steps)), counts, own), rows.tolist())
+        keep()
+    return prior.flow.evaluations - before
+
+
+def unsteered(signals: Tensor, counts: Tensor, seeds: Tensor) -> Found:
+    """Molecules that nothing was asked of, as rows of a sheet take them."""
+    zero = torch.zeros_like(seeds)
+    return Found(
+        signals=signals, controls=signals, costs=zero.float(), counts=counts, seeds=seeds,
+        status=torch.full_like(seeds, int(Status.FINISHED)), iterations=zero, evaluations=zero,
+        starts=zero + 1, satisfied=zero.bool(),
+    )  # fmt: skip
+
+
+def report(mols: list[Any], sheet: Sheet) -> None:
+    """Molecules of a file, all atoms, into a sheet of the alphabet "qm9".
+
+    Raises:
+        ValueError: a molecule that the alphabet cannot write.
+    """
+    positions, classes, counts = tensors(mols, "qm9")
+    signals = join(positions, classes, len(alphabet("qm9")))
+    rows = torch.arange(len(mols))
+    sheet.add(unsteered(signals, counts, rows), rows.tolist())
+
+
+def sample(
+    prior: str,
+    seeds: list[int],
+    atoms: str | None,
+    steps: int,
+    batch: int,
+    evaluator: str | None,
+    data: Path | None,
+    device: str,
+    file: Path,
+    json: bool,
+) -> None:
+    """Draw molecules of a prior into files, and show them."""
+    model = load(prior, device=console.device_named(device))
+    name, begun = alphabet_of(model), time.perf_counter()
+    sheet = _bare_sheet(name, seeds, evaluator, data, False, device)
+    parse_atoms(atoms, name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    spent = draw(model, atoms, seeds, sheet, steps, batch, lambda: sheet.write(file))
+    card = model.card
+    content = {
+        "asked": [],
+        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
+        "solver": repr(Midpoint(steps)),
+    }
+    _end(file, sheet, content, begun, spent, json)
+
+
+def score(
+    mols: list[Any], evaluator: str | None, data: Path | None, xtb: bool, file: Path, json: bool
+) -> None:
+    """Score molecules of a file into files, and show them."""
+    begun = time.perf_counter()
+    sheet = _bare_sheet("qm9", list(range(len(mols))), evaluator, data, xtb, "cpu")
+    report(mols, sheet)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _end(file, sheet, {"asked": [], "prior": None}, begun, None, json)
+
+
+def _bare_sheet(
+    name: str,
+    seeds: list[int],
+    evaluator: str | None,
+    data: Path | None,
+    xtb: bool,
+    device: str,
+) -> Sheet:
+    network = None
+    if evaluator is not None or EVALUATOR in plugins.cards():
+        network = regressor(evaluator or EVALUATOR, device)
+    reference = reference_smiles(data, name) if data is not None else None
+    return Sheet(None, name, seeds, evaluator=network, reference=reference, xtb=xtb)
+
+
+def _end(
+    file: Path,
+    sheet: Sheet,
+    content: dict[str, Any],
+    begun: float,
+    spent: Evaluations | None,
+    json: bool,
+) -> None:
+    content = finish(file, sheet, content, time.perf_counter() - begun, spent, complete=True)
+    if json:
+        print(console.dumps({"file": file, **content}))
+    else:
+        show(content, (), file)
+
+
+def asks_xtb(names: tuple[str, ...]) -> bool:
+    """Whether the xTB dipole is asked and can be had."""
+    from importlib.util import find_spec
+
+    return "mu" in names and find_spec("tblite") is not None

@@ -1,0 +1,191 @@
+"""The rows of `qm9_properties`: ways to molecules, or values, with given n and property.
+
+Every row has the same targets; rows that start from noise have the same noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctrlgen.costs import PropertyCost, best_of
+from ctrlgen.domains.molecules.data import Molecules
+from ctrlgen.domains.molecules.generation import Settings, Task, generate
+from ctrlgen.domains.molecules.ragged import fitted
+from ctrlgen.domains.molecules.regressors import PropertyNetwork
+from ctrlgen.domains.molecules.scoring import Guide
+from ctrlgen.domains.molecules.sizes import DEVIATION
+from ctrlgen.domains.molecules.states import join
+from ctrlgen.grids import Uniform
+from ctrlgen.methods import TFG
+from ctrlgen.priors import Prior
+from ctrlgen.solvers import Midpoint
+from ctrlgen.steps import DDIM
+
+__all__ = ["Bench", "Row", "dflow", "guidance", "medians", "nearest", "shuffled", "unguided"]
+
+
+@dataclass
+class Bench:
+    """One property, its targets, and all that the rows share.
+
+    Attributes:
+        prior, guide, evaluator: networks.
+        name: property.
+        counts, targets: n and c of each molecule, shape (B,).
+        index: QM9 index of the molecule that they are of.
+        data: D_b in the prior's alphabet.
+        reference: SMILES that are not novel.
+        settings: of D-Flow.
+        batch: molecules at a time.
+    """
+
+    prior: Prior
+    guide: PropertyNetwork
+    evaluator: PropertyNetwork
+    name: str
+    counts: Tensor
+    targets: Tensor
+    index: Tensor
+    data: Molecules
+    reference: set[str] | None
+    settings: Settings
+    batch: int
+
+    @property
+    def seeds(self) -> Tensor:
+        """Of the molecules, 0, 1, ..."""
+        return torch.arange(len(self.counts))
+
+    def cost(self, rows: Tensor, types: str = "straight-through") -> PropertyCost:
+        """The cost of some molecules, in squared deviations."""
+        wanted = self.targets[rows, None]
+        guide = Guide(self.guide, [self.name], types)  # type: ignore[arg-type]
+        return PropertyCost(guide, wanted, wanted, scale=DEVIATION[self.name])
+
+    def batches(self) -> tuple[Tensor, ...]:
+        """Rows of alike sizes."""
+        return torch.argsort(self.counts, stable=True).split(self.batch)
+
+    def padded(self, signal: Tensor) -> Tensor:
+        """Signals with all places of the prior."""
+        missing = self.prior.source.shape[0] - signal.shape[1]
+        return torch.nn.functional.pad(signal, (0, 0, 0, missing))
+
+
+@dataclass
+class Row:
+    """What a row gives: signals or values, and what it took."""
+
+    signals: Tensor | None = None
+    values: Tensor | None = None
+    evaluations: float = 0.0
+    settings: str = ""
+
+
+def unguided(bench: Bench, draws: int = 1) -> Row:
+    """Of `draws` molecules of the prior the one that the guide likes best."""
+    solver, found = Midpoint(bench.settings.steps), None
+    before = bench.prior.flow.evaluations.copy()
+    best = torch.full((len(bench.counts),), torch.inf)
+    for turn in range(draws):
+        for rows in bench.batches():
+            prior = fitted(bench.prior, bench.counts[rows])
+            signal = bench.padded(prior.sample(bench.seeds[rows] + turn * 2**32, solver))
+            with torch.no_grad():
+                value = bench.cost(rows, "hard")(signal).float().nan_to_num(nan=torch.inf)
+            if found is None:
+                found = signal.new_zeros(len(bench.counts), *signal.shape[1:])
+            # the first of equal costs, as `best_of` chooses
+            pick = best_of(torch.stack((best[rows], value), 1).flatten(), 2) % 2
+            better = (pick == 1) | (turn == 0)
+            found[rows[better]], best[rows[better]] = signal[better], value[better]
+    spent = bench.prior.flow.evaluations - before
+    return Row(found, evaluations=spent.forward_rows / len(bench.counts), settings=f"K = {draws}")
+
+
+def shuffled(bench: Bench) -> Row:
+    """The property of another real molecule of the same n, shifted by one in a random order."""
+    values = bench.data.properties[bench.name]
+    draw = torch.Generator().manual_seed(0)
+    found = torch.empty(len(bench.counts))
+    for n in bench.counts.unique():
+        pool = (bench.data.counts == n).nonzero().flatten()
+        rows = (bench.counts == n).nonzero().flatten()
+        picked = pool[torch.randint(len(pool), (len(rows),), generator=draw)]
+        same = bench.data.index[picked] == bench.index[rows]
+        place = torch.searchsorted(pool, picked)
+        picked = torch.where(same, pool[(place + 1) % len(pool)], picked)
+        found[rows] = values[picked].float()
+    return Row(values=found)
+
+
+def medians(bench: Bench) -> Row:
+    """The median of D_b's molecules of the same n."""
+    values = bench.data.properties[bench.name]
+    known = {int(n): values[bench.data.counts == n].median() for n in bench.counts.unique()}
+    return Row(values=torch.stack([known[int(n)] for n in bench.counts]).float())
+
+
+def nearest(bench: Bench) -> Row:
+    """The entry of D_b whose property is nearest, of any n, the molecule itself left out."""
+    values, kinds = bench.data.properties[bench.name], bench.prior.source.shape[1] - 3
+    found = []
+    for part in bench.seeds.split(256):
+        away = (values[None] - bench.targets[part, None]).abs()
+        away[bench.data.index[None] == bench.index[part, None]] = torch.inf
+        found.append(away.argmin(1))
+    rows = torch.cat(found)
+    return Row(join(bench.data.positions[rows], bench.data.classes[rows], kinds))
+
+
+def guidance(bench: Bench, strengths: Sequence[float], trial: int = 16) -> Row:
+    """Guidance by the gradient of the cost of the denoised molecule, as many steps as D-Flow's.
+
+    The strength is the one of the lowest error of the guide on a few molecules with other noise.
+
+    Args:
+        bench: the problem.
+        strengths: to choose from.
+        trial: molecules on which it is chosen.
+    """
+    few = bench.seeds[:trial]
+    tried: list[float] = []
+    for strength in strengths if len(strengths) > 1 else ():
+        found = _guided(bench, strength, (few,), 2**40)
+        with torch.no_grad():
+            errors = bench.cost(few, "hard").errors(found).abs().nan_to_num(nan=1e6)
+        tried.append(float(errors.mean()))
+    best = strengths[tried.index(min(tried))] if tried else strengths[0]
+    before, order = bench.prior.flow.evaluations.copy(), bench.batches()
+    found = _guided(bench, best, order, 0)
+    spent = bench.prior.flow.evaluations - before
+    each = (spent.forward_rows + spent.vjp_rows) / len(bench.counts)
+    place = torch.argsort(torch.cat(order))
+    return Row(found[place], evaluations=each, settings=f"strength {best:g} of {strengths}")
+
+
+def _guided(bench: Bench, strength: float, order: Sequence[Tensor], shift: int) -> Tensor:
+    method = TFG(
+        grid=Uniform(2 * bench.settings.steps, start=0.02), clock=None, rule=DDIM(0.0),
+        rho=strength, mu=0.0, rho_schedule="constant", largest=100.0,
+    )  # fmt: skip
+    parts = []
+    for rows in order:
+        prior = fitted(bench.prior, bench.counts[rows])
+        result = method(prior, bench.cost(rows, "soft"), seeds=bench.seeds[rows] + shift)
+        parts.append(bench.padded(result.samples))
+    return torch.cat(parts)
+
+
+def dflow(bench: Bench) -> Row:
+    """D-Flow, one start per molecule."""
+    task = Task(
+        cost=lambda rows, counts: bench.cost(rows), counts=lambda rows, seeds: bench.counts[rows]
+    )
+    found, spent = generate(bench.prior, task, bench.seeds, bench.settings)
+    each = (spent.forward_rows + spent.vjp_rows) / len(bench.counts)
+    return Row(found.signals, evaluations=each, settings=repr(bench.settings))
