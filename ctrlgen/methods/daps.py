@@ -64,6 +64,7 @@ class DAPS(SteppedMethod):
     """
 
     control: ClassVar[str] = "denoised state"
+    needs: ClassVar[str] = "a gradient; a measurement, or fidelity='cost'"
     needs_signal: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
         "sr4": _released(1e-4),

@@ -47,6 +47,7 @@ class PnPFlow(SteppedMethod):
     """
 
     control: ClassVar[str] = "denoised state"
+    needs: ClassVar[str] = "a gradient; a measurement, or fidelity='cost'"
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
         "denoise": {"exponent": 0.8},
         "deblur": {"exponent": 0.01},

@@ -89,6 +89,7 @@ class REDDiff(SteppedMethod):
     """
 
     control: ClassVar[str] = "denoised state"
+    needs: ClassVar[str] = "a gradient; a measurement, or form='cost'"
     needs_signal: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
         "image": {"grid": DDPMUniform(1000), "optimizer": _adam(0.1)},
