@@ -101,6 +101,11 @@ def _paired(mols: Sequence[Any], tags: Sequence[Tags] | None) -> Sequence[Tags]:
     return tags
 
 
+def _fits(mol: Mol) -> bool:
+    """Whether V2000's ten columns hold every coordinate."""
+    return all((np.abs(c.GetPositions()) < 1e5 - 1).all() for c in mol.GetConformers())
+
+
 def write_sdf(
     path: str | Path, mols: Sequence[Mol | None], tags: Sequence[Tags] | None = None
 ) -> Path:
@@ -108,7 +113,8 @@ def write_sdf(
 
     Args:
         path: file to write; an old one is replaced when the new one is complete.
-        mols: with one conformer each; None gives an empty record.
+        mols: with one conformer each; None gives an empty record, as does a coordinate that the
+            format has no room for (NaN, or 100,000 A and more).
         tags: by name, for each molecule; a tag "name" becomes the title line as well.
 
     Raises:
@@ -119,7 +125,7 @@ def write_sdf(
 
     parts = []
     for mol, own in zip(mols, _paired(mols, tags), strict=True):
-        copy = Chem.Mol() if mol is None else Chem.Mol(mol)
+        copy = Chem.Mol(mol) if mol is not None and _fits(mol) else Chem.Mol()
         copy.SetProp("_Name", _text(own.get("name")))
         try:
             block = Chem.MolToMolBlock(copy, kekulize=True)

@@ -150,8 +150,8 @@ def assess(
 def reference_smiles(folder: str | Path, name: str = "qm9", split: Split = "train") -> set[str]:
     """SMILES of a split of QM9 by the rule of this module, kept beside the data once made.
 
-    The file `smiles-{name}-{split}.txt` in the folder is written at the first call (a minute or
-    two for the training set) and names the compact file that it was made from.
+    The file `smiles-{name}-{split}.txt` in the folder is written at the first call, a minute for
+    the training set, and read from then on.
 
     Raises:
         ValueError: unknown alphabet or split.
@@ -160,11 +160,13 @@ def reference_smiles(folder: str | Path, name: str = "qm9", split: Split = "trai
     alphabet(name)
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
+    if split == "train":  # the two halves serve by themselves as well
+        return reference_smiles(folder, name, "D_a") | reference_smiles(folder, name, "D_b")
     folder = Path(folder)
     path = folder / f"smiles-{name}-{split}.txt"
     if not path.is_file():
         data = read(name, folder, split)  # type: ignore[arg-type]
-        found = set()
+        found: set[str | None] = set()
         for rows in torch.arange(len(data)).split(1024):  # molecules are let go part by part
             part = data.take(rows)
             found.update(map(graphs.smiles, graphs.mols(part.positions, part.classes, name)))

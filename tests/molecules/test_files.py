@@ -54,6 +54,17 @@ def test_sdf_of_a_graph_that_rdkit_refuses(tmp_path: Path, molecule: Callable[[s
     assert entry.mol is not None and entry.mol.GetNumBonds() == 8
 
 
+@pytest.mark.parametrize("far", [2e6, -1e5, math.nan])
+def test_sdf_has_no_room_for_lost_atoms(
+    tmp_path: Path, molecule: Callable[[str], Mol], far: float
+) -> None:
+    lost, mol = molecule("CC"), molecule("CO")
+    lost.GetConformer().SetAtomPosition(3, [0.0, far, 0.0])
+    path = files.write_sdf(tmp_path / "out.sdf", [lost, mol], [{"seed": 1}, {"seed": 2}])
+    first, second = files.read_sdf(path)
+    assert first == files.Entry(None, {"seed": "1"}) and second.mol is not None
+
+
 def test_old_files_stay_until_the_new_one_is_complete(
     tmp_path: Path, three: list[Mol | None]
 ) -> None:
