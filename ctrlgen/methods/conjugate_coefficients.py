@@ -91,7 +91,7 @@ def conjugate_steps(
         weight: w.
         decay: λ.
     """
-    flat = values.detach().to("cpu", torch.float64).flatten()
+    flat = values.detach().double().flatten()
     s, places = torch.unique(flat, return_inverse=True)  # channels and symmetries repeat them
     rows = []
     for t, end in pairwise(levels):
@@ -113,7 +113,7 @@ class _Interval:
         self.t, self.end, self.weight, self.noise = t, end, weight, noise
         self.s = s.unsqueeze(1)
         self.width = end.time - t.time
-        nodes, self.measure = _graded()
+        nodes, self.measure = (part.to(s.device) for part in _graded())
         self.before = self.width * nodes  # t' − s at the nodes, largest first
         self.at: Coefficients = path(end.time - self.before)
         level = self.at.alpha**2 + self.at.sigma**2
@@ -133,8 +133,12 @@ class _Interval:
     def _noise(self, decay: float) -> StepCoefficients:
         at, w, t, end = self.at, self.weight, self.t, self.end
         if self.normalised:
-            here = 0.5 * w * (self._closed(at.alpha) - self._closed(_tensor(end.alpha)))
-            first = 0.5 * w * (self._closed(_tensor(t.alpha)) - self._closed(_tensor(end.alpha)))
+            here = 0.5 * w * (self._closed(at.alpha) - self._closed(self._number(end.alpha)))
+            first = (
+                0.5
+                * w
+                * (self._closed(self._number(t.alpha)) - self._closed(self._number(end.alpha)))
+            )
         else:
             here, first = self._inner(w * self.gain * at.sigma * at.wronskian / at.alpha)
         ratio = torch.exp(-at.alpha.log() - here + decay * self.before) * end.alpha
@@ -179,8 +183,8 @@ class _Interval:
             return plain + extra, 1 / plain - extra / plain**2
 
         inside, _ = both(at.alpha, at.sigma, end.time - self.before)
-        first, _ = both(*map(_tensor, (t.alpha, t.sigma, t.time)))
-        _, inverse = both(*map(_tensor, (end.alpha, end.sigma, end.time)))
+        first, _ = both(*map(self._number, (t.alpha, t.sigma, t.time)))
+        _, inverse = both(*map(self._number, (end.alpha, end.sigma, end.time)))
         guided = seen * w * at.sigma * at.wronskian * inside
         network = guided * at.sigma / at.alpha - at.wronskian / at.alpha * inside
         jacobian = -w * at.sigma**2 * at.wronskian * inside
@@ -196,6 +200,9 @@ class _Interval:
         power, n2 = self.s**2, self.noise**2
         return (power * b - n2 * torch.log1p(power * sigma2 / n2)) / (power + n2)
 
+    def _number(self, value: float) -> Tensor:
+        return self.s.new_tensor([value])
+
     def _integral(self, rate: Tensor) -> Tensor:
         """∫ rate over the step, shape (values, 1)."""
         full = rate.expand(len(self.s), -1)
@@ -206,15 +213,11 @@ class _Interval:
         full = rate.expand(len(self.s), -1)
         panels = (full * self.measure).unflatten(1, (_PANELS, _NODES))
         after = panels.sum(2).flip(1).cumsum(1).flip(1)
-        weights, tails = _legendre()[1], _tails()
+        weights, tails = _legendre()[1].to(rate.device), _tails().to(rate.device)
         within = (panels / weights) @ tails.T
         later = torch.cat((after[:, 1:], after.new_zeros(len(after), 1)), 1)
         here = (within + later.unsqueeze(2)).flatten(1)
         return self.width * here, self.width * after[:, :1]
-
-
-def _tensor(value: float) -> Tensor:
-    return torch.tensor([value], dtype=torch.float64)
 
 
 @cache

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import flat, row_sum, take
-from ctrlgen.codecs import Codec
 from ctrlgen.methods.base import CostLike, cost_rows
 from ctrlgen.methods.riccati import Curvature, Gains
 from ctrlgen.methods.trajectories import Dynamics, Link, Trajectory, last_finite
@@ -57,7 +56,7 @@ class Sweep:
     def __init__(self, plan: Plan, dynamics: Dynamics, cost: CostLike, x0: Tensor) -> None:
         self.plan, self.dynamics, self.cost = plan, dynamics, cost
         self.whole, self.seeds = cost, dynamics.seeds
-        self.codec = dynamics.prior.codec
+        self.everyone = dynamics
         self.shape = x0.shape[1:]
         count = len(x0)
         self.rows = torch.arange(count, device=x0.device)
@@ -103,7 +102,7 @@ class Sweep:
             self._finish_round(moved)
         self.status[self.rows] = int(Status.MAX_ITERATIONS)
         with torch.no_grad():
-            samples = self.codec.decode(self.best["state"])
+            samples = self.everyone.decode(self.best["state"])
             costs = self.whole(samples)
         return Result(
             samples=samples,
@@ -126,7 +125,7 @@ class Sweep:
         directions = self.plan.curvature.directions(d)
         with torch.enable_grad():
             state = end.detach().requires_grad_()
-            total = self.cost(self.dynamics.prior.codec.decode(state)).sum()
+            total = self.cost(self.dynamics.decode(state)).sum()
             (slope,) = torch.autograd.grad(total, state, create_graph=directions > 0)
 
         def product(columns: Tensor) -> Tensor:
@@ -196,7 +195,7 @@ class Sweep:
                 states.append(x)
             self.spent[rows] += dynamics.prior.flow.evaluations.forward - before
             found = Trajectory(states, controls)
-            value, monitor = self._evaluate(found, cost, dynamics.prior.codec)
+            value, monitor = self._evaluate(found, cost, dynamics)
             lower = value < self.value[pending]
             where, inside = pending[lower], lower.nonzero().squeeze(1)
             self.at = self.at.replaced(where, found.take(inside))
@@ -256,12 +255,12 @@ class Sweep:
         self,
         trajectory: Trajectory,
         cost: CostLike | None = None,
-        codec: Codec | None = None,
+        dynamics: Dynamics | None = None,
     ) -> tuple[Tensor, Tensor]:
         """J = C + Σ ½ω‖u‖², and C, of every row, (b,)."""
         cost = cost or self.cost
         with torch.no_grad():
-            monitor = cost((codec or self.dynamics.prior.codec).decode(trajectory.states[-1]))
+            monitor = cost((dynamics or self.dynamics).decode(trajectory.states[-1]))
             value = monitor
             for weight, u in zip(self.plan.weights, trajectory.controls, strict=True):
                 value = value + 0.5 * weight * row_sum(u.square())

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -83,9 +84,9 @@ class TrajectoryControl(Method):
         if not self.dtype.is_floating_point:
             raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
 
+    @abstractmethod
     def euler(self, prior: Prior, levels: list[Level]) -> _Euler:
         """The controlled solve whose adjoint gives the gradients."""
-        return _Euler(prior, levels)
 
     def prices(self, widths: list[float]) -> list[float]:
         """Weight of ½‖u_k‖² in J, of every step."""
@@ -211,10 +212,14 @@ class _Euler:
         for k, h in enumerate(self.widths):
             u = controls[:, k]
             points.append(x if self.velocity else x + u)
-            velocities.append(self.prior.velocity(points[-1], self.times[k]))
+            velocities.append(self.velocity_at(points[-1], k))
             slope = velocities[-1] + u if self.velocity else velocities[-1]
             x = points[-1] + h * slope
         return points, velocities, x
+
+    def velocity_at(self, x: Tensor, step: int) -> Tensor:
+        """v on the source's subspace, to which molecules are kept."""
+        return self.prior.velocity(self.prior.source.project(x), self.times[step])
 
     def groups(self, velocities: list[Tensor]) -> Tensor:
         """Length of the group that starts with a step, 0 for steps that start none: (n, B)."""
@@ -283,7 +288,7 @@ def _pulled(euler: _Euler, point: Tensor, step: int, gradient: Tensor) -> Tensor
     """(∂v/∂z)^T λ; one evaluation and one backward pass."""
     with torch.enable_grad():
         point = point.detach().requires_grad_()
-        velocity = euler.prior.velocity(point, euler.times[step])
+        velocity = euler.velocity_at(point, step)
         return torch.autograd.grad(velocity, point, gradient)[0]
 
 
@@ -308,7 +313,8 @@ class _Objective:
         return _Objective(euler, self.prices, cost_rows(self.cost, index), x0)
 
     def __call__(self, controls: Tensor) -> Evaluated:
-        signal = self.euler.prior.codec.decode(self.euler(self.x0, controls))
+        prior, end = self.euler.prior, self.euler(self.x0, controls)
+        signal = prior.codec.decode(prior.source.project(end))
         cost = value = self.cost(signal)
         if any(self.prices):
             energy = torch.stack([row_sum(u.square()) for u in controls.unbind(1)], 1)

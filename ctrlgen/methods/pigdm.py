@@ -32,7 +32,7 @@ from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.conjugate_coefficients import conjugate_steps
 from ctrlgen.methods.cpigdm import truncated
 from ctrlgen.methods.inverse import InverseProblem
-from ctrlgen.methods.stepping import Run
+from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.paths import VP, Path
 from ctrlgen.priors import Prior
 from ctrlgen.steps import DDIM, StepRule
@@ -120,6 +120,7 @@ class AncestralPiGDM(AnalyticMethod):
 
     Raises:
         TypeError: for a rule that is none.
+        ValueError: for one that evaluates the network twice in a step.
     """
 
     grid: Grid = field(default_factory=lambda: DDPMUniform(100))
@@ -129,8 +130,7 @@ class AncestralPiGDM(AnalyticMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.rule, StepRule):
-            raise TypeError(f"rule: expected a StepRule, got {self.rule!r}")
+        check_rule(self.rule)
 
     def check(self, prior: Prior, cost: CostLike, x0: Tensor) -> None:
         super().check(prior, cost, x0)

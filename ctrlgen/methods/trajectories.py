@@ -112,8 +112,9 @@ class Dynamics:
         return taken
 
     def advance(self, x: Tensor, step: int) -> Tensor:
-        """h_k(x), differentiable in x."""
+        """h_k(x), differentiable in x; what lies off the source's subspace is left out."""
         t, s = self.levels[step], self.levels[step + 1]
+        x = self.prior.source.project(x)
         z = None
         if self.rule.draws(t, s):
             z = step_noise(self.prior.source, self.seeds, step, x)
@@ -121,6 +122,10 @@ class Dynamics:
             return self.rule.advance(self.prior, x, t, s, z)
         seen = self.prior.predict(x, t.time)
         return self.rule(seen.data.clamp(-self.clip, self.clip), seen.noise, t, s, z)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """The signals of final states, differentiable."""
+        return self.prior.codec.decode(self.prior.source.project(x))
 
     def enter(self, x: Tensor, u: Tensor) -> Tensor:
         """What the network sees of a state and its control."""
