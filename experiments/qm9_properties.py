@@ -42,10 +42,10 @@ from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.design import regressor, regressor_card
 from ctrlgen.domains.molecules.files import write_csv
 from ctrlgen.domains.molecules.generation import Settings
-from ctrlgen.domains.molecules.metrics import reference_smiles
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.ragged import alphabet_of
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES, evaluate, score
+from ctrlgen.domains.molecules.sheets import reference_of
 from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.experiments.qm9_rows import (
     Bench,
@@ -255,7 +255,7 @@ def main(
     chosen = large[torch.randperm(len(large), generator=draw)[:molecules]]
     networks = {"guide": guide or GUIDES[alphabet], "evaluator": evaluator}
     loaded = {key: regressor(name, device) for key, name in networks.items()}
-    reference = reference_smiles(data, alphabet) if novelty else None
+    reference = reference_of(None, alphabet) if novelty else None
     assert model.card is not None
     label = model.card.name
     key = {

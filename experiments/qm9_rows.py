@@ -5,7 +5,7 @@ Every row has the same targets; rows that start from noise have the same noise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +51,7 @@ class Bench:
     targets: Tensor
     index: Tensor
     data: Molecules
-    reference: set[str] | None
+    reference: Collection[str] | None
     settings: Settings
     batch: int
 

@@ -26,7 +26,7 @@ from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
-from ctrlgen.domains.molecules.sheets import Sheet
+from ctrlgen.domains.molecules.sheets import Sheet, reference_of
 from ctrlgen.domains.molecules.sizes import Sizes
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
@@ -273,5 +273,6 @@ def design(
     elif requests:
         wish = replace(wish, requests=(*wish.requests, *map(parse_request, requests)))
     designer = Designer(wish, prior, atoms=atoms, **options)
-    sheet = designer.sheet(list(range(number)) if seeds is None else list(seeds))
+    names = list(range(number)) if seeds is None else list(seeds)
+    sheet = designer.sheet(names, reference_of(None, designer.name))
     return designer.run(designer.task(), sheet, settings or Settings())

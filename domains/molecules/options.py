@@ -106,7 +106,11 @@ class Run:
     Batch = Annotated[int, _option(RUN, min=1, help="Molecules at a time.")]
     Device = Annotated[str, _option(RUN, help="cpu, cuda, ...")]
     Data = Annotated[
-        Path | None, _option(RUN, help="Folder of QM9: tells novel molecules from known ones.")
+        Path | None,
+        _option(
+            RUN,
+            help="Folder of QM9, whose training molecules are not novel; by default a table.",
+        ),
     ]
     Out = Annotated[
         Path | None,

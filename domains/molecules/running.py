@@ -16,12 +16,11 @@ from ctrlgen.domains.molecules.design import Designer, regressor
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Settings, Task
 from ctrlgen.domains.molecules.graphs import tensors
-from ctrlgen.domains.molecules.metrics import reference_smiles
 from ctrlgen.domains.molecules.options import scorer
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
 from ctrlgen.domains.molecules.reports import about, finish, show
 from ctrlgen.domains.molecules.scoring import EVALUATOR
-from ctrlgen.domains.molecules.sheets import Sheet
+from ctrlgen.domains.molecules.sheets import Sheet, reference_of
 from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
@@ -103,7 +102,7 @@ def run(
     json: bool,
 ) -> None:
     """Generate into files, and show the end; an interruption is exit code 130."""
-    reference = reference_smiles(data, designer.name) if data is not None else None
+    reference = reference_of(data, designer.name)
     sheet = designer.sheet(seeds, reference, xtb=asks_xtb(designer.wish.names))
     order: Callable[..., Any] | None = scorer(rank, designer.name) if rank else None
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -238,7 +237,7 @@ def _bare_sheet(
     network = None
     if evaluator is not None or EVALUATOR in plugins.cards():
         network = regressor(evaluator or EVALUATOR, device)
-    reference = reference_smiles(data, name) if data is not None else None
+    reference = reference_of(data, name)
     return Sheet(None, name, seeds, evaluator=network, reference=reference, xtb=xtb)
 
 

@@ -18,16 +18,31 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.files import write_csv, write_sdf, write_xyz
+from ctrlgen.domains.molecules.metrics import reference_smiles
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.ragged import Found
 from ctrlgen.domains.molecules.scoring import Network, score
 from ctrlgen.domains.molecules.wishes import Wish
+from ctrlgen.plugins import resolve
 from ctrlgen.results import Status
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["Sheet", "interval_text", "outside", "summary"]
+__all__ = ["Sheet", "interval_text", "outside", "reference_of", "summary"]
+
+
+def reference_of(data: Path | None, name: str) -> Collection[str] | None:
+    """SMILES that are not novel: those of a folder of QM9, or those that come with the package.
+
+    None, and novelty unknown, where neither is there.
+    """
+    if data is not None:
+        return reference_smiles(data, name)
+    try:
+        return resolve("ctrlgen.domains.molecules.known:known")()
+    except (ValueError, OSError):
+        return None
 
 
 def outside(value: float, low: float, high: float) -> float:
@@ -167,8 +182,8 @@ class Sheet:
         place: int,
     ) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for column, (name, known) in enumerate(PROPERTIES.items()):
-            unit, value = f" ({known.unit})", float(evaluator[column])
+        for column, (name, about) in enumerate(PROPERTIES.items()):
+            unit, value = f" ({about.unit})", float(evaluator[column])
             if name in bounds:
                 low, high = (float(bound[place]) for bound in bounds[name])
                 found[f"target {name}{unit}"] = interval_text(name, low, high)

@@ -45,6 +45,7 @@ from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
 from ctrlgen.domains.molecules.composition import CompositionCost
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost
+from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.leads import Ball, Given
 from ctrlgen.domains.molecules.ragged import Found
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
@@ -404,7 +405,11 @@ COSTS: dict[str, Case] = {
     "scaled-rows": cost_case(lambda: SquaredError(*measured(D)) * RATES),
     "property": cost_case(
         lambda: PropertyCost(
-            lambda x: x[:, :3], draw(3, stream=41), torch.inf, scale=[1.0, 2.0, 0.5], weights=0.7
+            lambda x: x[:, :3],
+            draw(3, stream=41),
+            draw(3, stream=41) + 0.1,
+            scale=[1.0, 2.0, 0.5],
+            weights=0.7,
         )
     ),
     "property-extreme": cost_case(lambda: PropertyCost.extreme(lambda x: x.mean(1), 2.0)),
@@ -558,10 +563,22 @@ def found_case() -> Case:
         return Found(**{**numbers, "signals": table, "controls": table, "costs": RATES})
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        found = build().take(index)
+        found = build().to(dtype).take(index)
         return {key: getattr(found, key) for key in Found.per_sample}
 
     return Case(Found, rows, rounding=None, part=build)
+
+
+def molecules_case() -> Case:
+    def build() -> Molecules:
+        classes = torch.where(MASK, 2, -1)
+        return Molecules(draw(4, 3, stream=47), classes, MASK.sum(1), {"mu": RATES}, SEEDS)
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        held = build().to(dtype).take(index)
+        return {"x": held.positions, "h": held.classes, "mu": held.properties["mu"]}
+
+    return Case(Molecules, rows, rounding=None, part=build)
 
 
 FEW = LBFGS(max_iterations=5)
@@ -604,7 +621,7 @@ TABLES: dict[str, dict[str, Case]] = {
         "isotropic": normalize_case(True),
         "ball": ball_case(),
     },
-    "found": {"molecules": found_case()},
+    "rows": {"found": found_case(), "molecules": molecules_case()},
     "prior": {
         "conditional": Case(
             Prior,
