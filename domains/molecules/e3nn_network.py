@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,8 @@ class Convolution(nn.Module):
         self.features = plain + ranked
         self.gate = gates.Gate(plain, [nn.functional.silu], gate, [torch.sigmoid], ranked)
         incoming = self.gate.irreps_in
-        paths, products = [], []
+        paths: list[Any] = []
+        products: list[tuple[int, int, int, str, bool]] = []
         for i, (copies, order) in enumerate(self.features):
             for j, (_, harmonic) in enumerate(harmonics):
                 for found in order * harmonic:
@@ -123,7 +125,7 @@ class TensorProductNetwork(MoleculeVelocity):
         with torch.no_grad():
             self.head_class.bias.copy_(self.log_prior)
             self.head_vector.weight.zero_()
-        self.width = features.dim
+        self.width: int = features.dim
 
     def residual(
         self, features: Tensor, position: Tensor, t: Tensor, mask: Tensor

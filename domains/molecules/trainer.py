@@ -230,9 +230,9 @@ class PriorTrainer(Trainer):
         if self.recipe.bonds_weight:
             orders = bond_orders(group.positions, group.classes, self.recipe.dataset)
             orders = orders.to(self.device)
-        parts = (part.to(self.device) for part in (data, noise, group.classes, t))
+        z1, z0, classes, at = (part.to(self.device) for part in (data, noise, group.classes, t))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
-            return molecular_loss(estimate, *parts, self.recipe.classes_weight, orders)
+            return molecular_loss(estimate, z1, z0, classes, at, self.recipe.classes_weight, orders)
 
     def loss(self, draw: torch.Generator) -> Tensor:
         recipe = self.recipe
