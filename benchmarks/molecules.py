@@ -94,7 +94,7 @@ def one_by_one(
                 raise Arrived
             optimizer.zero_grad()
             found = objective(x)
-            costs.append(float(found.monitor))
+            costs.append(float(found.monitor.detach()))
             found.value.sum().backward()
             return found.value.sum().detach()
 

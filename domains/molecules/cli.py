@@ -160,7 +160,7 @@ def optimize(
     lead = read_molecules(file, "file")[0]
     designer = running.designer_of(wish, prior, None, guide, evaluator, device)
     task = designer.lead_task(lead, radius, settings)
-    running.run(ctx, designer, task, names, settings, target, rank, data, json)
+    running.run(ctx, designer, task, names, settings, target, rank, data, json, lead)
 
 
 @app.command()

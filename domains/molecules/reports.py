@@ -121,6 +121,15 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
         error = found[f"evaluator MAE {name} ({known.unit})"]
         if error is not None:
             parts.append(f"evaluator MAE of {name} {error:.{known.decimals}f} {known.unit}")
+    if "lead" in content:
+        told = [f"the lead {content['lead']['smiles'] or ''} has"]
+        for name in names:
+            known = PROPERTIES[name]
+            for who in ("guide", "evaluator"):
+                value = content["lead"][f"{who} {name} ({known.unit})"]
+                if not math.isnan(value):
+                    told.append(f"{who} {name} {value:.{known.decimals}f} {known.unit}")
+        console.stdout.print(f"\n[dim]{escape(' '.join(told[:1]))} {', '.join(told[1:])}")
     console.stdout.print("\n" + ", ".join(parts), soft_wrap=True)
     console.stdout.print(str(file), soft_wrap=True)
 

@@ -100,14 +100,32 @@ def run(
     rank: str | None,
     data: Path | None,
     json: bool,
+    lead: Any = None,
 ) -> None:
-    """Generate into files, and show the end; an interruption is exit code 130."""
+    """Generate into files, and show the end; an interruption is exit code 130.
+
+    Args:
+        ctx: of the command, which knows its own words.
+        designer: networks and wish.
+        task: of the designer.
+        seeds: one per molecule.
+        settings: how.
+        file: FILE.sdf.
+        rank: FILE.py:NAME of a score, or None.
+        data: folder of QM9, or None.
+        json: print JSON.
+        lead: molecule that the run began with; its own values are told beside the others.
+    """
     reference = reference_of(data, designer.name)
     sheet = designer.sheet(seeds, reference, xtb=asks_xtb(designer.wish.names))
     order: Callable[..., Any] | None = scorer(rank, designer.name) if rank else None
     file.parent.mkdir(parents=True, exist_ok=True)
     progress, begun = _Progress(len(seeds)), time.perf_counter()
     content = about(designer, settings, str((ctx.obj or {}).get("command", "")))
+    if lead is not None:
+        own = designer.sheet([0])
+        report([lead], own)
+        content["lead"] = own.rows[0]
     try:
         done = designer.run(
             task, sheet, settings, rank=order, watch=progress, keep=lambda: sheet.write(file)
@@ -176,13 +194,13 @@ def unsteered(signals: Tensor, counts: Tensor, seeds: Tensor) -> Found:
 
 
 def report(mols: list[Any], sheet: Sheet) -> None:
-    """Molecules of a file, all atoms, into a sheet of the alphabet "qm9".
+    """Given molecules into a sheet; in the alphabet "qm9" with all their atoms.
 
     Raises:
         ValueError: a molecule that the alphabet cannot write.
     """
-    positions, classes, counts = tensors(mols, "qm9")
-    signals = join(positions, classes, len(alphabet("qm9")))
+    positions, classes, counts = tensors(mols, sheet.name)
+    signals = join(positions, classes, len(alphabet(sheet.name)))
     rows = torch.arange(len(mols))
     sheet.add(unsteered(signals, counts, rows), rows.tolist())
 

@@ -242,6 +242,7 @@ def test_optimize_keeps_the_size_and_the_ball(
     )  # fmt: skip
     assert [row["atoms of the prior"] for row in content["molecules"]] == [3, 3]
     assert "xtb mu (D)" in content["molecules"][0]
+    assert content["lead"]["smiles"] == "CCO" and content["lead"]["guide mu (D)"] > 0
     designer = Designer(
         wish_of(["mu=2D"]), str(cards.prior), guide=str(cards.guide),
         evaluator=str(cards.evaluator),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,8 +19,10 @@ from ctrlgen.domains.molecules.composition import (
     parse_limit,
 )
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
+from ctrlgen.domains.molecules.dipoles import XTBDipole
 from ctrlgen.domains.molecules.elements import HEAVY
 from ctrlgen.domains.molecules.states import join
+from ctrlgen.errors import MissingExtra
 from ctrlgen.seeds import normal
 
 SEEDS = [5, 1, 8]
@@ -252,3 +257,41 @@ def test_similarity_has_the_gradient_of_its_value() -> None:
     way = normal([4], x.shape[1:], dtype=x.dtype) * (x[1:2] != 0)
     slope = (cost(start + 1e-5 * way) - cost(start - 1e-5 * way)).detach() / 2e-5
     assert float((gradient * way).sum()) == pytest.approx(float(slope), rel=1e-4)
+
+
+# ------------------------------------------------------------------ xTB by dxtb
+
+
+class Calculator:
+    """What dxtb's calculator is asked for; its dipole is the sum of the atoms' positions in a0."""
+
+    def __init__(self, numbers: Tensor, method: str, **options: Any) -> None:
+        assert method == "GFN1" and options["opts"]["batch_mode"] == 1
+        assert options["interaction"][0].requires_grad
+        self.numbers = numbers
+
+    def get_dipole(self, positions: Tensor, charge: Tensor) -> Tensor:
+        assert charge.tolist() == [0.0] * len(positions)
+        return (positions * self.numbers.sign()[..., None]).sum(1)
+
+
+def test_xtb_dipoles_are_in_debye_and_have_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = SimpleNamespace(
+        Calculator=Calculator, GFN1_XTB="GFN1", external=SimpleNamespace(new_efield=lambda f: f)
+    )
+    monkeypatch.setitem(sys.modules, "dxtb", fake)
+    monkeypatch.setitem(sys.modules, "tad_libcint", SimpleNamespace())
+    x = molecules(5)
+    x = torch.cat((x[..., :3] + 0.1 * (x[..., 3:] != 0).any(2, keepdim=True), x[..., 3:]), 2)
+    x.requires_grad_()
+    value = XTBDipole()(x)
+    expected = torch.tensor([6.0, 4.0, 5.0], dtype=x.dtype) * 0.1 * math.sqrt(3) / 0.529177211
+    assert torch.allclose(value[:, 0], 2.541746473 * expected, rtol=1e-6)
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert gradient[..., :3].abs().sum() > 0
+
+
+def test_dxtb_is_an_extra_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dxtb", None)
+    with pytest.raises(MissingExtra, match=r"ctrlgen\[dxtb\]"):
+        XTBDipole()
