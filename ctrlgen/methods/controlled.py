@@ -7,6 +7,7 @@ steered to stays in the record. The mathematics is in `ctrlgen.methods.optimal_c
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -149,7 +150,7 @@ class Sweep:
                 link = self._counted(at.states[k], at.controls[k], k)
             gain, value = self.plan.curvature.step(
                 value,
-                lambda columns, link=link: link.pull(columns, method.vectorized),  # type: ignore[misc]
+                partial(link.pull, vectorized=method.vectorized),
                 flat(at.controls[k]),
                 self.plan.weights[k],
                 self.damping,
@@ -186,7 +187,8 @@ class Sweep:
             dynamics, cost = self.dynamics.take(pending), cost_rows(self.cost, pending)
             rows, scale = self.rows[pending], 0.5**trial
             lengths = self.value.new_full((len(pending),), scale)
-            x, states, controls = nominal.states[0], [nominal.states[0]], []
+            x = nominal.states[0]
+            states, controls = [x], list[Tensor]()
             before = dynamics.prior.flow.evaluations.forward
             for k, law in enumerate(laws):
                 change = law.law(lengths, flat(x - nominal.states[k])).reshape(x.shape)
@@ -216,8 +218,8 @@ class Sweep:
         clock = self.iterations[self.rows].unsqueeze(1) + 1
         corrections = [1 - beta ** clock.to(self.value) for beta in _BETAS]
         zero = torch.zeros_like(self.value)
-        x, controls = nominal.states[0], []
-        links, states = [], [x]
+        x = nominal.states[0]
+        states, controls, links = [x], list[Tensor](), list[Link]()
         for k, gain in enumerate(gains):
             slope, first, second = -gain.feedforward, self.moments[0][k], self.moments[1][k]
             first = _BETAS[0] * first + (1 - _BETAS[0]) * slope
@@ -239,7 +241,7 @@ class Sweep:
     def _rollout(self, x: Tensor, controls: list[Tensor]) -> Trajectory:
         """The first trajectory, with graphs where they will be of use."""
         keep = self.plan.method.update == "adam"
-        states, links = [x], []
+        states, links = [x], list[Link]()
         before = self.dynamics.prior.flow.evaluations.forward
         for k, u in enumerate(controls):
             if keep:

@@ -208,7 +208,7 @@ class _Euler:
 
     def forward(self, x0: Tensor, controls: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """States at which the velocity was taken, the velocities, and the end."""
-        points, velocities, x = [], [], x0
+        points, velocities, x = list[Tensor](), list[Tensor](), x0
         for k, h in enumerate(self.widths):
             u = controls[:, k]
             points.append(x if self.velocity else x + u)
