@@ -16,7 +16,7 @@ another clock: the state is rescaled to the native path at equal signal-to-noise
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -271,16 +271,24 @@ class Guided(torch.nn.Module):
     Args:
         network: conditional network.
         scale: w; 1 is the conditional network itself, 0 the unconditional one.
-        null: value of each condition that means "none", by name; others go to both halves.
+        null: value of each condition that means "none", by name: a number, or a tensor that
+            broadcasts against the condition, like the text of the empty prompt (1, L, D). Other
+            conditions go to both halves.
     """
 
-    def __init__(self, network: Network, scale: float, null: dict[str, int | float]) -> None:
+    def __init__(
+        self, network: Network, scale: float, null: Mapping[str, int | float | Tensor]
+    ) -> None:
         super().__init__()
-        self.network, self.scale, self.null = network, scale, null
+        self.network, self.scale, self.null = network, scale, dict(null)
 
     def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         """The guided prediction at x (B, *), t (B,); conditions one row per sample."""
-        none = {k: torch.full_like(conditions[k], v) for k, v in self.null.items()}
+        none = {}
+        for name, value in self.null.items():
+            given = conditions[name]
+            whole = torch.as_tensor(value, dtype=given.dtype, device=given.device)
+            none[name] = whole.expand_as(given)
         both = {k: torch.cat((v, none.get(k, v))) for k, v in conditions.items()}
         with_it, without = self.network(torch.cat((x, x)), torch.cat((t, t)), **both).chunk(2)
         return without + self.scale * (with_it - without)

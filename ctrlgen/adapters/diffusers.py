@@ -27,7 +27,7 @@ from ctrlgen.paths import CondOT, DiscreteVP
 from ctrlgen.priors import Card, Prior
 from ctrlgen.sources import Gaussian
 
-__all__ = ["from_diffusers"]
+__all__ = ["from_diffusers", "scheduled_flow"]
 
 _PREDICTIONS: dict[str, Kind] = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
 
@@ -69,7 +69,7 @@ def from_diffusers(
     if config.time_embedding_type == "learned" and not rounded:
         raise ValueError("rounded: this model embeds integer indices only, pass rounded=True")
     shape = _shape(config, size)
-    flow = _flow(diffusers, unet, scheduler, rounded)
+    flow = scheduled_flow(diffusers, unet, scheduler, rounded)
     labels = {"label": {"classes": config.num_class_embeds}} if config.num_class_embeds else {}
     source = Gaussian(shape)
     card = Card(
@@ -106,8 +106,21 @@ def _shape(config: Any, size: int | tuple[int, int] | None) -> tuple[int, int, i
     return (config.in_channels, height, width)
 
 
-def _flow(diffusers: Any, unet: torch.nn.Module, config: Mapping[str, Any], rounded: bool) -> Flow:
-    """The flow that a scheduler's config makes of a network."""
+def scheduled_flow(
+    diffusers: Any, unet: torch.nn.Module, config: Mapping[str, Any], rounded: bool
+) -> Flow:
+    """The flow that a scheduler's config makes of a network.
+
+    Args:
+        diffusers: the package.
+        unet: called with states, the network's own times and conditions; what it returns has the
+            prediction as `sample`.
+        config: of the scheduler.
+        rounded: whether times are rounded to integers.
+
+    Raises:
+        ValueError: for a scheduler or prediction type that has no path here.
+    """
     name = config.get("_class_name", "DDPMScheduler")
     kind = getattr(diffusers, name, None)
     # diffusers ignores the values of keys in this list, even those that a caller has changed.

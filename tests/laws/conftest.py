@@ -13,8 +13,8 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ import ctrlgen.costs
 import ctrlgen.domains
 from ctrlgen.adapters.azula import SchedulePath
 from ctrlgen.adapters.deepinv import DeepinvLinear, DeepinvOperator
+from ctrlgen.adapters.latent import AutoencoderCodec
 from ctrlgen.batching import PerSample
 from ctrlgen.codecs import Codec, Identity, Scaled
 from ctrlgen.costs import (
@@ -469,6 +470,33 @@ def codec_case(codec: Codec, shape: tuple[int, ...]) -> Case:
     return Case(type(codec), rows, (codec.decode, draw(*shape)), part=lambda: codec)
 
 
+class Autoencoder(nn.Module):
+    """What diffusers calls an autoencoder, here of two channels, elementwise."""
+
+    config: ClassVar = {
+        "scaling_factor": 0.5,
+        "latents_mean": [0.1, 0.2],
+        "latents_std": [1.0, 2.0],
+    }
+
+    def encode(self, x: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(latents=torch.sinh(x))
+
+    def decode(self, z: Tensor) -> SimpleNamespace:
+        return SimpleNamespace(sample=torch.asinh(z))
+
+
+def autoencoder_case() -> Case:
+    codec = AutoencoderCodec(Autoencoder())
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        part, x = codec.take(index), draw(2, 3, 3).to(dtype)[index]
+        z = part.encode(x)
+        return {"encode": z, "decode": part.decode(z)}
+
+    return Case(AutoencoderCodec, rows, (codec.decode, draw(2, 3, 3)), part=lambda: codec)
+
+
 def conditional_prior(dtype: torch.dtype = torch.float64) -> Prior:
     flow = Flow(Vector(), Cosine(), "v")
     return Prior(flow, Gaussian((D,)), Scaled(1.5, 0.1), {"rate": RATES.to(dtype)})
@@ -614,6 +642,7 @@ TABLES: dict[str, dict[str, Case]] = {
         "identity": codec_case(Identity(), (4, 5)),
         "scaled": codec_case(Scaled(2.0, -0.3), (D,)),
         "scaled-channels": codec_case(Scaled([2.0, 0.5, 3.0], [0.0, 1.0, -1.0]), (3, 4, 2)),
+        "autoencoder": autoencoder_case(),
         "atoms": codec_case(AtomCodec(1.4, 0.2), (4, 7)),
     },
     "projection": {

@@ -1,0 +1,60 @@
+"""The Python of docs/pretrained.md runs, with tiny stand-ins for the published weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ctrlgen.adapters import adm, latent
+from ctrlgen.adapters.adm import ADM, MODELS
+from ctrlgen.paths import CondOT
+from ctrlgen.seeds import normal
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "pretrained.md"
+TINY: dict[str, Any] = {"size": 8, "width": 32, "widths": (1, 2), "blocks": 1, "attention": ()}
+
+
+def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert len(blocks) == 4
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(MODELS, "ffhq-256", TINY)
+    save_file(ADM(**TINY).state_dict(), "ffhq_10m.safetensors")
+    seen: dict[str, Any] = {}
+
+    def network(x: Tensor, time: Tensor) -> Tensor:
+        seen["time"] = time
+        return -x
+
+    session: dict[str, Any] = {"network": network}
+    exec(blocks[0], session)
+    assert (tmp_path / "priors" / "ffhq.json").exists()
+
+    shapes: dict[str, Any] = {}
+    monkeypatch.setattr(adm, "load_file", lambda file: shapes["weights"])
+    settings = re.search(r"settings = (.*)\n", blocks[1]), re.search(r"flow = (.*)\n", blocks[1])
+    config = {k: v for part in settings if part for k, v in eval(part[1]).items()}
+    with torch.device("meta"):
+        shapes["weights"] = ADM(**config).state_dict()
+    exec(blocks[1], session)
+    assert isinstance(session["prior"].flow.path, CondOT)
+
+    exec(blocks[2], session)
+    x = normal([1], (3, 256, 256))
+    assert torch.equal(session["prior"].velocity(x, 0.5), -x)
+    assert seen["time"].item() == 499.5
+
+    def pretend(model: str, **options: Any) -> Any:
+        seen.update(options, model=model)
+        return type("Prior", (), {"bind": lambda self, **c: seen.update(c) or self})()
+
+    monkeypatch.setattr(latent, "encode_text", lambda model, prompts: {"text": prompts})
+    monkeypatch.setattr(latent, "from_latent", pretend)
+    exec(blocks[3], session)
+    assert seen["null"] == {"text": [""]} and len(seen["text"]) == 2
