@@ -177,6 +177,7 @@ def main() -> None:
         command += f" --samples {options.samples} --steps {' '.join(map(str, options.steps))}"
     else:
         content = measure_regressor(options.name, options.data, options.molecules)
+        command += f" --molecules {options.molecules}" * (options.molecules is not None)
     card.quality = {"summary": _summary(options.name, content), "command": command, **content}
     folder = options.cards / "quality"
     folder.mkdir(parents=True, exist_ok=True)
