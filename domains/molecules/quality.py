@@ -149,7 +149,8 @@ def _summary(name: str, content: dict[str, Any]) -> str:
         row = max(content["rows"], key=lambda row: row["steps"] == 50)
         return (
             f"{row['molecule_stable']:.1%} of molecules and {row['atom_stable']:.1%} of atoms "
-            f"stable, {row['valid_unique']:.1%} valid and unique, at {row['steps']} midpoint steps"
+            f"stable, {row['valid_unique']:.1%} valid and unique, of {content['samples']} at "
+            f"{row['steps']} midpoint steps"
         )
     row = content["test"]
     words = (f"{key} {row[key]:g} {content['units'][key]}" for key in PROPERTIES)

@@ -60,7 +60,7 @@ def test_errors_are_in_the_units_of_the_properties(monkeypatch: pytest.MonkeyPat
 def test_summaries_are_one_line() -> None:
     row: dict[str, Any] = {"molecule_stable": 0.5, "atom_stable": 0.9, "valid_unique": 0.4}
     rows = [{**row, "steps": 10}, {**row, "steps": 50, "molecule_stable": 0.6}]
-    text = quality._summary("qm9", {"rows": rows})
+    text = quality._summary("qm9", {"rows": rows, "samples": 9})
     assert text.startswith("60.0% of molecules") and "50 midpoint steps" in text
     units = {name: value.unit for name, value in PROPERTIES.items()}
     content = {"units": units, "test": dict.fromkeys(PROPERTIES, 0.25)}
