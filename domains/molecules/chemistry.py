@@ -65,7 +65,8 @@ class Busted(NamedTuple):
 
 class Xtb(NamedTuple):
     """mu in D calibrated on QM9 and as computed; homo, lumo, gap in meV as computed, for direction
-    only; gradient: root mean square over coordinates in eV/A, about 0.23 for real QM9 geometries."""
+    only; gradient: root mean square over coordinates in eV/A, about 0.23 for QM9's geometries.
+    """
 
     mu: float = math.nan
     mu_raw: float = math.nan
