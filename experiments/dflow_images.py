@@ -30,7 +30,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ctrlgen
@@ -40,6 +39,7 @@ from ctrlgen.domains.images.frechet import embed, frechet_distance, load_embedde
 from ctrlgen.domains.images.metrics import lpips, psnr, ssim
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
 from ctrlgen.errors import MissingExtra
+from ctrlgen.experiments.rows import Rows
 from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
 from ctrlgen.likelihood import bits_per_dimension, log_likelihood
 from ctrlgen.methods import DFlow
@@ -179,30 +179,6 @@ def bits_row(prior: Prior, name: str, images: Tensor) -> tuple[dict[str, Any], T
         log_p = log_likelihood(prior, images, Midpoint(20), seeds=range(len(images)))
     bits = bits_per_dimension(log_p, images[0].numel()).tolist()
     return {"images": name, "bits_per_dimension": bits}, images
-
-
-class Rows:
-    """Rows on disk: computed once for these weights and these images, and kept."""
-
-    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
-        self.folder, self.key = folder, key
-        folder.mkdir(parents=True, exist_ok=True)
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.images: dict[str, Tensor] = {}
-
-    def get(self, name: str, compute: Callable[[], tuple[dict[str, Any], Tensor]]) -> Tensor:
-        """Compute the row of that name, or take it from disk; returns its images."""
-        file, pictures = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
-        if file.exists() and (row := json.loads(file.read_text()))["key"] == self.key:
-            images = load_file(pictures)["images"]
-        else:
-            content, images = compute()
-            row = {"key": self.key, **content}
-            save_file({"images": images.contiguous()}, pictures)
-            file.write_text(json.dumps(row))
-        typer.echo(f"{name}: {row.get('seconds', 0):.0f} s")
-        self.rows[name], self.images[name] = row, images
-        return images
 
 
 def run(

@@ -1,7 +1,7 @@
 """`ctrlgen image ...`: restore and sample images; the work itself is in `restoration`, `sampling`.
 
-Each restoration reads one image file, solves its inverse problem by D-Flow for every seed, and
-writes the reconstructions, a figure and every number into a new folder.
+Each restoration reads one image file, solves its inverse problem for every seed, by D-Flow or the
+method that is named, and writes the reconstructions, a figure and every number into a new folder.
 """
 
 from __future__ import annotations
@@ -194,7 +194,13 @@ def _restore(
         device=device,
     )
     method = restoration.method_for(
-        problem, options.init, options.iterations, options.target, device
+        problem,
+        options.method,
+        device=device,
+        evaluations=options.evaluations,
+        init=options.init,
+        iterations=options.iterations,
+        target=options.target,
     )
     result, seconds = restoration.solve(problem, method, seeds, options.label)
     content = restoration.write(

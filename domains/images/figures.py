@@ -162,7 +162,8 @@ def restoration_figure(
         x, y = course(history["evaluations"][i].tolist(), history["measurement_psnr"][i].tolist())
         lines.append((x, y, colour))
     target = content["target_psnr"]
-    curves(lower, lines, target, "PSNR of the measurement, dB", f"{target:.1f} dB")
+    goal = "" if target is None else f"{target:.1f} dB"
+    curves(lower, lines, target, "PSNR of the measurement, dB", goal)
     seconds = f"{content['seconds']:.1f} s"
     title = f"{content['task']}  ·  {content['prior']['name']}  ·  {seconds}"
     figure.text(0.05, 1 - 0.2 / height, title, fontsize=9, color=INK, weight="bold", va="center")

@@ -73,23 +73,45 @@ class Options:
     seeds: Annotated[
         str | None, typer.Option(help="Their seeds instead, e.g. 3,5,8.", rich_help_panel=RUN)
     ] = None
-    init: Annotated[
+    method: Annotated[
         str,
         typer.Option(
-            help="Where to start: guided (a guided sample), mean (guided without noise: closest to "
-            "the truth, the same for every seed), blend (noise and the pseudo-inverse) or source "
-            "(noise).",
+            help="How: d-flow, ndtm, c-pigdm, dps, ddrm, ...; any of `ctrlgen methods` that "
+            "restores images.",
             rich_help_panel=RUN,
         ),
-    ] = "guided"
+    ] = "d-flow"
+    evaluations: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Evaluations of the network per sample, at most; by default some tens, for D-Flow "
+            "what its iterations take.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help="Where D-Flow starts: guided (a guided sample; the default), mean (guided without "
+            "noise: closest to the truth, the same for every seed), blend (noise and the "
+            "pseudo-inverse) or source (noise).",
+            rich_help_panel=RUN,
+        ),
+    ] = None
     iterations: Annotated[
-        int, typer.Option(min=0, help="L-BFGS iterations per sample.", rich_help_panel=RUN)
-    ] = 400
+        int | None,
+        typer.Option(
+            min=0,
+            help="Iterations per sample of methods that optimise the whole path; 400 for D-Flow.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
     target: Annotated[
         float | None,
         typer.Option(
-            help="Stop a sample at this PSNR of its measurement, in dB; by default the preset's, "
-            "or the level of the noise.",
+            help="Such a method stops a sample at this PSNR of its measurement, in dB; by default "
+            "the preset's, or the level of the noise.",
             rich_help_panel=RUN,
         ),
     ] = None

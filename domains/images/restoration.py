@@ -1,18 +1,17 @@
-r"""An image file restored: from what a person has to what D-Flow solves, and back to files.
+r"""An image file restored: from what a person has to what a method solves, and back to files.
 
 The file is the measurement y = H(x) + σ n, or with `degrade` the true x, from which y is made. Of a
 file in bytes the rounding is part of the noise, σ² = σ_user² + σ_rounding². A sample has its target
 where its residual is the noise, at 20 log₁₀(2/σ) dB, or at the preset's level where that is lower.
+`ctrlgen.domains.images.methods` has the settings of every method.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +19,17 @@ import torch
 from torch import Tensor
 
 from ctrlgen import console
-from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels, write_image
+from ctrlgen.domains.images.methods import Case, MeasurementCost, build, cost_for, psnr_of
 from ctrlgen.domains.images.metrics import psnr, ssim
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
-from ctrlgen.methods import DFlow
+from ctrlgen.methods import Method
 from ctrlgen.operators import LinearOperator, measure
-from ctrlgen.optimizers import LBFGS
+from ctrlgen.optimizers import Event, Observer
 from ctrlgen.outputs import output_folder
 from ctrlgen.priors import Card, Prior, available, load
 from ctrlgen.results import Result, Status
 
-__all__ = ["INITIALIZERS", "Problem", "choose", "method_for", "pose", "solve", "write"]
-
-INITIALIZERS: dict[str, Callable[[], Initializer]] = {
-    "guided": GuidedStart,
-    "mean": partial(GuidedStart, temperature=0.0, start=0.3),
-    "blend": Blend,
-    "source": SourceSample,
-}
-
-_PRESETS = {"inpaint": "inpaint", "upsample": "sr2", "deblur": "deblur", "denoise": "denoise"}
+__all__ = ["Problem", "choose", "method_for", "pose", "solve", "write"]
 
 
 @dataclass(frozen=True)
@@ -70,10 +59,10 @@ class Problem:
         """σ, with the rounding."""
         return math.hypot(self.noise, ROUNDING if self.rounding else 0.0)
 
-    def cost(self, rows: int) -> NegativePSNR:
-        """The cost of `rows` samples that share the measurement."""
+    def cost(self, method: Method, rows: int) -> MeasurementCost:
+        """The cost that a method takes, of `rows` samples that share the measurement."""
         y = self.y.expand(rows, *self.y.shape[1:])
-        return NegativePSNR(self.operator, y, self.sigma)
+        return cost_for(method, self.operator, y, self.sigma)
 
 
 def choose(name: str | None, size: tuple[int, int], grey: bool) -> str:
@@ -190,56 +179,53 @@ def _signal_shape(prior: Prior) -> tuple[int, ...]:
 
 
 def method_for(
-    problem: Problem, init: str, iterations: int, target: float | None, device: str
-) -> DFlow:
-    """The preset of the task, with its target where the noise of the measurement puts it.
+    problem: Problem, name: str = "d-flow", *, device: str = "cpu", **options: Any
+) -> Method:
+    """A method set for the task, its noise and its operator.
 
     Args:
         problem: what is to be solved.
-        init: a key of `INITIALIZERS`.
-        iterations: of L-BFGS, per sample.
-        target: PSNR of the measurement at which a sample stops, in dB; None for the preset's.
+        name: of the method, see `ctrlgen.domains.images.methods`.
         device: of the run.
+        **options: `evaluations`, `init`, `iterations` and `target` of `methods.build`.
     """
-    if target is not None and not math.isfinite(target):
-        raise ValueError(f"target: expected a PSNR in dB, got {target}")
-    if init not in INITIALIZERS:
-        raise ValueError(f"init: expected one of {', '.join(INITIALIZERS)}, got {init!r}")
-    name = _PRESETS[problem.task]
-    if problem.noise > 0 and name != "denoise":
-        name += "-noisy"
-    preset = DFlow.preset(name)
-    assert preset.target is not None
-    goal = -preset.target if problem.noise == 0 else math.inf
-    if problem.sigma > 0:
-        goal = min(goal, 20 * math.log10(2 / problem.sigma))
-    return dataclasses.replace(
-        preset,
-        initializer=INITIALIZERS[init](),
-        optimizer=LBFGS(max_iterations=iterations),
-        target=-(goal if target is None else target),
-        device=device,
-    )
+    case = Case(problem.task, problem.operator, problem.noise, problem.sigma)
+    return build(name, case, device=device, **options)
 
 
 def solve(
-    problem: Problem, method: DFlow, seeds: list[int], label: int | None = None
+    problem: Problem, method: Method, seeds: list[int], label: int | None = None
 ) -> tuple[Result, float]:
     """Run, with the progress of every sample on the screen; the result and the seconds it took."""
     prior = problem.prior
     if label is not None:
         prior = prior.bind(label=torch.full((len(seeds),), label))
-    assert method.target is not None
+    cost = problem.cost(method, len(seeds))
     begun = time.perf_counter()
     with console.SampleProgress(
-        problem.task, seeds, unit="dB", sign=-1, target=-method.target
+        problem.task, seeds, unit="dB", sign=-1, target=_target(method)
     ) as progress:
-        result = method(prior, problem.cost(len(seeds)), seeds=seeds, observer=progress)
+        result = method(prior, cost, seeds=seeds, observer=_in_decibels(progress, cost))
     return result, time.perf_counter() - begun
 
 
+def _target(method: Method) -> float | None:
+    """PSNR of the measurement at which a sample stops, in dB, for a method that has one."""
+    target = getattr(method, "target", None)
+    return None if target is None else -target
+
+
+def _in_decibels(observer: Observer, cost: MeasurementCost) -> Observer:
+    """An observer that sees −PSNR of the measurement, whatever the form of the cost."""
+
+    def observe(event: Event) -> None:
+        observer(event._replace(monitor=-psnr_of(cost, event.monitor)))
+
+    return observe
+
+
 def write(
-    problem: Problem, method: DFlow, result: Result, seconds: float, folder: Path, **about: Any
+    problem: Problem, method: Method, result: Result, seconds: float, folder: Path, **about: Any
 ) -> dict[str, Any]:
     """Write images, figure and `result.json` into a new folder, whole or not at all.
 
@@ -249,6 +235,7 @@ def write(
     from ctrlgen.domains.images.figures import restoration_figure
 
     card, plain = problem.prior.card, problem.operator.pinv(problem.y)
+    cost = problem.cost(method, len(result))
     content: dict[str, Any] = {
         "task": problem.task,
         **about,
@@ -257,12 +244,12 @@ def write(
         "noise": problem.noise,
         "rounding": ROUNDING if problem.rounding else 0.0,
         "method": result.method,
-        "target_psnr": -method.target if method.target is not None else None,
+        "target_psnr": _target(method),
         "seconds": round(seconds, 3),
-        "samples": _samples(problem, result),
+        "samples": _samples(problem, cost, result),
         "summary": result.summary(),
         "history": {
-            "measurement_psnr": (-result.history["cost"]).T,
+            "measurement_psnr": psnr_of(cost, result.history["cost"]).T,
             "evaluations": result.history["evaluations"].T,
         },
     }
@@ -277,10 +264,10 @@ def write(
     return content
 
 
-def _samples(problem: Problem, result: Result) -> list[dict[str, Any]]:
+def _samples(problem: Problem, cost: MeasurementCost, result: Result) -> list[dict[str, Any]]:
     columns: dict[str, list[Any]] = {
         "seed": result.seeds.tolist(),
-        "measurement_psnr": (-result.costs).tolist(),
+        "measurement_psnr": psnr_of(cost, result.costs).tolist(),
         "status": [Status(code).label for code in result.status.tolist()],
         "iterations": result.iterations.tolist(),
         "evaluations": result.evaluations.tolist(),

@@ -161,6 +161,16 @@ def test_damaged_cards_and_weights(
         (("--centre", 4, "--device", "abacus"), "device: 'abacus' is not to be had here"),
         (("--centre", 4, "--truth", "none.png"), "truth: there is no file none.png"),
         (("--centre", 4, "--target", "nan"), "target: expected a PSNR in dB"),
+        (("--centre", 4, "--method", "magic"), "method: 'magic' is not known; known are: "),
+        (("--centre", 4, "--method", "blind-ndtm"), "method: 'blind-ndtm' is not known"),
+        (("--centre", 4, "--method", "ddrm", "--iterations", 5), "iterations: ddrm has none; it"),
+        (("--centre", 4, "--method", "ndtm", "--target", 30), "target: ndtm has none; it is for"),
+        (("--centre", 4, "--method", "dps", "--init", "mean"), "init: dps has none; it is for d-"),
+        (
+            ("--centre", 4, "--method", "ndtm", "--evaluations", 3),
+            "evaluations: expected at least 4 for ndtm, got 3",
+        ),
+        (("--centre", 4, "--evaluations", 35), "evaluations: expected at least 36 for d-flow"),
     ],
 )
 def test_options(

@@ -136,6 +136,58 @@ def test_the_options_change_the_run(
     assert first("--centre", 6, "--seeds", 1)["samples"] != centre["samples"]
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("inpaint", "--centre", 4, "--method", "ddrm"), "DDRM"),
+        (("upsample", "--method", "NDTM", "--evaluations", 24), "NDTM"),
+        (("deblur", "--method", "c-pigfm", "--noise", 0.05), "CPiGFM"),
+        (("denoise", "--method", "Red-Diff", "--noise", 0.2, "--evaluations", 15), "REDDiff"),
+        (("inpaint", "--random", 0.5, "--method", "dmplug", "--iterations", 3), "DMPlug"),
+    ],
+)
+def test_every_command_takes_a_method(
+    ctrlgen: Run,
+    grey_card: Path,
+    grey_file: Path,
+    tmp_path: Path,
+    words: tuple[Any, ...],
+    name: str,
+) -> None:
+    task, *options = words
+    content = solved(
+        ctrlgen, "image", task, grey_file, "--degrade", *options, "--prior", grey_card, "-n", 2,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert content["method"].startswith(f"{name}(")
+    assert (content["target_psnr"] is None) == (name != "DMPlug")
+    if "--evaluations" in options:
+        budget = options[options.index("--evaluations") + 1]
+        assert content["summary"]["network"]["forward"] == budget
+    history = content["history"]["measurement_psnr"]
+    for sample, course in zip(content["samples"], history, strict=True):
+        # dB, whatever the form of the cost; the last of its course is that of the sample
+        assert 5 < sample["measurement_psnr"] < 127
+        if name != "DMPlug":
+            assert sample["status"] == "finished: all steps taken"
+            assert course[-1] == pytest.approx(sample["measurement_psnr"])
+    assert (tmp_path / "out" / "figure.png").stat().st_size > 0
+
+
+def test_the_measurement_psnr_of_any_method_is_that_of_its_images(
+    ctrlgen: Run, grey_card: Path, grey_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    content = solved(
+        ctrlgen, "image", "upsample", grey_file, "--degrade", "--method", "ftm", "--prior",
+        grey_card, "--evaluations", 12, "--out", out,
+    )  # fmt: skip
+    y = SuperResolution(2)(read_image(grey_file)[None])
+    again = SuperResolution(2)(read_image(out / "reconstruction-0.png")[None])
+    expected = content["samples"][0]["measurement_psnr"]
+    assert float(psnr(again, y)) == pytest.approx(expected, abs=0.5)
+
+
 def test_a_label_reaches_the_network(
     ctrlgen: Run, grey_card: Path, grey_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,185 @@
+r"""Every method on every image task that it can do, on the same held-out images.
+
+    python -m ctrlgen.experiments.method_matrix --prior mnist
+    python -m ctrlgen.experiments.method_matrix --prior cifar10 --images 32 --budgets 100
+
+Tasks: a hole of 10 x 10 in the middle, 70 % of random pixels missing (other ones in every image)
+and x2 super-resolution without noise, Gaussian deblurring with noise 0.05, denoising of noise 0.2
+and a non-linear blur with noise 0.05, in [-1, 1]. A budget is the evaluations of the network per
+image, forward passes only, that a method may make at most, at the settings of `ctrlgen image`; what
+it did make is in the table, backward passes beside it. A method whose least is above the budget, or
+that needs a linear operator where there is none, is listed with the reason. All images of a row are
+one batch and all of them are counted: a sample that diverged with its last finite state.
+
+A row that is finished for these weights lies under `runs/` and is not run again; `results.json`
+under `experiments/results` holds them all, with the table and the figure beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+import ctrlgen
+from ctrlgen.domains.images.data import held_out
+from ctrlgen.domains.images.methods import METHODS, Case, build, cost_for, named, psnr_of
+from ctrlgen.domains.images.operators import (
+    Denoise,
+    GaussianBlur,
+    Inpainting,
+    NonlinearBlur,
+    SuperResolution,
+)
+from ctrlgen.errors import UnknownName
+from ctrlgen.experiments.dflow_images import quality
+from ctrlgen.experiments.rows import Rows
+from ctrlgen.operators import Operator, measure
+from ctrlgen.priors import Prior
+from ctrlgen.results import Status
+
+__all__ = ["TASKS", "Task", "main"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """An inverse problem of the matrix.
+
+    Attributes:
+        kind: of `ctrlgen image`, which decides on settings, or "other".
+        operator: from the shape of one image and the seeds of all.
+        noise: σ_y in [-1, 1].
+    """
+
+    kind: str
+    operator: Callable[[tuple[int, ...], range], Operator]
+    noise: float = 0.0
+
+    def case(self, shape: tuple[int, ...], seeds: range) -> Case:
+        """The task as the methods' settings see it."""
+        return Case(self.kind, self.operator(shape, seeds), self.noise, self.noise)
+
+
+TASKS = {
+    "inpaint": Task("inpaint", lambda shape, seeds: Inpainting.centre(10, shape)),
+    "random-inpaint": Task("inpaint", lambda shape, seeds: Inpainting.random(0.7, shape, seeds)),
+    "sr2": Task("upsample", lambda shape, seeds: SuperResolution(2)),
+    "deblur": Task("deblur", lambda shape, seeds: GaussianBlur(1.0), 0.05),
+    "denoise": Task("denoise", lambda shape, seeds: Denoise(), 0.2),
+    "nonlinear-blur": Task("other", lambda shape, seeds: NonlinearBlur(), 0.05),
+}
+
+
+def run_row(
+    prior: Prior, truth: Tensor, task: Task, name: str, budget: int
+) -> tuple[dict[str, Any], Tensor]:
+    """A method on all images of a task at once."""
+    seeds = range(len(truth))
+    case = task.case(tuple(truth.shape[1:]), seeds)
+    method = build(name, case, evaluations=budget)
+    y = measure(case.operator, truth, case.noise, seeds)
+    cost = cost_for(method, case.operator, y, case.noise)
+    began = time.perf_counter()
+    result = method(prior, cost, seeds=seeds)
+    seconds = time.perf_counter() - began
+    assert prior.card is not None
+    row = {
+        "method": result.method,
+        "budget": budget,
+        **quality(result.samples, truth, prior.card.name),
+        "measurement_psnr": psnr_of(cost, result.costs).tolist(),
+        "evaluations": result.network.forward_rows / len(truth),
+        "vjps": result.network.vjp_rows / len(truth),
+        "status": result.counts(),
+        "diverged": int((result.status == Status.DIVERGED).sum()),
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+    }
+    return row, result.samples
+
+
+def plain_row(prior: Prior, truth: Tensor, task: Task) -> tuple[dict[str, Any], Tensor]:
+    """The baseline that asks no network, H†y."""
+    seeds = range(len(truth))
+    case = task.case(tuple(truth.shape[1:]), seeds)
+    images = case.operator.pinv(measure(case.operator, truth, case.noise, seeds))
+    assert prior.card is not None
+    return quality(images, truth, prior.card.name), images
+
+
+def run(
+    prior: Prior,
+    truth: Tensor,
+    rows: Rows,
+    tasks: list[str],
+    methods: list[str],
+    budgets: list[int],
+) -> dict[str, Any]:
+    """All rows; returns what goes into results.json beside them."""
+    refused: dict[str, str] = {}
+    for task in tasks:
+        rows.get(f"{task}-plain", partial(plain_row, prior, truth, TASKS[task]))
+        case = TASKS[task].case(tuple(truth.shape[1:]), range(len(truth)))
+        for name in methods:
+            for budget in budgets:
+                row = f"{task}-{name}-{budget}"
+                try:
+                    build(name, case, evaluations=budget)
+                except ValueError as error:
+                    refused[row] = str(error)
+                    continue
+                rows.get(row, partial(run_row, prior, truth, TASKS[task], name, budget))
+    noises = {task: TASKS[task].noise for task in tasks}
+    return {"tasks": noises, "methods": methods, "budgets": budgets, "refused": refused}
+
+
+def main(
+    prior: Annotated[str, typer.Option(help="mnist or cifar10")] = "mnist",
+    images: Annotated[int, typer.Option(min=2, help="held-out images, all in one batch")] = 64,
+    tasks: Annotated[str, typer.Option(help="of the table, with commas")] = ",".join(TASKS),
+    methods: Annotated[str, typer.Option(help="names, with commas")] = ",".join(METHODS),
+    budgets: Annotated[str, typer.Option(help="evaluations per image, with commas")] = "20,50,100",
+    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
+    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
+    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Run the experiment, or what is left of it, and write results.json, a table and a figure."""
+    from ctrlgen.experiments.method_matrix_figure import figure, table
+
+    torch.set_num_threads(threads)
+    wanted = tasks.split(",")
+    for task in wanted:
+        if task not in TASKS:
+            raise UnknownName("tasks", task, TASKS)
+    names = [named(name) for name in methods.split(",")]
+    try:
+        levels = sorted({int(word) for word in budgets.split(",")})
+    except ValueError as error:
+        raise ValueError(f"budgets: expected integers as in 20,100, got {budgets!r}") from error
+    model = ctrlgen.load(prior, device=device)
+    truth = held_out(prior, images).images.to(device)
+    assert model.card is not None
+    key = {"sha256": model.card.sha256, "images": images}
+    rows = Rows(cache / "method_matrix" / prior, key)
+    about = run(model, truth, rows, wanted, names, levels)
+    out = out or Path(__file__).parent / "results" / f"method_matrix_{prior}"
+    out.mkdir(parents=True, exist_ok=True)
+    results = {"prior": prior, **key, **about, "rows": rows.rows}
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    figure(results, out / "quality.png")
+    text = table(results)
+    (out / "table.md").write_text(text)
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,111 @@
+"""Table and figure of `method_matrix`, drawn from its results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+__all__ = ["figure", "table"]
+
+TITLES = {
+    "inpaint": "centre inpainting",
+    "random-inpaint": "70 % of pixels missing",
+    "sr2": "x2 super-resolution",
+    "deblur": "Gaussian deblurring",
+    "denoise": "denoising",
+    "nonlinear-blur": "non-linear deblurring",
+}
+MARKERS = "osD^v<>pP*X"
+
+
+def _rows(results: dict[str, Any], task: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The rows of a task by method, in the order of their budgets; methods without any left out."""
+    for name in results["methods"]:
+        wanted = (f"{task}-{name}-{budget}" for budget in results["budgets"])
+        found = [results["rows"][row] for row in wanted if row in results["rows"]]
+        if found:
+            yield name, found
+
+
+def table(results: dict[str, Any]) -> str:
+    """The results as Markdown, a table for every task; medians over all images, none left out."""
+    parts = []
+    for task, noise in results["tasks"].items():
+        plain = results["rows"][f"{task}-plain"]
+        embedder = f"{plain['frechet']['embedder']} (n={plain['frechet']['images']})"
+        head = (
+            f"| method | budget | evaluations | vjps | PSNR | SSIM | {embedder} | y-PSNR "
+            "| diverged | seconds |"
+        )
+        lines = [
+            f"### {TITLES[task]}, σ = {noise:g}",
+            "",
+            head,
+            "|---" * (head.count("|") - 1) + "|",
+            f"| H†y | | 0 | 0 | {_quality(plain)} | | | |",
+        ]
+        for name, found in _rows(results, task):
+            lines += [
+                f"| {name} | {row['budget']} | {row['evaluations']:.0f} | {row['vjps']:.0f} "
+                f"| {_quality(row)} | {np.median(row['measurement_psnr']):.1f} "
+                f"| {row['diverged']} | {row['seconds']:.1f} |"
+                for row in found
+            ]
+        parts.append("\n".join(lines))
+    if results["refused"]:
+        reasons = [f"- {row}: {reason}" for row, reason in results["refused"].items()]
+        parts.append("\n".join(["### Not run", "", *reasons]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _quality(row: dict[str, Any]) -> str:
+    frechet = row["frechet"]["value"]
+    return f"{np.median(row['psnr']):.2f} | {np.median(row['ssim']):.3f} | {frechet:.2f}"
+
+
+def figure(results: dict[str, Any], file: Path) -> None:
+    """Median PSNR against what was computed, forward and backward, a panel for every task."""
+    tasks = results["tasks"]
+    columns = min(3, len(tasks))
+    lines = -(-len(tasks) // columns)
+    fig, axes = plt.subplots(
+        lines, columns, figsize=(3.6 * columns + 2, 3.1 * lines + 0.4), squeeze=False,
+        constrained_layout=True,
+    )  # fmt: skip
+    colours = plt.get_cmap("tab20")(np.linspace(0, 1, 20))
+    handles = {}
+    for ax, (task, noise) in zip(axes.flat, tasks.items(), strict=False):
+        plain = np.median(results["rows"][f"{task}-plain"]["psnr"])
+        ax.axhline(plain, color="#8c8c8c", lw=1, ls="--")
+        ax.annotate("H†y", (1, plain), xycoords=("axes fraction", "data"), fontsize=7,
+                    color="#8c8c8c", ha="right", va="bottom")  # fmt: skip
+        for name, found in _rows(results, task):
+            place = results["methods"].index(name)
+            x = [row["evaluations"] + row["vjps"] for row in found]
+            y = [np.median(row["psnr"]) for row in found]
+            (handles[name],) = ax.plot(
+                x, y, lw=1.2, ms=4, marker=MARKERS[place % len(MARKERS)],
+                color=colours[place % 20], alpha=0.9,
+            )  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_title(f"{TITLES[task]}, σ = {noise:g}", fontsize=9)
+        ax.grid(alpha=0.25)
+        ax.spines[["top", "right"]].set_visible(False)
+    for ax in axes.flat[len(tasks) :]:
+        ax.set_visible(False)
+    for ax in axes[-1]:
+        ax.set_xlabel("evaluations and vjps per image")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("PSNR, dB (median)")
+    if handles:
+        fig.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
+    fig.suptitle(f"Quality against compute, {results['prior']}, {results['images']} images")
+    fig.savefig(file, dpi=130)
+    plt.close(fig)

@@ -1,0 +1,51 @@
+"""Rows of an experiment on disk: each computed once for its weights and images, and kept.
+
+A row is a JSON file with the key of what it was computed for, and a safetensors file of its images.
+An experiment that was cut off goes on with the rows that are missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import typer
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+__all__ = ["Rows"]
+
+
+class Rows:
+    """Rows on disk: computed once for these weights and these images, and kept.
+
+    Args:
+        folder: where they lie.
+        key: what they hold for, JSON-able; a row of another key is computed again.
+
+    Attributes:
+        rows: those that were asked for, by name.
+        images: theirs.
+    """
+
+    def __init__(self, folder: Path, key: dict[str, Any]) -> None:
+        self.folder, self.key = folder, key
+        folder.mkdir(parents=True, exist_ok=True)
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.images: dict[str, Tensor] = {}
+
+    def get(self, name: str, compute: Callable[[], tuple[dict[str, Any], Tensor]]) -> Tensor:
+        """Compute the row of that name, or take it from disk; returns its images."""
+        file, pictures = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
+        if file.exists() and (row := json.loads(file.read_text()))["key"] == self.key:
+            images = load_file(pictures)["images"]
+        else:
+            content, images = compute()
+            row = {"key": self.key, **content}
+            save_file({"images": images.contiguous()}, pictures)
+            file.write_text(json.dumps(row))
+        typer.echo(f"{name}: {row.get('seconds', 0):.0f} s")
+        self.rows[name], self.images[name] = row, images
+        return images

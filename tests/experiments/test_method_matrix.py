@@ -1,0 +1,105 @@
+"""The matrix of methods from end to end, on two images and a tiny untrained network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import ctrlgen
+from ctrlgen.domains.images.networks import build
+from ctrlgen.errors import UnknownName
+from ctrlgen.experiments.method_matrix import main
+from ctrlgen.flows import Flow
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior
+from ctrlgen.sources import Gaussian
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name and the card of the MNIST prior, over a network of a few weights."""
+    card = ctrlgen.load("mnist").card
+    config = {"network": "unet", "shape": [1, 28, 28], "mean": -0.7, "std": 0.6, "widths": [4]}
+    prior = Prior(Flow(build(**config), CondOT()), Gaussian([1, 28, 28]), card=card)
+    monkeypatch.setattr(ctrlgen, "load", lambda name, device: prior)
+
+
+OPTIONS = {
+    "images": 2,
+    "tasks": "sr2,nonlinear-blur",
+    "methods": "d-flow,NDTM,ddrm",
+    "budgets": "8,50",
+}
+
+
+def test_every_row_is_measured_once_and_drawn(tmp_path: Path) -> None:
+    out, cache = tmp_path / "out", tmp_path / "cache"
+    main(**OPTIONS, out=out, cache=cache)  # type: ignore[arg-type]
+    results = json.loads((out / "results.json").read_text())
+    assert results["methods"] == ["d-flow", "ndtm", "ddrm"] and results["budgets"] == [8, 50]
+    linear = "method: ddrm needs a linear operator, got NonlinearBlur"
+    few = "evaluations: expected at least 36 for d-flow, got 8"
+    assert results["refused"] == {
+        "sr2-d-flow-8": few,
+        "nonlinear-blur-d-flow-8": few,
+        "nonlinear-blur-ddrm-8": linear,
+        "nonlinear-blur-ddrm-50": linear,
+    }
+    plain = {"sr2-plain", "nonlinear-blur-plain"}
+    rows = {name: row for name, row in results["rows"].items() if name not in plain}
+    assert len(rows) == 8 and plain < set(results["rows"])
+    for name, row in rows.items():
+        assert len(row["psnr"]) == len(row["ssim"]) == len(row["measurement_psnr"]) == 2
+        assert 0 < row["evaluations"] <= row["budget"] and name.endswith(f"-{row['budget']}")
+        assert (row["vjps"] == 0) == ("ddrm" in name)
+        assert row["frechet"]["embedder"] == "FD-MNISTClassifier" and row["diverged"] == 0
+        assert sum(row["status"].values()) == 2
+    ndtm = rows["sr2-ndtm-8"]
+    assert (ndtm["evaluations"], ndtm["vjps"]) == (8, 4)  # two steps: N + 2 and N = 2
+    text = (out / "table.md").read_text()
+    assert text.count("\n| ") == 8 + 2 + 2  # and the baselines, and the heads
+    for reason in (linear, few):
+        assert reason in text
+    assert (out / "quality.png").stat().st_size > 0
+    stamps = {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
+    assert len(stamps) == 10
+    main(**OPTIONS, out=out, cache=cache)  # type: ignore[arg-type]
+    assert stamps == {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
+
+
+def test_wrong_names_end_before_any_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> torch.Tensor:
+        raise AssertionError("the network was evaluated")
+
+    monkeypatch.setattr(torch.nn.Module, "__call__", refuse)
+    for option, value, message in (
+        ("tasks", "sr3", "tasks: 'sr3' is not known"),
+        ("methods", "magic", "method: 'magic' is not known"),
+        ("budgets", "8,x", "budgets: expected integers as in 20,100, got '8,x'"),
+    ):
+        with pytest.raises((UnknownName, ValueError), match=message):
+            main(**{**OPTIONS, option: value}, out=tmp_path, cache=tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_another_key_are_computed_again(tmp_path: Path) -> None:
+    from ctrlgen.experiments.rows import Rows
+
+    calls = []
+
+    def compute() -> tuple[dict[str, int], torch.Tensor]:
+        calls.append(1)
+        return {"count": len(calls)}, torch.full((1, 2), float(len(calls)))
+
+    first = Rows(tmp_path, {"images": 1})
+    assert first.get("a", compute).tolist() == [[1, 1]]
+    again = Rows(tmp_path, {"images": 1})
+    assert again.get("a", compute).tolist() == [[1, 1]] and again.rows["a"]["count"] == 1
+    other = Rows(tmp_path, {"images": 2})
+    assert other.get("a", compute).tolist() == [[2, 2]]
+    assert other.rows["a"] == {"key": {"images": 2}, "count": 2} and len(calls) == 2
