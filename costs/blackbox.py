@@ -34,7 +34,7 @@ class BlackBoxCost(Cost):
         if not callable(score):
             raise TypeError(f"score: expected a callable, got {type(score).__name__}")
         self.score = score
-        self.name = name or getattr(score, "__name__", type(score).__name__)
+        self.name: str = name or str(getattr(score, "__name__", type(score).__name__))
 
     def forward(self, x: Tensor) -> Tensor:
         found = self.score(x.detach())

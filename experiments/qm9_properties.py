@@ -249,7 +249,7 @@ def main(
     )  # fmt: skip
     model = load(prior, device=device)
     alphabet = alphabet_of(model)
-    known = read(alphabet, data, "D_b")  # type: ignore[arg-type]
+    known = read(alphabet, data, "D_b")
     large = (known.counts > 1).nonzero().flatten()
     draw = torch.Generator().manual_seed(0)
     chosen = large[torch.randperm(len(large), generator=draw)[:molecules]]

@@ -84,7 +84,7 @@ def _packed(mol: Mol) -> str:
 def _unpacked(text: str) -> Mol:
     from rdkit import Chem
 
-    return Chem.Mol(base64.b64decode(text))
+    return Chem.Mol(base64.b64decode(text))  # type: ignore[call-overload]
 
 
 def _each(
@@ -208,7 +208,7 @@ def determine_bonds(
     require("rdkit", "molecules")
     with Helper(timeout) as helper:
         places = [[float(v) for v in row] for row in positions]
-        request = {"numbers": [int(n) for n in numbers], "positions": places, "charge": charge}
+        request: dict[str, Any] = {"numbers": [int(n) for n in numbers], "positions": places, "charge": charge}
         return _unpacked(helper.ask("bonds", **request)["mol"])
 
 

@@ -7,7 +7,7 @@ with every batch, so an interrupted run leaves what is done, and says what is mi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -169,7 +169,8 @@ def properties(json: Run.Json = False) -> None:
     from ctrlgen.domains.molecules.properties import PROPERTIES
     from ctrlgen.domains.molecules.sizes import sizes
 
-    table, found = sizes("qm9"), []
+    table = sizes("qm9")
+    found: list[dict[str, Any]] = []
     for name, known in PROPERTIES.items():
         common = table.ranges[name][table.members >= 100]
         low, high = float(common[:, 0].min()), float(common[:, 1].max())

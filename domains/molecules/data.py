@@ -108,7 +108,8 @@ def pack(records: Iterator[qm9.Record]) -> dict[str, np.ndarray]:
     Raises:
         ValueError: indices that do not increase, or no record at all.
     """
-    numbers, positions, rows, index = [], [], [], []
+    numbers, positions, rows = [], [], []
+    index: list[int] = []
     for record in records:
         if index and record.index <= index[-1]:
             raise ValueError(f"QM9: expected increasing indices, got {record.index} after others")

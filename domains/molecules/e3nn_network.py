@@ -125,7 +125,7 @@ class TensorProductNetwork(MoleculeVelocity):
         with torch.no_grad():
             self.head_class.bias.copy_(self.log_prior)
             self.head_vector.weight.zero_()
-        self.width: int = features.dim
+        self.width = int(features.dim)  # type: ignore[arg-type]
 
     def residual(
         self, features: Tensor, position: Tensor, t: Tensor, mask: Tensor

@@ -122,9 +122,9 @@ def _caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
     parts = []
     for name in names:
         known = PROPERTIES[name]
-        value = row[f"evaluator {name} ({known.unit})"]
+        value, who = row[f"evaluator {name} ({known.unit})"], ""
         if math.isnan(value):
-            value = row[f"guide {name} ({known.unit})"]
-        parts.append(f"{name} {value:.{known.decimals}f}")
+            value, who = row[f"guide {name} ({known.unit})"], " by the guide"
+        parts.append(f"{name} {value:.{known.decimals}f}{who}")
     mark = "" if row["stable"] and row["connected"] else " (not stable)"
     return f"{row['formula'] or '?'}  {', '.join(parts)}{mark}"

@@ -112,6 +112,8 @@ class Settings:
                 max_iterations=self.iterations,
                 max_evaluations=self.evaluations,
                 history=10,
+                # Where a class flips the cost jumps, and no long search gets across.
+                max_line_search=10,
                 restart_every=None if projection is None else 5,
             ),
             regularizer=Chi(self.chi) if projection is None and self.chi else None,

@@ -165,7 +165,7 @@ def reference_smiles(folder: str | Path, name: str = "qm9", split: Split = "trai
     folder = Path(folder)
     path = folder / f"smiles-{name}-{split}.txt"
     if not path.is_file():
-        data = read(name, folder, split)  # type: ignore[arg-type]
+        data = read(name, folder, split)
         found: set[str | None] = set()
         for rows in torch.arange(len(data)).split(1024):  # molecules are let go part by part
             part = data.take(rows)

@@ -58,7 +58,7 @@ _FIELDS = {"alpha": 6, "gap": 9, "homo": 7, "lumo": 8, "mu": 5, "cv": 16}
 class Record(NamedTuple):
     """One molecule: QM9 index, atomic numbers (n,), positions (n, 3) in A, properties."""
 
-    index: int
+    index: int  # type: ignore[assignment]
     numbers: np.ndarray
     positions: np.ndarray
     properties: dict[str, float]

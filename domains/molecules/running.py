@@ -225,7 +225,7 @@ def sample(
     file.parent.mkdir(parents=True, exist_ok=True)
     spent = draw(model, atoms, seeds, sheet, steps, batch, lambda: sheet.write(file))
     card = model.card
-    content = {
+    content: dict[str, Any] = {
         "asked": [],
         "prior": {"name": card.name, "sha256": card.sha256} if card else None,
         "solver": repr(Midpoint(steps)),

@@ -134,7 +134,8 @@ def score(
     chem = require("rdkit.Chem", "molecules")
     parts = split(signals.detach())
     assessment = assess(parts.positions.cpu().float(), parts.hard.cpu(), name, reference)
-    mols = assessment.mols if name == "qm9" else place_hydrogens(assessment.mols)
+    with require("rdkit.rdBase", "molecules").BlockLogs():  # what fails is said in the result
+        mols = assessment.mols if name == "qm9" else place_hydrogens(assessment.mols)
     none = torch.full((len(signals), len(PROPERTIES)), torch.nan)
     guided = none
     if guide is not None:

@@ -219,7 +219,7 @@ def main() -> None:
     folder = parser.parse_args().data
     content = {}
     for name in ("qm9", "qm9-heavy"):
-        data = read(name, folder, "D_b")  # type: ignore[arg-type]
+        data = read(name, folder, "D_b")
         content[name] = tables(data.counts, data.properties)
     write_whole(FILE, (json.dumps(content, separators=(",", ":")) + "\n").encode())
 

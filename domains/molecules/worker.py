@@ -33,7 +33,7 @@ def pack(mol: Any) -> str:
 def unpack(text: str) -> Any:
     from rdkit import Chem
 
-    return Chem.Mol(base64.b64decode(text))
+    return Chem.Mol(base64.b64decode(text))  # type: ignore[call-overload]
 
 
 def field(mol: Any) -> Any:
@@ -95,11 +95,11 @@ def hydrogens(request: dict[str, Any]) -> dict[str, Any]:
             forces.AddFixedPoint(atom.GetIdx())
     forces.Minimize(maxIts=200)
     conformer = placed.GetConformer()
-    for atom, axis, moving in rotors(placed):
+    for end, axis, moving in rotors(placed):
         start, best = conformer.GetPositions(), (np.inf, conformer.GetPositions())
         for turn in range(3):
             angle = 2 * np.pi * turn / 3
-            conformer.SetPositions(turned(start, atom, axis, moving, angle))
+            conformer.SetPositions(turned(start, end, axis, moving, angle))
             forces.Minimize(maxIts=200)
             energy = forces.CalcEnergy()
             if energy < best[0] - 1e-6:
