@@ -278,7 +278,7 @@ def test_autoencoders_of_other_makes() -> None:
 def test_text_of_prompts(tmp_path: Path) -> None:
     """The hidden states of a tiny CLIP text model, its own tokenizer in front."""
     transformers = pytest.importorskip("transformers")
-    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "cat</w>", "dog</w>"]
+    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "b</w>", "c</w>"]
     (tmp_path / "tokenizer").mkdir()
     vocabulary = {word: i for i, word in enumerate(words)}
     (tmp_path / "tokenizer" / "vocab.json").write_text(json.dumps(vocabulary))
@@ -294,6 +294,6 @@ def test_text_of_prompts(tmp_path: Path) -> None:
         num_attention_heads=2, max_position_embeddings=6, bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
     transformers.CLIPTextModel(config).save_pretrained(tmp_path / "text_encoder")
-    found = encode_text(tmp_path, ["a cat", "a dog"])["text"]
+    found = encode_text(tmp_path, ["a b", "a c"])["text"]
     assert found.shape == (2, 6, 8) and found.dtype == torch.float32
     assert (found[0] - found[1]).abs().max() > 0
