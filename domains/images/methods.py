@@ -73,7 +73,7 @@ class Entry:
         options: what it takes of "init", "iterations" and "target".
     """
 
-    kind: type[Method]
+    kind: Callable[..., Method]
     make: Callable[..., dict[str, Any]]
     evaluations: int | None
     each: float = 1

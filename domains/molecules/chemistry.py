@@ -208,7 +208,11 @@ def determine_bonds(
     require("rdkit", "molecules")
     with Helper(timeout) as helper:
         places = [[float(v) for v in row] for row in positions]
-        request: dict[str, Any] = {"numbers": [int(n) for n in numbers], "positions": places, "charge": charge}
+        request: dict[str, Any] = {
+            "numbers": [int(n) for n in numbers],
+            "positions": places,
+            "charge": charge,
+        }
         return _unpacked(helper.ask("bonds", **request)["mol"])
 
 
