@@ -197,7 +197,7 @@ def ctdtm(case: Case, steps: int) -> Settings:
 
 
 def ftm(case: Case, steps: int) -> Settings:
-    return _controlled(case, steps, 0.3)
+    return {**_controlled(case, steps, 0.3), "terminal_weight": case.weight(50.0, 0.005)}
 
 
 # ---------------------------------------------------------------- analytic guidance
@@ -255,16 +255,16 @@ def mpgd(case: Case, steps: int) -> Settings:
 
 
 def freedom(case: Case, steps: int) -> Settings:
-    return _guided(steps, rho=case.strength * case.weight(0.4))
+    return _guided(steps, rho=case.strength * case.weight(0.4, 0.001))
 
 
 def ugd(case: Case, steps: int) -> Settings:
-    weight = case.strength * case.weight(0.2)
+    weight = case.strength * case.weight(0.2, 0.001)
     return _guided(steps, rho=weight, mu=weight)
 
 
 def tfg(case: Case, steps: int) -> Settings:
-    weight = case.strength * case.weight(0.2)
+    weight = case.strength * case.weight(0.2, 0.001)
     return _guided(steps, rho=weight, mu=weight, iterations=4)
 
 
@@ -275,7 +275,7 @@ def reddiff(case: Case, steps: int) -> Settings:
     return {
         "grid": Uniform(steps),
         "optimizer": Adam(learning_rate=0.1, betas=(0.9, 0.99)),
-        "weight": max(0.25, 5 * case.sigma),
+        "weight": max(0.25, 10 * case.sigma),
         "weighting": "clip",
     }
 

@@ -22,8 +22,9 @@ from ctrlgen.sources import Gaussian
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name and the card of the MNIST prior, over a network of a few weights."""
     card = ctrlgen.load("mnist").card
-    config = {"network": "unet", "shape": [1, 28, 28], "mean": -0.7, "std": 0.6, "widths": [4]}
-    prior = Prior(Flow(build(**config), CondOT()), Gaussian([1, 28, 28]), card=card)
+    shape = [1, 28, 28]
+    network = build("unet", shape=shape, classes=3, mean=-0.7, std=0.6, widths=[4])
+    prior = Prior(Flow(network, CondOT()), Gaussian(shape), card=card)
     monkeypatch.setattr(ctrlgen, "load", lambda name, device: prior)
 
 
