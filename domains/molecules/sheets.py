@@ -18,12 +18,12 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.files import write_csv, write_sdf, write_xyz
+from ctrlgen.domains.molecules.known import known
 from ctrlgen.domains.molecules.metrics import reference_smiles
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.ragged import Found
 from ctrlgen.domains.molecules.scoring import Network, score
 from ctrlgen.domains.molecules.wishes import Wish
-from ctrlgen.plugins import resolve
 from ctrlgen.results import Status
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ def reference_of(data: Path | None, name: str) -> Collection[str] | None:
     if data is not None:
         return reference_smiles(data, name)
     try:
-        return resolve("ctrlgen.domains.molecules.known:known")()
-    except (ValueError, OSError):
+        return known()
+    except OSError:
         return None
 
 
