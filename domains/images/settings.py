@@ -190,9 +190,13 @@ def ctdtm(case: Case, steps: int) -> Settings:
     # of the score itself: no evaluation in the inner steps, so there may be many
     return {
         **_controlled(case, steps),
+        "rule": DDIM(0.3),
         "mode": "linear",
-        "iterations": 20,
-        "optimizer": Adam(learning_rate=0.1),
+        "gamma": 1.0,
+        "iterations": 30,
+        "terminal_weight": case.weight(1e3, 0.5),
+        "optimizer": Adam(learning_rate=0.3),
+        "clip": None,  # a bound would end the gradient of a control that overshoots
     }
 
 
@@ -204,7 +208,7 @@ def ftm(case: Case, steps: int) -> Settings:
 
 
 def pigdm(case: Case, steps: int) -> Settings:
-    return {"grid": truncated(steps, 0.4 if case.guided else 0.99)}
+    return {"grid": truncated(steps, 0.4 if case.guided else 0.99), "weight": 10.0}
 
 
 def ancestral_pigdm(case: Case, steps: int) -> Settings:
@@ -212,7 +216,7 @@ def ancestral_pigdm(case: Case, steps: int) -> Settings:
 
 
 def cpigdm(case: Case, steps: int) -> Settings:
-    return {"grid": truncated(steps, 0.4 if case.guided else 0.9)}
+    return {"grid": truncated(steps, 0.4 if case.guided else 0.9), "weight": 20.0}
 
 
 def cpigfm(case: Case, steps: int) -> Settings:
