@@ -136,7 +136,7 @@ def optimal_control(
         "grid": Uniform(ROLLOUT),
         "rank": 0,
         "update": "adam",
-        "learning_rate": 0.15,
+        "learning_rate": 0.05,
         "iterations": steps if iterations is None else iterations,
         "target": _goal(case, target, 45),
     }
@@ -147,7 +147,7 @@ def flowgrad(
     steps: int,
     iterations: int | None = None,
     target: float | None = None,
-    rate: float = 0.2,
+    rate: float = 0.05,
 ) -> Settings:
     count = steps if iterations is None else iterations
     return {
@@ -159,7 +159,7 @@ def flowgrad(
 
 def ocflow(case: Case, steps: int, **stop: Any) -> Settings:
     # a control of the velocity acts by the width of its step
-    return {**flowgrad(case, steps, rate=0.8, **stop), "penalty": 0.01}
+    return {**flowgrad(case, steps, rate=0.2, **stop), "penalty": 0.01}
 
 
 # ---------------------------------------------------------------- a control in every step
