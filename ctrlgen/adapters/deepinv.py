@@ -25,7 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import row_sum, rows_like
+from ctrlgen.batching import flat, rows_like
+from ctrlgen.linear import conjugate_gradients
 from ctrlgen.operators import LinearOperator, Operator, Spectrum
 
 __all__ = ["DeepinvLinear", "DeepinvOperator", "from_deepinv"]
@@ -89,31 +90,21 @@ class DeepinvLinear(LinearOperator):
         """
         target = self.adjoint(residual)
         r2, n2 = rows_like(variance, target), rows_like(noise, target) ** 2
-        goal = self.tolerance**2 * row_sum(target**2)
-        solution, direction, rest = torch.zeros_like(target), target, target
-        square = row_sum(rest**2)
-        for _ in range(self.iterations):
-            working = square > goal
-            if not bool(working.any()):
-                break
-            image = r2 * self.physics.A_adjoint_A(direction) + n2 * direction
-            curvature = row_sum(direction * image)
-            # A converged sample stands still: its step is zero, whatever its neighbours do.
-            step = torch.where(working, square / torch.where(working, curvature, 1), 0)
-            solution = solution + rows_like(step, target) * direction
-            rest = rest - rows_like(step, target) * image
-            before, square = square, row_sum(rest**2)
-            ratio = torch.where(working, square / torch.where(working, before, 1), 0)
-            direction = rest + rows_like(ratio, target) * direction
-        lost = ~(square <= goal)
-        if bool(lost.any()):
+        solution = conjugate_gradients(
+            lambda x: r2 * self.physics.A_adjoint_A(x) + n2 * x,
+            target,
+            self.tolerance,
+            self.iterations,
+        )
+        lost = int(flat(solution).isnan().any(1).sum())
+        if lost:
             warnings.warn(
-                f"solve: {int(lost.sum())} samples above the tolerance {self.tolerance} after "
+                f"solve: {lost} samples above the tolerance {self.tolerance} after "
                 f"{self.iterations} iterations are returned as NaN",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return solution + rows_like(torch.where(lost, torch.nan, 0.0), solution)
+        return solution
 
     def convert(self, measurement: Tensor, x: Tensor) -> Tensor:
         """A deepinv measurement of images in [0, 1] as one of our signals; noise grows likewise.

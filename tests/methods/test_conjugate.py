@@ -16,9 +16,10 @@ from ctrlgen.codecs import Scaled
 from ctrlgen.costs import NegativePSNR, Reversed, SquaredError
 from ctrlgen.flows import Flow
 from ctrlgen.grids import Times, Uniform
+from ctrlgen.linear import conjugate_gradients
 from ctrlgen.methods import OTODE, AncestralPiGDM, CPiGDM, CPiGFM, PiGDM
 from ctrlgen.methods.cpigdm import truncated
-from ctrlgen.methods.inverse import conjugate_gradients, inverse_problem
+from ctrlgen.methods.inverse import inverse_problem
 from ctrlgen.operators import LinearOperator, Measurement, Operator, Spectrum, dense
 from ctrlgen.oracles import Mixture, gaussian
 from ctrlgen.paths import VP, CondOT, Cosine, Path
