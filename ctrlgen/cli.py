@@ -157,14 +157,11 @@ def _methods() -> list[type]:
 
 
 def _about(method: type) -> dict[str, Any]:
-    presets = getattr(method, "presets", None)
-    if presets is None:
-        presets = getattr(sys.modules[method.__module__], "PRESETS", {})
     return {
         "name": method.__name__,
         "control": getattr(method, "control", ""),
         "needs": getattr(method, "needs", ""),
-        "presets": sorted(presets),
+        "presets": sorted(getattr(method, "presets", {})),
         "summary": (method.__doc__ or "").strip().splitlines()[0],
     }
 

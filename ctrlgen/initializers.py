@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like
+from ctrlgen.batching import expand_like, flat
 from ctrlgen.flows import Prediction
 from ctrlgen.operators import LinearOperator, Measurement
 from ctrlgen.priors import BoundVelocity, Prior
@@ -53,6 +53,14 @@ class Initializer(ABC):
             seeds: one per sample.
             z: draws from the source for these seeds, shape (B, *).
         """
+
+    def points(
+        self, prior: Prior, measurement: Measurement | None, seeds: Seeds, z: Tensor
+    ) -> Tensor:
+        """`check`, then source points; a row that is not finite is the draw z instead."""
+        self.check(prior, measurement)
+        x0 = self(prior, measurement, seeds, z)
+        return torch.where(expand_like(flat(x0).isfinite().all(1), z), x0, z)
 
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild it."""

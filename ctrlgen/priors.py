@@ -25,6 +25,7 @@ from ctrlgen.cards import Card, load_weights, write_whole
 from ctrlgen.codecs import Codec, Identity
 from ctrlgen.errors import CardError, UnknownName
 from ctrlgen.flows import Flow, Prediction
+from ctrlgen.paths import Path
 from ctrlgen.seeds import Seeds, as_seeds
 from ctrlgen.solvers import Midpoint, Solver
 from ctrlgen.sources import Source
@@ -88,6 +89,14 @@ class Prior(PerSample):
         rows_of(bound)  # raises where they disagree
         clone = copy.copy(self)
         clone.conditions, clone.source = bound, self.source.given(bound)
+        return clone
+
+    def on(self, path: Path | None) -> Prior:
+        """The same prior read on another path, counting in the same place; itself for None."""
+        if path is None:
+            return self
+        clone = copy.copy(self)
+        clone.flow = self.flow.on(path)
         return clone
 
     def predict(self, x: Tensor, t: Tensor | float) -> Prediction:

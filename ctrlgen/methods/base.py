@@ -12,21 +12,33 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import rows_of, take
-from ctrlgen.errors import CostError
+from ctrlgen.errors import CostError, UnknownName
 from ctrlgen.operators import Measurement
 from ctrlgen.optimizers.base import Observer
+from ctrlgen.paths import Path
 from ctrlgen.priors import Prior
 from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds
+from ctrlgen.seeds import Seeds, as_seeds
 
-__all__ = ["CostLike", "Method", "cost_rows", "measurement_of", "try_cost"]
+__all__ = [
+    "CostLike",
+    "Method",
+    "check_clip",
+    "check_clock",
+    "check_dtype",
+    "check_parts",
+    "cost_rows",
+    "first_points",
+    "measurement_of",
+    "try_cost",
+]
 
 CostLike = Callable[[Tensor], Tensor]
 
@@ -37,10 +49,27 @@ class Method(ABC):
     Attributes:
         control: what it optimises or steers, in a few words; `ctrlgen methods` shows both.
         needs: what it asks of the cost beside one value per sample.
+        presets: settings by name, as keyword arguments.
     """
 
     control: ClassVar[str]
     needs: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> Self:
+        """The settings of a name in `presets`, with changes.
+
+        Args:
+            name: one of `presets`.
+            **changes: fields to set otherwise.
+
+        Raises:
+            UnknownName: for a name that is not among them.
+        """
+        if name not in cls.presets:
+            raise UnknownName("preset", name, cls.presets)
+        return cls(**{**cls.presets[name], **changes})
 
     @abstractmethod
     def __call__(
@@ -58,6 +87,48 @@ class Method(ABC):
             CostError: if the cost breaks its contract.
             ValueError: if numbers of rows disagree.
         """
+
+
+def check_parts(method: Method, **kinds: type) -> None:
+    """Raise TypeError where a field of a method is of another kind than its name says."""
+    for name, kind in kinds.items():
+        value = getattr(method, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: expected a {kind.__name__}, got {value!r}")
+
+
+def check_clock(clock: Path | None) -> None:
+    """Raise TypeError for a clock that is no path."""
+    if clock is not None and not isinstance(clock, Path):
+        raise TypeError(f"clock: expected a Path or None, got {clock!r}")
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raise ValueError for a dtype that is no floating point one."""
+    if not dtype.is_floating_point:
+        raise ValueError(f"dtype: expected a floating point one, got {dtype}")
+
+
+def check_clip(clip: float | None) -> None:
+    """Raise ValueError for a bound of x̂ that is not positive."""
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip: expected a positive bound or None, got {clip}")
+
+
+def first_points(
+    prior: Prior, seeds: Seeds, dtype: torch.dtype, device: torch.device | str | None
+) -> tuple[Tensor, Tensor]:
+    """Seeds (B,) and the source points (B, *) that they draw, in one place.
+
+    Args:
+        prior: its source draws.
+        seeds: one per sample.
+        dtype: of the points.
+        device: of both; the network's by default.
+    """
+    rows = as_seeds(seeds)
+    z = prior.start(rows, dtype=dtype, device=device)
+    return rows.to(z.device), z
 
 
 def cost_rows(cost: CostLike, index: Tensor) -> CostLike:

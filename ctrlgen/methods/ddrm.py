@@ -28,8 +28,8 @@ from torch import Tensor
 
 from ctrlgen.codecs import Identity, Scaled
 from ctrlgen.grids import DDPMUniform, Grid, ddpm
-from ctrlgen.methods.base import CostLike
-from ctrlgen.methods.stepping import Run, SteppedMethod, check_clip
+from ctrlgen.methods.base import CostLike, check_clip
+from ctrlgen.methods.stepping import Run, SteppedMethod
 from ctrlgen.operators import LinearOperator, Spectrum
 from ctrlgen.paths import Path
 from ctrlgen.priors import Prior

@@ -13,18 +13,27 @@ A noisy measurement is not to be fitted to the end: the run of a sample stops at
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat, rows_of, take
-from ctrlgen.errors import UnknownName
+from ctrlgen.batching import rows_of, take
 from ctrlgen.flows import Evaluations
 from ctrlgen.initializers import Blend, Initializer, SourceSample
 from ctrlgen.likelihood import Augmented, probes
-from ctrlgen.methods.base import CostLike, Method, cost_rows, measurement_of, try_cost
+from ctrlgen.methods.base import (
+    CostLike,
+    Method,
+    check_dtype,
+    check_parts,
+    cost_rows,
+    first_points,
+    measurement_of,
+    try_cost,
+)
 from ctrlgen.optimizers import LBFGS
 from ctrlgen.optimizers.base import (
     Evaluated,
@@ -37,10 +46,48 @@ from ctrlgen.optimizers.base import (
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.regularizers import Chi, Regularizer, TargetNLL
 from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.seeds import Seeds
 from ctrlgen.solvers import Midpoint, Solver
 
 __all__ = ["PRESETS", "DFlow"]
+
+
+def _preset(
+    target: float, noisy: bool, blend: float = 0.1, iterations: int = 400
+) -> dict[str, Any]:
+    return {
+        "initializer": Blend(blend),
+        "target": target,
+        "regularizer": Chi(0.01) if noisy else None,
+        "optimizer": LBFGS(max_iterations=iterations),
+    }
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "inpaint": _preset(-45, noisy=False),
+    "inpaint-noisy": _preset(-32, noisy=True),
+    "sr2": _preset(-55, noisy=False),
+    "sr2-noisy": _preset(-32, noisy=True),
+    "deblur": _preset(-55, noisy=False),
+    "deblur-noisy": _preset(-32, noisy=True),
+    "denoise": _preset(-32, noisy=True),
+    "latent-inpaint": {
+        **_preset(-45, noisy=False, blend=0.25),
+        "solver": Midpoint(3, gradient="checkpoint"),
+    },
+    "audio": {
+        "initializer": Blend(0.1),
+        "optimizer": LBFGS(max_iterations=1000),
+        "solver": Midpoint(3, gradient="checkpoint"),
+    },
+    "molecule-property": {
+        "solver": Midpoint(50, gradient="checkpoint"),
+        "optimizer": LBFGS(max_iterations=25, restart_every=5),
+    },
+}
+"""Settings of the paper's Table 6 (images: target PSNR 45 / 55 dB noiseless, 32 dB at noise 0.05 in
+[−1, 1]; 400 iterations in place of its time limits). Molecule runs add their domain's projection.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +115,7 @@ class DFlow(Method):
 
     control: ClassVar[str] = "source point"
     needs: ClassVar[str] = "a gradient"
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
     solver: Solver = field(default_factory=lambda: Midpoint(3))
     optimizer: Optimizer = field(default_factory=lambda: LBFGS(max_iterations=200))
@@ -79,50 +127,26 @@ class DFlow(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        parts = {"solver": Solver, "optimizer": Optimizer, "initializer": Initializer}
+        check_parts(self, solver=Solver, optimizer=Optimizer, initializer=Initializer)
         if self.regularizer is not None:
-            parts["regularizer"] = Regularizer
-        for name, kind in parts.items():
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
-        if not self.dtype.is_floating_point:
-            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
+            check_parts(self, regularizer=Regularizer)
+        check_dtype(self.dtype)
         if self.projection is not None and self.optimizer.restart_every is None:
             raise ValueError("projection: needs an optimizer with restart_every, got None")
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> DFlow:
-        """The settings of the paper's Table 6 for a task, with changes.
-
-        Args:
-            name: one of `PRESETS`, e.g. "sr2" or "sr2-noisy".
-            **changes: fields to set otherwise, e.g. `initializer=GuidedStart()`.
-
-        Raises:
-            UnknownName: for a name that is not among them.
-        """
-        if name not in PRESETS:
-            raise UnknownName("preset", name, PRESETS)
-        return replace(cls(**PRESETS[name]), **changes)
 
     def __call__(
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
     ) -> Result:
         """Run; see `Method`. Costs one solve forward and backward per evaluation and sample."""
-        rows = as_seeds(seeds)
-        z = prior.start(rows, dtype=self.dtype, device=self.device)
-        rows = rows.to(z.device)
+        rows, z = first_points(prior, seeds, self.dtype, self.device)
         check_target(self.target, z)
         for name in ("regularizer", "projection"):
             held = rows_of(getattr(self, name))
             if held is not None and held != len(rows):
                 raise ValueError(f"{name}: holds data of {held} samples, expected {len(rows)}")
         try_cost(prior, cost, z)
-        measurement = measurement_of(cost)
-        self.initializer.check(prior, measurement)
         before = prior.flow.evaluations.copy()
-        x0 = self.initializer(prior, measurement, rows, z)
-        x0 = torch.where(expand_like(flat(x0).isfinite().all(1), z), x0, z)
+        x0 = self.initializer.points(prior, measurement_of(cost), rows, z)
         objective = SourceObjective(prior, cost, self.solver, self.regularizer, rows, x0)
         found = self.optimizer.minimize(
             objective, x0, target=self.target, observer=observer, projection=self.projection
@@ -193,41 +217,3 @@ class SourceObjective:
         if self.regularizer is not None:
             value = cost + self.regularizer(x0, self.prior.source, divergence)
         return Evaluated(value, cost, signal)
-
-
-def _preset(
-    target: float, noisy: bool, blend: float = 0.1, iterations: int = 400
-) -> dict[str, Any]:
-    return {
-        "initializer": Blend(blend),
-        "target": target,
-        "regularizer": Chi(0.01) if noisy else None,
-        "optimizer": LBFGS(max_iterations=iterations),
-    }
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "inpaint": _preset(-45, noisy=False),
-    "inpaint-noisy": _preset(-32, noisy=True),
-    "sr2": _preset(-55, noisy=False),
-    "sr2-noisy": _preset(-32, noisy=True),
-    "deblur": _preset(-55, noisy=False),
-    "deblur-noisy": _preset(-32, noisy=True),
-    "denoise": _preset(-32, noisy=True),
-    "latent-inpaint": {
-        **_preset(-45, noisy=False, blend=0.25),
-        "solver": Midpoint(3, gradient="checkpoint"),
-    },
-    "audio": {
-        "initializer": Blend(0.1),
-        "optimizer": LBFGS(max_iterations=1000),
-        "solver": Midpoint(3, gradient="checkpoint"),
-    },
-    "molecule-property": {
-        "solver": Midpoint(50, gradient="checkpoint"),
-        "optimizer": LBFGS(max_iterations=25, restart_every=5),
-    },
-}
-"""Settings of the paper's Table 6 (images: target PSNR 45 / 55 dB noiseless, 32 dB at noise 0.05 in
-[−1, 1]; 400 iterations in place of its time limits). Molecule runs add their domain's projection.
-"""

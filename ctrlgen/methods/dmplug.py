@@ -16,7 +16,6 @@ Evaluations of the network and vjps: as many as R has steps, per iteration.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -25,17 +24,24 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ctrlgen.errors import UnknownName
 from ctrlgen.grids import DDPMUniform, Grid, Level, ddpm
-from ctrlgen.methods.base import CostLike, Method, try_cost
+from ctrlgen.methods.base import (
+    CostLike,
+    Method,
+    check_clip,
+    check_clock,
+    check_dtype,
+    check_parts,
+    first_points,
+    try_cost,
+)
 from ctrlgen.methods.dflow import SourceObjective, source_result
-from ctrlgen.methods.stepping import check_clip
 from ctrlgen.optimizers import Adam, Observer, Optimizer, WindowedVariance
 from ctrlgen.optimizers.base import check_target
 from ctrlgen.paths import Path
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.seeds import Seeds
 from ctrlgen.steps import DDIM, StepRule
 
 __all__ = ["DMPlug", "Reverse"]
@@ -111,40 +117,20 @@ class DMPlug(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        parts = {"grid": Grid, "rule": StepRule, "optimizer": Optimizer}
-        if self.clock is not None:
-            parts["clock"] = Path
-        for name, kind in parts.items():
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        check_parts(self, grid=Grid, rule=StepRule, optimizer=Optimizer)
+        check_clock(self.clock)
         if self.rule.evaluations != 1:
             raise ValueError(f"rule: expected one evaluation a step, got {self.rule!r}")
-        if not self.dtype.is_floating_point:
-            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
+        check_dtype(self.dtype)
         check_clip(self.clip)
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> DMPlug:
-        """The settings of a name in `presets`, with changes.
-
-        Raises:
-            UnknownName: for a name that is not among them.
-        """
-        if name not in cls.presets:
-            raise UnknownName("preset", name, cls.presets)
-        return cls(**{**cls.presets[name], **changes})
 
     def __call__(
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
     ) -> Result:
         """Run; see `Method`."""
-        rows = as_seeds(seeds)
-        z = prior.start(rows, dtype=self.dtype, device=self.device)
-        rows = rows.to(z.device)
+        rows, z = first_points(prior, seeds, self.dtype, self.device)
         check_target(self.target, z)
-        prior = copy.copy(prior)
-        if self.clock is not None:
-            prior.flow = prior.flow.on(self.clock)
+        prior = prior.on(self.clock)
         levels = self.grid(prior.flow.path)
         if any(level.sigma == 0 for level in levels[:-1]):
             raise ValueError("grid: DMPlug needs some noise, σ > 0, at every evaluation")

@@ -33,15 +33,25 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat, row_sum, take
+from ctrlgen.batching import expand_like, row_sum, take
 from ctrlgen.grids import Grid, Level, Uniform
 from ctrlgen.initializers import Initializer, SourceSample
-from ctrlgen.methods.base import CostLike, Method, cost_rows, measurement_of, try_cost
+from ctrlgen.methods.base import (
+    CostLike,
+    Method,
+    check_dtype,
+    check_parts,
+    cost_rows,
+    first_points,
+    measurement_of,
+    try_cost,
+)
+from ctrlgen.methods.dflow import source_result
 from ctrlgen.optimizers import Adam, GradientDescent
 from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, check_target
 from ctrlgen.priors import Prior
 from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.seeds import Seeds
 
 __all__ = ["FlowGrad", "OCFlow", "TrajectoryControl"]
 
@@ -76,13 +86,10 @@ class TrajectoryControl(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("grid", Grid), ("optimizer", Optimizer), ("initializer", Initializer)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
+        check_parts(self, grid=Grid, optimizer=Optimizer, initializer=Initializer)
         if not (math.isfinite(self.penalty) and self.penalty >= 0):
             raise ValueError(f"penalty: expected a finite number >= 0, got {self.penalty}")
-        if not self.dtype.is_floating_point:
-            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
+        check_dtype(self.dtype)
 
     @abstractmethod
     def euler(self, prior: Prior, levels: list[Level]) -> _Euler:
@@ -96,38 +103,19 @@ class TrajectoryControl(Method):
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
     ) -> Result:
         """Run; see `Method`."""
-        rows = as_seeds(seeds)
-        z = prior.start(rows, dtype=self.dtype, device=self.device)
-        rows = rows.to(z.device)
+        rows, z = first_points(prior, seeds, self.dtype, self.device)
         levels = self.grid(prior.flow.path)
         check_target(self.target, z)
         try_cost(prior, cost, z)
-        measurement = measurement_of(cost)
-        self.initializer.check(prior, measurement)
         before = prior.flow.evaluations.copy()
-        x0 = self.initializer(prior, measurement, rows, z).detach()
-        x0 = torch.where(expand_like(flat(x0).isfinite().all(1), z), x0, z)
+        x0 = self.initializer.points(prior, measurement_of(cost), rows, z).detach()
         first = levels[0]
         x0 = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
         euler = self.euler(prior, levels)
         objective = _Objective(euler, self.prices(euler.widths), cost, x0)
         still = x0.new_zeros(len(x0), euler.steps, *x0.shape[1:])
         found = self.optimizer.minimize(objective, still, target=self.target, observer=observer)
-        assert found.aux is not None  # the objective always carries the signal
-        history = {**found.history, "cost": found.history["monitor"]}
-        del history["monitor"]
-        return Result(
-            samples=found.aux,
-            controls=found.x,
-            costs=found.monitor,
-            status=found.status,
-            seeds=rows,
-            iterations=found.iterations,
-            evaluations=found.evaluations,
-            network=prior.flow.evaluations - before,
-            history=history,
-            method=repr(self),
-        )
+        return source_result(found, rows, prior.flow.evaluations - before, repr(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ search, (1 + iterations) n with Adam, and iterations · n (1 + rank) backward.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,9 +31,18 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.errors import CostError, UnknownName
+from ctrlgen.errors import CostError
 from ctrlgen.grids import Grid, Uniform, ddpm
-from ctrlgen.methods.base import CostLike, Method, try_cost
+from ctrlgen.methods.base import (
+    CostLike,
+    Method,
+    check_clip,
+    check_clock,
+    check_dtype,
+    check_parts,
+    first_points,
+    try_cost,
+)
 from ctrlgen.methods.controlled import Plan, Sweep
 from ctrlgen.methods.riccati import Curvature, Dense, LowRank, Side
 from ctrlgen.methods.trajectories import Dynamics
@@ -42,7 +50,7 @@ from ctrlgen.optimizers.base import Observer, check_target
 from ctrlgen.paths import DiscreteVP, Path
 from ctrlgen.priors import Prior
 from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.seeds import Seeds
 from ctrlgen.steps import DDIM, StepRule
 
 __all__ = ["OptimalControl"]
@@ -140,11 +148,8 @@ class OptimalControl(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in (("grid", Grid), ("rule", StepRule)):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name}: expected a {kind.__name__}, got {getattr(self, name)!r}")
-        if self.clock is not None and not isinstance(self.clock, Path):
-            raise TypeError(f"clock: expected a Path or None, got {self.clock!r}")
+        check_parts(self, grid=Grid, rule=StepRule)
+        check_clock(self.clock)
         for name, words in (("side", Side), ("schedule", Schedule), ("update", Update)):
             if getattr(self, name) not in get_args(words):
                 got = getattr(self, name)
@@ -161,21 +166,8 @@ class OptimalControl(Method):
                 raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
         if self.rank is not None and self.penalty == self.damping == 0:
             raise ValueError("penalty, damping: one must be > 0 unless rank is None, got 0 and 0")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"clip: expected a positive bound or None, got {self.clip}")
-        if not self.dtype.is_floating_point:
-            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> OptimalControl:
-        """The settings of a name in `presets`, with changes.
-
-        Raises:
-            UnknownName: for a name that is not among them.
-        """
-        if name not in cls.presets:
-            raise UnknownName("preset", name, cls.presets)
-        return cls(**{**cls.presets[name], **changes})
+        check_clip(self.clip)
+        check_dtype(self.dtype)
 
     def weights(self, dynamics: Dynamics) -> list[float]:
         """ω of every step.
@@ -202,12 +194,8 @@ class OptimalControl(Method):
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
     ) -> Result:
         """Run; see `Method`."""
-        rows = as_seeds(seeds)
-        z = prior.start(rows, dtype=self.dtype, device=self.device)
-        rows = rows.to(z.device)
-        if self.clock is not None:
-            prior = copy.copy(prior)
-            prior.flow = prior.flow.on(self.clock)
+        rows, z = first_points(prior, seeds, self.dtype, self.device)
+        prior = prior.on(self.clock)
         levels = self.grid(prior.flow.path)
         dynamics = Dynamics(prior, levels, self.rule, rows, self.side, self.clip)
         weights = self.weights(dynamics)

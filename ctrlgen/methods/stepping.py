@@ -19,19 +19,26 @@ levels, and what is computed from them (`predict`, `noise`, `decode`). Rows neve
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import expand_like, flat
-from ctrlgen.errors import UnknownName
 from ctrlgen.grids import Grid, Uniform
-from ctrlgen.methods.base import CostLike, Method, measurement_of, try_cost
+from ctrlgen.methods.base import (
+    CostLike,
+    Method,
+    check_clip,
+    check_clock,
+    check_dtype,
+    check_parts,
+    first_points,
+    measurement_of,
+    try_cost,
+)
 from ctrlgen.methods.progress import History
 from ctrlgen.methods.run import Run
 from ctrlgen.operators import LinearOperator
@@ -39,13 +46,10 @@ from ctrlgen.optimizers.base import Observer
 from ctrlgen.paths import Path
 from ctrlgen.priors import Prior
 from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.seeds import Seeds
 from ctrlgen.steps import DDIM, StepRule
 
-if TYPE_CHECKING:
-    from typing import Self
-
-__all__ = ["RuledMethod", "Run", "Start", "SteppedMethod", "check_clip", "check_rule"]
+__all__ = ["RuledMethod", "Run", "Start", "SteppedMethod", "check_rule"]
 
 Start = Literal["source", "guided"]
 
@@ -76,8 +80,6 @@ class SteppedMethod(Method):
     """Whether the cost must have a measurement."""
     needs_signal: ClassVar[bool] = False
     """Whether the first level must have α > 0."""
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Settings by name, as keyword arguments."""
 
     grid: Grid = field(default_factory=Uniform)
     clock: Path | None = None
@@ -86,25 +88,11 @@ class SteppedMethod(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.grid, Grid):
-            raise TypeError(f"grid: expected a Grid, got {self.grid!r}")
-        if self.clock is not None and not isinstance(self.clock, Path):
-            raise TypeError(f"clock: expected a Path or None, got {self.clock!r}")
+        check_parts(self, grid=Grid)
+        check_clock(self.clock)
         if self.start not in ("source", "guided"):
             raise ValueError(f"start: expected 'source' or 'guided', got {self.start!r}")
-        if not self.dtype.is_floating_point:
-            raise ValueError(f"dtype: expected a floating point one, got {self.dtype}")
-
-    @classmethod
-    def preset(cls, name: str, **changes: Any) -> Self:
-        """The settings of a name in `presets`, with changes.
-
-        Raises:
-            UnknownName: for a name that is not among them.
-        """
-        if name not in cls.presets:
-            raise UnknownName("preset", name, cls.presets)
-        return cls(**{**cls.presets[name], **changes})
+        check_dtype(self.dtype)
 
     # ---------------------------------------------------------------- what a method writes
 
@@ -166,12 +154,8 @@ class SteppedMethod(Method):
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
     ) -> Result:
         """Run; see `Method`."""
-        rows = as_seeds(seeds)
-        z = prior.start(rows, dtype=self.dtype, device=self.device)
-        rows = rows.to(z.device)
-        if self.clock is not None:
-            prior = copy.copy(prior)
-            prior.flow = prior.flow.on(self.clock)
+        rows, z = first_points(prior, seeds, self.dtype, self.device)
+        prior = prior.on(self.clock)
         levels = self.grid(prior.flow.path)
         if self.needs_signal and levels[0].alpha == 0:
             raise ValueError(
@@ -270,9 +254,3 @@ def check_rule(rule: StepRule) -> None:
         raise TypeError(f"rule: expected a StepRule, got {rule!r}")
     if rule.evaluations != 1:
         raise ValueError(f"rule: expected one of a single prediction, as DDIM, got {rule}")
-
-
-def check_clip(clip: float | None) -> None:
-    """Raise ValueError for a bound of x̂ that is not positive."""
-    if clip is not None and not clip > 0:
-        raise ValueError(f"clip: expected a positive bound or None, got {clip}")

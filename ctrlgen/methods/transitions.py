@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import row_sum
-from ctrlgen.methods.stepping import Run, SteppedMethod, check_clip
+from ctrlgen.methods.base import check_clip
+from ctrlgen.methods.stepping import Run, SteppedMethod
 from ctrlgen.optimizers import Adam
 from ctrlgen.optimizers.first_order import FirstOrder
 from ctrlgen.optimizers.stepwise import Stepwise
