@@ -89,40 +89,53 @@ def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, 
 
 def session(
     trainer: Trainer,
-    name: str,
+    recipe: str,
     *,
-    folder: Path,
-    out: Path,
+    card_of: Callable[[Any, str], Card],
+    config: dict[str, Any],
+    embedded: Path,
+    out: str | Path | None,
     minutes: float | None,
     steps: int | None,
     resume: bool,
-    begin: Callable[[], None] | None,
-    on_save: Callable[[Any], None],
+    compiled: bool,
+    resume_from_embedded: bool,
 ) -> Path:
-    """Train with a progress bar, checkpoints in folder, log and export in out.
+    """Train with a progress bar, checkpoints in runs/<domain>-<name>, log and export in out.
 
     Args:
         trainer: the run, fresh.
-        name: of the files.
-        folder: of the checkpoint.
-        out: of weights, card and log.
+        recipe: "<domain>/<name>", as `ctrlgen train` takes it.
+        card_of: what is known of the network beside its training, from trainer and command.
+        config: of the trainer's network.
+        embedded: folder of the weights that the package brings.
+        out: of weights, card and log; that of the checkpoint when None.
         minutes, steps: the budget, one of them.
         resume: continue from the checkpoint when there is one.
-        begin: called on a run without a checkpoint that starts from trained weights; keeps the log.
-        on_save: exports.
+        compiled: compile the network first.
+        resume_from_embedded: start a run without a checkpoint from the embedded weights; the log
+            goes on.
 
     Returns:
         The path of the card.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = folder / "checkpoint.safetensors", out / f"{name}.log.jsonl"
+    name = recipe.split("/", 1)[1]
+    folder = Path("runs") / recipe.replace("/", "-")
+    target = folder if out is None else Path(out)
+    if compiled:
+        trainer.compile()
+    budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
+    options = " --compile" * compiled + " --resume-from-embedded" * resume_from_embedded
+    command = f"ctrlgen train {recipe} {budget} --seed {trainer.seed}{options}"
+    target.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = folder / "checkpoint.safetensors", target / f"{name}.log.jsonl"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)
         rewind(log, trainer.steps)
-    elif begin is not None:
-        begin()
+    elif resume_from_embedded:
+        continue_from(trainer, Card.read(embedded / f"{name}.json"), embedded, config)
     else:
         log.unlink(missing_ok=True)
     columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())
@@ -134,7 +147,7 @@ def session(
             minutes=minutes,
             checkpoint=checkpoint,
             log=log,
-            on_save=on_save,
+            on_save=lambda trained: export(trained, card_of(trained, command), target),
             progress=lambda done, text: bar.update(task, completed=done, description=text),
         )
-    return out / f"{name}.json"
+    return target / f"{name}.json"

@@ -17,7 +17,7 @@ from ctrlgen.cards import Card
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe, Trainer
-from ctrlgen.training.session import check_budget, continue_from, export, session
+from ctrlgen.training.session import check_budget, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "train"]
 
@@ -130,27 +130,18 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = RECIPES[name]
-    folder = Path("runs") / f"images-{name}"
     kind = ClassifierTrainer if name == "mnist-classifier" else Trainer
     trainer = kind(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
-    if compiled:
-        trainer.compile()
-    budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
-    options = " --compile" * compiled + " --resume-from-embedded" * resume_from_embedded
-    command = f"ctrlgen train images/{name} {budget} --seed {seed}{options}"
-
-    def begin() -> None:
-        continue_from(trainer, Card.read(WEIGHTS / f"{name}.json"), WEIGHTS, recipe.config)
-
-    target = folder if out is None else Path(out)
     return session(
         trainer,
-        name,
-        folder=folder,
-        out=target,
+        f"images/{name}",
+        card_of=card_of,
+        config=recipe.config,
+        embedded=WEIGHTS,
+        out=out,
         minutes=minutes,
         steps=steps,
         resume=resume,
-        begin=begin if resume_from_embedded else None,
-        on_save=lambda trained: export(trained, card_of(trained, command), target),
+        compiled=compiled,
+        resume_from_embedded=resume_from_embedded,
     )

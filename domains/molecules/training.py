@@ -21,7 +21,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import Molecule, PriorTrainer, Recipe
-from ctrlgen.training.session import check_budget, continue_from, export, session
+from ctrlgen.training.session import check_budget, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "train"]
 
@@ -188,27 +188,18 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     recipe = RECIPES[name]
-    folder = Path("runs") / f"molecules-{name}"
     source = Path(data) if data is not None else fetch(Path("data") / "qm9")
     trainer = _trainer(recipe, source, seed, device)
-    if compiled:
-        trainer.compile()
-    budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
-    options = " --compile" * compiled + " --resume-from-embedded" * resume_from_embedded
-    command = f"ctrlgen train molecules/{name} {budget} --seed {seed}{options}"
-
-    def begin() -> None:
-        continue_from(trainer, Card.read(WEIGHTS / f"{name}.json"), WEIGHTS, trainer.config)
-
-    target = folder if out is None else Path(out)
     return session(
         trainer,
-        name,
-        folder=folder,
-        out=target,
+        f"molecules/{name}",
+        card_of=card_of,
+        config=trainer.config,
+        embedded=WEIGHTS,
+        out=out,
         minutes=minutes,
         steps=steps,
         resume=resume,
-        begin=begin if resume_from_embedded else None,
-        on_save=lambda trained: export(trained, card_of(trained, command), target),
+        compiled=compiled,
+        resume_from_embedded=resume_from_embedded,
     )
