@@ -280,17 +280,7 @@ def _named(reference: str) -> Callable[..., Any]:
     file = Path(place)
     if not file.is_file():
         raise ValueError(f"cost: there is no file {file}")
-    unique = f"_ctrlgen_user_{file.stem}"  # a user's torch.py must not become torch
-    spec = importlib.util.spec_from_file_location(unique, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(
-            f"cost: {file} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
+    module = plugins.load_file(file, "cost")
     if not hasattr(module, name):
         raise ValueError(f"cost: {file} has no {name!r}")
     return getattr(module, name)

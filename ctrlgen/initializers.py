@@ -54,7 +54,7 @@ class Initializer(ABC):
             z: draws from the source for these seeds, shape (B, *).
         """
 
-    def points(
+    def first_points(
         self, prior: Prior, measurement: Measurement | None, seeds: Seeds, z: Tensor
     ) -> Tensor:
         """`check`, then source points; a row that is not finite is the draw z instead."""

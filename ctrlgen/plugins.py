@@ -12,14 +12,17 @@ by name.
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-__all__ = ["Domain", "cards", "domains", "resolve"]
+__all__ = ["Domain", "cards", "domains", "load_file", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,27 @@ def resolve(reference: str) -> Callable[..., Any] | Any:
         raise ValueError(
             f"reference: {reference!r} names nothing that is installed ({error})"
         ) from error
+
+
+def load_file(file: Path, argument: str) -> ModuleType:
+    """A user's Python file as a module of its own name: their torch.py does not become torch.
+
+    Args:
+        file: that exists.
+        argument: what an error names.
+
+    Raises:
+        ValueError: if it cannot be imported.
+    """
+    unique = f"_ctrlgen_user_{file.stem}"
+    spec = importlib.util.spec_from_file_location(unique, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(
+            f"{argument}: {file} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    return module

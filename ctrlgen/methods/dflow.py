@@ -146,7 +146,7 @@ class DFlow(Method):
                 raise ValueError(f"{name}: holds data of {held} samples, expected {len(rows)}")
         try_cost(prior, cost, z)
         before = prior.flow.evaluations.copy()
-        x0 = self.initializer.points(prior, measurement_of(cost), rows, z)
+        x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z)
         objective = SourceObjective(prior, cost, self.solver, self.regularizer, rows, x0)
         found = self.optimizer.minimize(
             objective, x0, target=self.target, observer=observer, projection=self.projection

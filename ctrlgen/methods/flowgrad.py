@@ -108,7 +108,7 @@ class TrajectoryControl(Method):
         check_target(self.target, z)
         try_cost(prior, cost, z)
         before = prior.flow.evaluations.copy()
-        x0 = self.initializer.points(prior, measurement_of(cost), rows, z).detach()
+        x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z).detach()
         first = levels[0]
         x0 = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
         euler = self.euler(prior, levels)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 import typer
+
+from ctrlgen.options import sharing
 
 __all__ = ["PROBLEM", "Options", "restoring"]
 
@@ -130,24 +129,5 @@ class Options:
     ] = False
 
 
-def restoring(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the shared options, handed to it as one `Options`."""
-    hints = get_type_hints(Options, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name]
-        )
-        for f in fields(Options)
-    ]
-    mine = inspect.signature(function, eval_str=True)
-    own = [p for p in mine.parameters.values() if p.name != "options"]
-
-    @functools.wraps(function)
-    def command(**values: Any) -> None:
-        options = Options(**{f.name: values.pop(f.name) for f in fields(Options)})
-        function(**values, options=options)
-
-    signature = inspect.Signature([*own, *shared])
-    command.__signature__ = signature  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-    return command
+restoring = sharing(Options)
+"""Gives a command the shared options, handed to it as one `Options`."""

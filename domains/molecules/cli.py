@@ -12,14 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from ctrlgen import console
-from ctrlgen.domains.molecules.options import (
-    Run,
-    Wanted,
-    check_files,
-    read_molecules,
-    seeds_of,
-    wish_of,
-)
+from ctrlgen.domains.molecules.inputs import check_files, read_molecules, seeds_of
+from ctrlgen.domains.molecules.options import Generation, Run, Search
+from ctrlgen.options import sharing
 
 __all__ = ["app"]
 
@@ -31,18 +26,10 @@ app = typer.Typer(
 
 
 @app.command()
+@sharing(Generation)
 def generate(
     ctx: typer.Context,
-    properties: Wanted.Property = None,
-    weight: Wanted.Weight = None,
-    maximise: Wanted.Maximise = None,
-    minimise: Wanted.Minimise = None,
-    formula: Wanted.Formula = None,
-    element: Wanted.Element = None,
-    fragment: Wanted.Fragment = None,
-    similar: Wanted.Similar = None,
-    resemblance: Wanted.Resemblance = 1.0,
-    far: Wanted.Far = False,
+    options: Generation,
     atoms: Annotated[
         str | None,
         typer.Option(
@@ -50,23 +37,6 @@ def generate(
             "by default drawn to suit the properties."
         ),
     ] = None,
-    number: Run.Number = None,
-    seeds: Run.Seeds = None,
-    prior: Run.Prior = "qm9-heavy",
-    guide: Run.Guide = None,
-    evaluator: Run.Evaluator = None,
-    steps: Run.Steps = 20,
-    iterations: Run.Iterations = 25,
-    tolerance: Run.Tolerance = 0.05,
-    normalise: Run.Normalise = "none",
-    restarts: Run.Restarts = 1,
-    rank: Run.Rank = None,
-    batch: Run.Batch = 16,
-    data: Run.Data = None,
-    device: Run.Device = "cpu",
-    out: Run.Out = None,
-    overwrite: Run.Overwrite = False,
-    json: Run.Json = False,
 ) -> None:
     """Make molecules that have the wanted properties.
 
@@ -76,63 +46,21 @@ def generate(
 
       ctrlgen molecule generate -p mu=3D -p "gap>=6eV" --element "N<=2" --atoms 7..9
     """
-    from ctrlgen.domains.molecules import running
-
-    wish = wish_of(
-        properties,
-        weight,
-        maximise,
-        minimise,
-        formula,
-        element,
-        fragment,
-        similar,
-        resemblance,
-        far,
-    )
-    names = seeds_of(seeds, number, 16)
-    file = check_files(out, "molecules", overwrite)
-    settings = running.settings_of(steps, iterations, tolerance, normalise, restarts, batch)
-    designer = running.designer_of(wish, prior, atoms, guide, evaluator, device)
-    running.run(ctx, designer, designer.task(), names, settings, file, rank, data, json)
+    _search(ctx, options, "molecules", 16, options.normalise, atoms=atoms)
 
 
 @app.command()
+@sharing(Search)
 def optimize(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="SDF or XYZ of the lead, with positions.")],
-    properties: Wanted.Property = None,
-    weight: Wanted.Weight = None,
-    maximise: Wanted.Maximise = None,
-    minimise: Wanted.Minimise = None,
-    formula: Wanted.Formula = None,
-    element: Wanted.Element = None,
-    fragment: Wanted.Fragment = None,
-    similar: Wanted.Similar = None,
-    resemblance: Wanted.Resemblance = 1.0,
-    far: Wanted.Far = False,
+    options: Search,
     radius: Annotated[
         float,
         typer.Option(
             help="How far from the lead's source point, over the distance of two random ones."
         ),
     ] = 0.3,
-    number: Run.Number = None,
-    seeds: Run.Seeds = None,
-    prior: Run.Prior = "qm9-heavy",
-    guide: Run.Guide = None,
-    evaluator: Run.Evaluator = None,
-    steps: Run.Steps = 20,
-    iterations: Run.Iterations = 25,
-    tolerance: Run.Tolerance = 0.05,
-    restarts: Run.Restarts = 1,
-    rank: Run.Rank = None,
-    batch: Run.Batch = 16,
-    data: Run.Data = None,
-    device: Run.Device = "cpu",
-    out: Run.Out = None,
-    overwrite: Run.Overwrite = False,
-    json: Run.Json = False,
 ) -> None:
     """Improve a given molecule: search around the source point that it comes from.
 
@@ -140,27 +68,41 @@ def optimize(
 
     The first molecule of FILE is the lead; every seed gives another variant of as many atoms.
     """
+    _search(ctx, options, f"optimize-{file.stem}", 8, "none", lead=(file, radius))
+
+
+def _search(
+    ctx: typer.Context,
+    options: Search,
+    stem: str,
+    number: int,
+    normalise: str,
+    *,
+    atoms: str | None = None,
+    lead: tuple[Path, float] | None = None,
+) -> None:
+    """Search from noise, or around the first molecule of a file within a radius."""
     from ctrlgen.domains.molecules import running
 
-    wish = wish_of(
-        properties,
-        weight,
-        maximise,
-        minimise,
-        formula,
-        element,
-        fragment,
-        similar,
-        resemblance,
-        far,
+    wish = options.wish
+    names = seeds_of(options.seeds, options.number, number)
+    file = check_files(options.out, stem, options.overwrite)
+    settings = running.settings_of(
+        options.steps,
+        options.iterations,
+        options.tolerance,
+        normalise,
+        options.restarts,
+        options.batch,
     )
-    names = seeds_of(seeds, number, 8)
-    target = check_files(out, f"optimize-{file.stem}", overwrite)
-    settings = running.settings_of(steps, iterations, tolerance, "none", restarts, batch)
-    lead = read_molecules(file, "file")[0]
-    designer = running.designer_of(wish, prior, None, guide, evaluator, device)
-    task = designer.lead_task(lead, radius, settings)
-    running.run(ctx, designer, task, names, settings, target, rank, data, json, lead)
+    start = None if lead is None else read_molecules(lead[0], "file")[0]
+    designer = running.designer_of(
+        wish, options.prior, atoms, options.guide, options.evaluator, options.device
+    )
+    task = designer.task() if lead is None else designer.lead_task(start, lead[1], settings)
+    running.run(
+        ctx, designer, task, names, settings, file, options.rank, options.data, options.json, start
+    )
 
 
 @app.command()

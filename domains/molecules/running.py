@@ -16,7 +16,7 @@ from ctrlgen.domains.molecules.design import Designer, regressor
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Settings, Task
 from ctrlgen.domains.molecules.graphs import tensors
-from ctrlgen.domains.molecules.options import scorer
+from ctrlgen.domains.molecules.inputs import scorer
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
 from ctrlgen.domains.molecules.reports import about, finish, show
 from ctrlgen.domains.molecules.scoring import EVALUATOR

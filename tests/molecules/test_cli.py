@@ -22,8 +22,8 @@ from ctrlgen.domains.molecules import generation
 from ctrlgen.domains.molecules.design import Designer, design
 from ctrlgen.domains.molecules.files import read_csv, read_sdf, write_sdf
 from ctrlgen.domains.molecules.generation import Settings
+from ctrlgen.domains.molecules.inputs import wish_of
 from ctrlgen.domains.molecules.networks import MoleculeVelocity, build
-from ctrlgen.domains.molecules.options import wish_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.regressors import build as build_regressor
