@@ -127,6 +127,13 @@ class Trainer(ABC):
         """The network of the recipe, untrained."""
 
     @abstractmethod
+    def compile(self) -> None:
+        """Compile the training step's network: 1.5 to 2 times as fast, last digits differ.
+
+        Needs a C++ compiler on the machine; the first steps take minutes.
+        """
+
+    @abstractmethod
     def loss(self, draw: torch.Generator) -> Tensor:
         """The mean training loss of step number `steps`; every random number comes from draw."""
 

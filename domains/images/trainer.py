@@ -74,14 +74,10 @@ class Trainer(Base):
         self.train_set = Images(*(part[: -recipe.validation] for part in data))
         self.validation_set = Images(*(part[-recipe.validation :] for part in data))
         super().__init__(recipe, seed, device)
-        self.velocity: Callable[..., Tensor] = self.network
+        self.evaluate: Callable[..., Tensor] = self.network
 
     def compile(self) -> None:
-        """Compile the training step's network: half as fast again on a CPU, last digits differ.
-
-        Needs a C++ compiler on the machine; the first step takes a minute.
-        """
-        self.velocity = torch.compile(self.network)
+        self.evaluate = torch.compile(self.network)
 
     def build(self) -> nn.Module:
         return build(**self.recipe.config)
@@ -105,7 +101,7 @@ class Trainer(Base):
             data = torch.where(mirror[:, None, None, None], data.flip(-1), data)
         data, noise, t, label = (part.to(self.device) for part in (data, noise, t, label))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.autocast):
-            return flow_matching_loss(self.velocity, data, noise, t, label).mean()
+            return flow_matching_loss(self.evaluate, data, noise, t, label).mean()
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:

@@ -68,7 +68,7 @@ def optimize(
 
     The first molecule of FILE is the lead; every seed gives another variant of as many atoms.
     """
-    _search(ctx, options, f"optimize-{file.stem}", 8, "none", lead=(file, radius))
+    _search(ctx, options, f"optimize-{file.stem}", 8, "none", lead=file, radius=radius)
 
 
 def _search(
@@ -79,7 +79,8 @@ def _search(
     normalise: str,
     *,
     atoms: str | None = None,
-    lead: tuple[Path, float] | None = None,
+    lead: Path | None = None,
+    radius: float = 0.0,
 ) -> None:
     """Search from noise, or around the first molecule of a file within a radius."""
     from ctrlgen.domains.molecules import running
@@ -95,11 +96,11 @@ def _search(
         options.restarts,
         options.batch,
     )
-    start = None if lead is None else read_molecules(lead[0], "file")[0]
+    start = None if lead is None else read_molecules(lead, "file")[0]
     designer = running.designer_of(
         wish, options.prior, atoms, options.guide, options.evaluator, options.device
     )
-    task = designer.task() if lead is None else designer.lead_task(start, lead[1], settings)
+    task = designer.task() if start is None else designer.lead_task(start, radius, settings)
     running.run(
         ctx, designer, task, names, settings, file, options.rank, options.data, options.json, start
     )

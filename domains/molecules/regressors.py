@@ -261,7 +261,6 @@ class RegressorTrainer(Trainer):
         self.predict: Callable[..., Tensor] = self.network.scaled  # type: ignore[assignment]
 
     def compile(self) -> None:
-        """Compile the training step's network; last digits differ."""
         self.predict = torch.compile(self.predict, dynamic=len(self.recipe.places) > 1)
 
     def build(self) -> nn.Module:

@@ -187,7 +187,6 @@ class PriorTrainer(Trainer):
         self.estimate: Callable[..., Estimate] = self.network.estimate  # type: ignore[assignment]
 
     def compile(self) -> None:
-        """Compile the training step's network; last digits differ."""
         self.estimate = torch.compile(self.estimate, dynamic=len(self.recipe.places) > 1)
 
     @property
