@@ -72,7 +72,28 @@ def from_diffusers(
     flow = scheduled_flow(diffusers, unet, scheduler, rounded)
     labels = {"label": {"classes": config.num_class_embeds}} if config.num_class_embeds else {}
     source = Gaussian(shape)
-    card = Card(
+    return Prior(flow, source, card=model_card(model, config, flow, source, labels))
+
+
+def model_card(
+    model: FilePath | str,
+    config: Mapping[str, Any],
+    flow: Flow,
+    source: Gaussian,
+    conditions: dict[str, Any],
+    **more: Any,
+) -> Card:
+    """What is known of a model that its own library builds: a card without a factory.
+
+    Args:
+        model: folder or hub id.
+        config: of its network.
+        flow: of its network.
+        source: of its states.
+        conditions: that it takes.
+        **more: further fields of the card.
+    """
+    return Card(
         name=str(model),
         domain="images",
         factory="",
@@ -80,9 +101,9 @@ def from_diffusers(
         path={"type": type(flow.path).__name__, **flow.path.config()},
         prediction=flow.kind,
         source={"type": "Gaussian", **source.config()},
-        conditions=labels,
+        conditions=conditions,
+        **more,
     )
-    return Prior(flow, source, card=card)
 
 
 def _part(diffusers: Any, model: FilePath | str, name: str, options: dict[str, Any]) -> str:

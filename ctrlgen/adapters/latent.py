@@ -31,11 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.adapters.diffusers import scheduled_flow
+from ctrlgen.adapters.diffusers import model_card, scheduled_flow
 from ctrlgen.codecs import Codec, Scaled
 from ctrlgen.extras import require
 from ctrlgen.flows import Flow, Guided
-from ctrlgen.priors import Card, Prior
+from ctrlgen.priors import Prior
 from ctrlgen.sources import Gaussian
 
 __all__ = ["AutoencoderCodec", "LatentNetwork", "encode_text", "from_latent"]
@@ -179,17 +179,8 @@ def from_latent(
             raise ValueError(f"null: expected conditions among {sorted(conditions)}, got {unknown}")
         flow = Flow(Guided(flow.network, guidance, null), flow.path, flow.kind)
     source = Gaussian(shape)
-    card = Card(
-        name=str(model),
-        domain="images",
-        factory="",
-        config=dict(config),
-        path={"type": type(flow.path).__name__, **flow.path.config()},
-        prediction=flow.kind,
-        source={"type": "Gaussian", **source.config()},
-        codec={"type": "ctrlgen.adapters.latent:AutoencoderCodec"},
-        conditions=conditions,
-    )
+    codec = {"type": "ctrlgen.adapters.latent:AutoencoderCodec"}
+    card = model_card(model, config, flow, source, conditions, codec=codec)
     return Prior(flow, source, AutoencoderCodec(vae), card=card)
 
 

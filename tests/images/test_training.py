@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -200,3 +201,27 @@ def test_classifier_trains_and_augments(images: Images) -> None:
     # The middle of a constant image stays; what comes in from outside is background.
     still = augment(torch.ones(6, 1, 28, 28), torch.Generator().manual_seed(1))
     torch.testing.assert_close(still[:, :, 10:18, 10:18], torch.ones(6, 1, 8, 8))
+
+
+@pytest.mark.parametrize("kind", [Trainer, ClassifierTrainer])
+def test_a_compiled_network_is_the_one_that_is_trained(
+    kind: type[Trainer], images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def compiled(network: torch.nn.Module) -> Callable[..., torch.Tensor]:
+        def call(*arguments: object, **options: object) -> torch.Tensor:
+            calls.append(network)
+            result: torch.Tensor = network(*arguments, **options)
+            return result
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    config = RECIPE.config
+    if kind is ClassifierTrainer:
+        config = {"shape": [1, 8, 8], "classes": 3, "widths": [4, 4, 4]}
+    trainer = kind(replace(RECIPE, config=config), images)
+    trainer.compile()
+    trainer.step(0.5)
+    assert calls == [trainer.network]
