@@ -4,6 +4,7 @@ r"""Where to start: the first source point x_0 of a method that optimises it.
     Blend          x_0 = √a · y(0) + √(1−a) · z,   y(0): the flow solved back from y(1) = H†y
                    (Ben-Hamu et al., arXiv 2402.14017, eq 8)
     GuidedStart    an OT-ODE solution of the inverse problem, solved back to its source
+    Refined        another start, brought onto the measurement by Newton-like rounds
 
 The guided start integrates, in `steps` Euler steps from t_0 on,
 
@@ -12,6 +13,16 @@ The guided start integrates, in `steps` Euler steps from t_0 on,
 from x_{t_0} = α H†y + σ z: conditional flow with p(x_1|x_t) taken as N(x̂, r²I) (Pokle et al.,
 arXiv 2310.04432). One forward and one backward pass per step, one batched solve back, and the
 optimiser starts next to a solution.
+
+The optimiser's own solve Φ, of a few large steps, does not lead from that source to the guided
+sample: it starts some 20 dB away. A round of refinement needs no gradient,
+
+    x = Φ(x_0),    x_0 <- x_0 + a (Ψ(x + K(y − Hx)) − Ψ(x)),    K = r²H^T (r²HH^T + σ_y²I)^{-1},
+
+with Ψ the flow solved back and r² = max(mean (y − Hx)² − σ_y², 0): a quasi-Newton step towards
+Φ(x_0) = x + K(y − Hx), in which Ψ stands for the inverse of Φ; only its differences enter, so an
+inexact Ψ costs rounds, not accuracy. Without noise K = H†; with noise the rounds fade out where the
+residual is as large as the noise. [Derived here.]
 """
 
 from __future__ import annotations
@@ -30,7 +41,7 @@ from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.seeds import Seeds
 from ctrlgen.solvers import Midpoint, Solver
 
-__all__ = ["Blend", "GuidedStart", "Initializer", "SourceSample", "guided_velocity"]
+__all__ = ["Blend", "GuidedStart", "Initializer", "Refined", "SourceSample", "guided_velocity"]
 
 _GUIDED = 3  # stream of the noise that the guided start adds
 
@@ -158,11 +169,7 @@ class GuidedStart(_FromMeasurement):
     def check(self, prior: Prior, measurement: Measurement | None) -> None:
         super().check(prior, measurement)
         assert measurement is not None
-        if not isinstance(measurement.operator, LinearOperator):
-            raise ValueError(
-                "initializer: GuidedStart needs a linear operator, got "
-                f"{type(measurement.operator).__name__}; use Blend() or SourceSample()"
-            )
+        _check_linear(self, measurement)
         try:
             prior.codec.log_det(torch.zeros(1, *prior.source.shape))
         except NotImplementedError as error:
@@ -184,6 +191,91 @@ class GuidedStart(_FromMeasurement):
             x = x + (after - t) * guided_velocity(prior, measurement, x, t)
         with torch.no_grad():
             return prior.source.project(self.solver.invert(BoundVelocity(prior), x))
+
+
+class Refined(_FromMeasurement):
+    """Another start, brought onto the measurement; for linear operators.
+
+    Every sample keeps the point of the round with the least residual. A round solves forth once and
+    back twice: 46 evaluations of the network by default, and no backward pass.
+
+    Args:
+        start: chooses the point to begin with; a guided start by default.
+        rounds: of refinement.
+        damping: a in (0, 1].
+        solver: Φ, that of the method; three midpoint steps by default, as `DFlow` has.
+        inverse: solves back; 10 midpoint steps by default.
+    """
+
+    def __init__(
+        self,
+        start: Initializer | None = None,
+        rounds: int = 4,
+        damping: float = 0.5,
+        solver: Solver | None = None,
+        inverse: Solver | None = None,
+    ) -> None:
+        if not isinstance(rounds, int) or rounds < 1:
+            raise ValueError(f"rounds: expected a positive integer, got {rounds!r}")
+        if not 0 < damping <= 1:
+            raise ValueError(f"damping: expected a share in (0, 1], got {damping}")
+        if start is not None and not isinstance(start, Initializer):
+            raise TypeError(f"start: expected an Initializer, got {type(start).__name__}")
+        self.start = start or GuidedStart()
+        self.rounds, self.damping = rounds, damping
+        self.solver, self.inverse = solver or Midpoint(3), inverse or Midpoint(10)
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "start": self.start,
+            "rounds": self.rounds,
+            "damping": self.damping,
+            "solver": self.solver,
+            "inverse": self.inverse,
+        }
+
+    def check(self, prior: Prior, measurement: Measurement | None) -> None:
+        super().check(prior, measurement)
+        self.start.check(prior, measurement)
+        assert measurement is not None
+        _check_linear(self, measurement)
+
+    @torch.no_grad()
+    def __call__(
+        self, prior: Prior, measurement: Measurement | None, seeds: Seeds, z: Tensor
+    ) -> Tensor:
+        assert measurement is not None
+        x0 = self.start(prior, measurement, seeds, z)
+        best, least = x0, x0.new_full((len(x0),), torch.inf)
+        for round in range(self.rounds + 1):
+            x = prior.generate(x0, self.solver)
+            residual = measurement.y.to(x) - measurement.operator(x)
+            error = flat(residual).square().sum(1) / measurement.operator.measured(residual).to(x)
+            better = error < least
+            least = torch.where(better, error, least)
+            best = torch.where(expand_like(better, x0), x0, best)
+            if round < self.rounds:
+                nearer = x + self._correction(measurement, residual, error)
+                step = prior.encode(nearer, self.inverse) - prior.encode(x, self.inverse)
+                x0 = prior.source.project(x0 + self.damping * step)
+        return best
+
+    def _correction(self, measurement: Measurement, residual: Tensor, error: Tensor) -> Tensor:
+        """K(y − Hx), in the space of signals."""
+        operator, noise = measurement.operator, measurement.noise
+        if noise == 0:
+            return operator.pinv(residual)
+        assert isinstance(operator, LinearOperator)
+        r2 = (error - noise**2).clamp_min(0)
+        return expand_like(r2, residual) * operator.solve(residual, r2, noise)
+
+
+def _check_linear(initializer: Initializer, measurement: Measurement) -> None:
+    if not isinstance(measurement.operator, LinearOperator):
+        raise ValueError(
+            f"initializer: {type(initializer).__name__} needs a linear operator, got "
+            f"{type(measurement.operator).__name__}; use Blend() or SourceSample()"
+        )
 
 
 def guided_velocity(prior: Prior, measurement: Measurement, x: Tensor, t: float) -> Tensor:

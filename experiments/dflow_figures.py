@@ -14,12 +14,14 @@ import matplotlib.pyplot as plt
 
 __all__ = ["figures", "table"]
 
-COLOURS = {"source": "#8c8c8c", "blend": "#d08a2e", "guided": "#1f6f8b", "mean": "#8f2d56"}
+COLOURS = {"source": "#8c8c8c", "blend": "#d08a2e", "guided": "#1f6f8b", "mean": "#8f2d56",
+           "refined": "#3c7a3c"}  # fmt: skip
 LABELS = {
     "source": "from noise",
     "blend": "blend, a = 0.1 (paper)",
     "guided": "guided start",
     "mean": "guided start, T = 0",
+    "refined": "the same, refined",
 }
 TASKS = {
     "sr2": "x2 super-resolution",

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from ctrlgen.grids import Karras, Uniform
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
+from ctrlgen.initializers import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.cpigdm import truncated
 from ctrlgen.operators import LinearOperator, Operator
@@ -30,9 +30,12 @@ __all__ = ["INITIALIZERS", "ODE_STEPS", "ROLLOUT", "Case"]
 
 Settings = dict[str, Any]
 
+_mean = partial(GuidedStart, temperature=0.0, start=0.3)
+
 INITIALIZERS: dict[str, Callable[[], Initializer]] = {
     "guided": GuidedStart,
-    "mean": partial(GuidedStart, temperature=0.0, start=0.3),
+    "mean": _mean,
+    "refined": lambda: Refined(_mean()),
     "blend": Blend,
     "source": SourceSample,
 }

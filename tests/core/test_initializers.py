@@ -13,7 +13,14 @@ from torch import Tensor
 from ctrlgen.codecs import Codec, Identity, Scaled
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.flows import Flow
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample, guided_velocity
+from ctrlgen.initializers import (
+    Blend,
+    GuidedStart,
+    Initializer,
+    Refined,
+    SourceSample,
+    guided_velocity,
+)
 from ctrlgen.methods import DFlow
 from ctrlgen.operators import Measurement, Operator, dense
 from ctrlgen.oracles import gaussian
@@ -211,6 +218,75 @@ def test_guided_start_counts(problem: Build, mixture: Build, prior_of: Build) ->
     assert (counts.forward_rows, counts.vjp_rows) == (3 * 15, 3 * 7)
 
 
+# ------------------------------------------------------------------ refinement
+
+
+def straight(problem: Build) -> tuple[Prior, Refined]:
+    """A Gaussian prior, Φ(z) = m + S^{1/2} z, and exact solves there and back."""
+    variances = torch.tensor([0.3, 1.0, 2.0, 0.7], **TORCH)
+    prior = Prior(gaussian(rows(D, 2)[0], variances.diag()).flow(), Gaussian((D,)))
+    exact = Dopri5(1e-10, 1e-10)
+    return prior, Refined(SourceSample(), rounds=3, solver=exact, inverse=exact)
+
+
+@pytest.mark.parametrize("damping", [0.3, 1.0])
+def test_rounds_shrink_the_residual_by_the_damping(damping: float, problem: Build) -> None:
+    """Where Ψ is Φ's inverse, x moves to x + aH†(y − Hx): (1 − a)^k of the residual is left."""
+    prior, start = straight(problem)
+    start.damping = damping
+    given, z = problem(0.0), rows(D, 0)
+    x0 = start(prior, given, SEEDS, z)
+    before, after = (start.solver(prior.velocity, source) for source in (z, x0))
+    left, first = (given.y - given.operator(x) for x in (after, before))
+    assert torch.allclose(left, (1 - damping) ** 3 * first, rtol=0, atol=1e-7)
+    # What was not measured stays as it was.
+    hidden = (after - before) - given.operator.pinv(given.operator(after - before))
+    assert float(hidden.abs().max()) < 1e-7
+
+
+def test_rounds_fade_out_at_the_noise(problem: Build) -> None:
+    """With noise a round is x + a r²H^T(r²HH^T + σ²)^{-1}(y − Hx), r² = mean (y − Hx)² − σ²."""
+    prior, start = straight(problem)
+    start.rounds = 1
+    given, z = problem(0.2), rows(D, 0)
+    matrix = dense(given.operator, (D,))
+    x = start.solver(prior.velocity, z)
+    residual = given.y - x @ matrix.T
+    r2 = residual.square().mean(1) - 0.2**2
+    assert bool((r2 > 0).all())
+    gram = r2[:, None, None] * (matrix @ matrix.T) + 0.2**2 * torch.eye(M, **TORCH)
+    pull = torch.linalg.solve(gram, residual) @ matrix
+    expected = x + 0.5 * r2[:, None] * pull
+    found = start.solver(prior.velocity, start(prior, given, SEEDS, z))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-7)
+    # A residual that is no larger than the noise is left alone.
+    met = given._replace(y=x @ matrix.T + 0.1)
+    assert torch.allclose(start(prior, met, SEEDS, z), z, rtol=0, atol=1e-7)
+
+
+def test_each_sample_keeps_its_best_round(problem: Build, mixture: Build, prior_of: Build) -> None:
+    prior, given, z = prior_of(mixture(3, D)), problem(0.0), rows(D, 0)
+    errors = []
+    for rounds in range(1, 6):
+        x0 = Refined(SourceSample(), rounds)(prior, given, SEEDS, z)
+        residual = given.y - given.operator(prior.generate(x0, Midpoint(3)))
+        errors.append(residual.square().mean(1))
+    first = (given.y - given.operator(prior.generate(z, Midpoint(3)))).square().mean(1)
+    history = torch.stack([first, *errors])
+    assert bool((history.diff(dim=0) <= 0).all())
+    assert bool((history[-1] < 0.1 * first).all())
+
+
+def test_refinement_counts(problem: Build, mixture: Build, prior_of: Build) -> None:
+    """A solve forth in every round and at the end, two solves back in every round, no vjp."""
+    prior = prior_of(mixture(2, D))
+    Refined(SourceSample(), 4, solver=Midpoint(2), inverse=Midpoint(5))(
+        prior, problem(), SEEDS, rows(D, 0)
+    )
+    counts = prior.flow.evaluations
+    assert (counts.forward, counts.vjp) == (5 * 4 + 4 * 2 * 10, 0)
+
+
 class Slow(torch.nn.Module):
     """A flow with a rate of its own for every sample."""
 
@@ -225,6 +301,7 @@ class Slow(torch.nn.Module):
         GuidedStart(3, solver=Dopri5(1e-5, 1e-5)),
         Blend(0.3),
         GuidedStart(3),
+        Refined(Blend(0.3), 2),
     ],
     ids=repr,
 )
@@ -257,8 +334,9 @@ def test_starts_lie_in_the_subspace_of_the_source(matrix_operator: Build) -> Non
     prior = Prior(Flow(lambda x, t: -x, CondOT()), source)
     z = source.sample([1, 2], **TORCH)
     given = Measurement(All(), normal([3, 4], (3, 3), **TORCH), 0.1)
-    found = Blend(0.5)(prior, given, [1, 2], z)
-    assert torch.allclose(source.project(found), found, atol=1e-14)
+    for start in (Blend(0.5), Refined(Blend(0.5))):
+        found = start(prior, given._replace(noise=0.0), [1, 2], z)
+        assert torch.allclose(source.project(found), found, atol=1e-14)
 
 
 # ------------------------------------------------------------------ what they need
@@ -281,7 +359,11 @@ class Curved(Codec):
         return torch.tanh(z)
 
 
-@pytest.mark.parametrize("initializer", [Blend(), GuidedStart()], ids=["blend", "guided"])
+@pytest.mark.parametrize(
+    "initializer",
+    [Blend(), GuidedStart(), Refined(SourceSample())],
+    ids=["blend", "guided", "refined"],
+)
 def test_a_cost_without_measurement_is_refused(
     initializer: Initializer, mixture: Build, prior_of: Build
 ) -> None:
@@ -300,6 +382,8 @@ def test_operators_that_are_not_linear_are_refused(mixture: Build, prior_of: Bui
         ValueError, match=r"initializer: GuidedStart needs a linear operator, got Squares"
     ):
         DFlow(initializer=GuidedStart(), dtype=torch.float64)(prior, cost, seeds=SEEDS)
+    with pytest.raises(ValueError, match=r"initializer: Refined needs a linear operator"):
+        DFlow(initializer=Refined(SourceSample()), dtype=torch.float64)(prior, cost, seeds=SEEDS)
     with pytest.raises(NotImplementedError, match="Squares has no pseudo-inverse"):
         DFlow(initializer=Blend(), dtype=torch.float64)(prior, cost, seeds=SEEDS)
     assert prior.flow.evaluations.forward == 0
@@ -328,6 +412,9 @@ def test_codecs_that_do_not_scale_are_refused(
         (lambda: GuidedStart(start=0.0), "start: .*0.0"),
         (lambda: GuidedStart(start=1.0), "start: .*1.0"),
         (lambda: GuidedStart(temperature=-1), "temperature: .*-1"),
+        (lambda: Refined(rounds=0), "rounds: .*0"),
+        (lambda: Refined(damping=0.0), "damping: .*0.0"),
+        (lambda: Refined(damping=1.5), "damping: .*1.5"),
     ],
 )
 def test_arguments_are_checked(build: Callable[[], Initializer], message: str) -> None:
@@ -337,7 +424,12 @@ def test_arguments_are_checked(build: Callable[[], Initializer], message: str) -
 
 @pytest.mark.parametrize(
     "initializer",
-    [SourceSample(), Blend(0.2, Midpoint(3), True), GuidedStart(4, 0.2, 0.5, Midpoint(3))],
+    [
+        SourceSample(),
+        Blend(0.2, Midpoint(3), True),
+        GuidedStart(4, 0.2, 0.5, Midpoint(3)),
+        Refined(Blend(0.3), 2, 0.7, Midpoint(2), Midpoint(5)),
+    ],
     ids=repr,
 )
 def test_configuration_rebuilds_the_initializer(initializer: Initializer) -> None:

@@ -52,7 +52,7 @@ from ctrlgen.domains.molecules.ragged import Found
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.flows import Flow
 from ctrlgen.grids import DDPMUniform, Karras, Uniform
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
+from ctrlgen.initializers import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.methods import (
     CTDTM,
     DAPS,
@@ -628,6 +628,7 @@ TABLES: dict[str, dict[str, Case]] = {
         "given": given_case(),
         "blend": initializer_case(Blend(0.3, rescale=True)),
         "guided": initializer_case(GuidedStart(3)),
+        "refined": initializer_case(Refined(GuidedStart(3), 2)),
         "guided-adaptive": initializer_case(GuidedStart(3, solver=Dopri5(1e-5, 1e-5))),
     },
     "source": {
