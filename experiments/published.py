@@ -1,0 +1,347 @@
+r"""The papers' tables on their own priors: a data set, your copy of its weights, your images.
+
+    python -m ctrlgen.experiments.published ffhq-256 --weights ffhq_10m.safetensors --images DIR
+    python -m ctrlgen.experiments.published afhq-cat-256 --network my_unet.py:build --images DIR \
+        --tasks sr2 --methods d-flow,pnp-flow --device cuda
+
+A configuration (`CONFIGURATIONS`) holds the size, the network by name where `from_adm` knows it,
+the tasks with the operators of the papers, and for every task the methods at their published
+presets; measurement noise is in [-1, 1]. Weights are safetensors (docs/pretrained.md has the lines
+that convert). Networks of rectified-flow and OT-FM codes come as a function of yours, FILE.py:NAME: it
+returns network(x, t) with times that `--time` scales (999 for rectified flow). Images are the first
+`--count` files of the folder by name, cropped to the middle and resampled.
+
+Rows are cached as in the other experiments; results.json and table.md lie in `--out`. These priors
+are for GPUs: a D-Flow run on one image of 256 x 256 is some 10^4 passes through 10^8 parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from ctrlgen.adapters import from_adm, from_callable
+from ctrlgen.costs import NegativePSNR, SquaredError
+from ctrlgen.domains.images.files import read_image, with_channels
+from ctrlgen.domains.images.metrics import psnr, ssim
+from ctrlgen.domains.images.operators import (
+    Denoise,
+    GaussianBlur,
+    Inpainting,
+    MotionBlur,
+    NonlinearBlur,
+    SuperResolution,
+)
+from ctrlgen.errors import UnknownName
+from ctrlgen.experiments.rows import Rows
+from ctrlgen.methods import (
+    DAPS,
+    DDRM,
+    DPS,
+    NDTM,
+    OTODE,
+    CPiGDM,
+    DFlow,
+    FlowPriors,
+    Method,
+    OptimalControl,
+    PnPFlow,
+    REDDiff,
+)
+from ctrlgen.operators import Operator, measure
+from ctrlgen.plugins import load_file
+from ctrlgen.priors import Prior
+from ctrlgen.results import Status
+from ctrlgen.sources import Gaussian
+
+__all__ = ["CONFIGURATIONS", "TASKS", "Configuration", "Task", "main"]
+
+_SUFFIXES = (".png", ".jpg", ".jpeg")
+_SQUARED = {NDTM, OptimalControl, REDDiff, PnPFlow, FlowPriors, DAPS, DDRM, CPiGDM, OTODE}
+
+
+@dataclass(frozen=True)
+class Task:
+    """An inverse problem: the operator from the shape of an image and the seeds, and σ_y."""
+
+    operator: Callable[[tuple[int, ...], range], Operator]
+    noise: float
+
+
+TASKS = {
+    # NDTM (arXiv 2502.03686): noise 0.01
+    "sr4": Task(lambda shape, seeds: SuperResolution(4), 0.01),
+    "random-inpaint-90": Task(lambda shape, seeds: Inpainting.random(0.9, shape, seeds), 0.01),
+    "nonlinear-deblur": Task(lambda shape, seeds: NonlinearBlur(), 0.01),
+    # optimal control (arXiv 2412.16748): noise 0.05
+    "sr4-noisy": Task(lambda shape, seeds: SuperResolution(4), 0.05),
+    "box-inpaint": Task(lambda shape, seeds: Inpainting.centre(shape[-1] // 2, shape), 0.05),
+    "gaussian-deblur": Task(lambda shape, seeds: GaussianBlur(3.0, 61), 0.05),
+    "motion-deblur": Task(lambda shape, seeds: MotionBlur(seeds, 61, 0.5), 0.05),
+    # C-PiGDM (arXiv 2405.17673): noiseless
+    "sr4-clean": Task(lambda shape, seeds: SuperResolution(4), 0.0),
+    # D-Flow (arXiv 2402.14017): a hole of 40/128 of the side, noise 0 and 0.05
+    "inpaint": Task(lambda shape, seeds: Inpainting.centre(shape[-1] * 5 // 16, shape), 0.0),
+    "inpaint-noisy": Task(lambda shape, seeds: Inpainting.centre(shape[-1] * 5 // 16, shape), 0.05),
+    "sr2": Task(lambda shape, seeds: SuperResolution(2), 0.0),
+    "sr2-noisy": Task(lambda shape, seeds: SuperResolution(2), 0.05),
+    "deblur": Task(lambda shape, seeds: GaussianBlur(1.0, 61), 0.0),
+    "deblur-noisy": Task(lambda shape, seeds: GaussianBlur(1.0, 61), 0.05),
+    "denoise": Task(lambda shape, seeds: Denoise(), 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a data set of the papers is run with.
+
+    Attributes:
+        size: side of the images in pixels.
+        model: of `from_adm`; None for a network of the user's.
+        contests: per task the methods by name, each with its published settings.
+    """
+
+    size: int
+    model: str | None
+    contests: dict[str, dict[str, Method]]
+
+
+def _ndtm(data: str) -> dict[str, dict[str, Method]]:
+    """Tables 1 and 9-12 of arXiv 2502.03686."""
+    dps = {
+        task: DPS.preset(f"ndtm-baseline-{name}")
+        for task, name in (
+            ("sr4", "sr4"),
+            ("random-inpaint-90", "inpaint"),
+            ("nonlinear-deblur", "nonlinear-deblur"),
+        )
+    }
+    red = REDDiff.preset("image-100")
+    return {
+        "sr4": {
+            "ndtm": NDTM.preset(f"{data}-sr4"),
+            "dps": dps["sr4"],
+            "red-diff": red,
+            "ddrm": DDRM.preset("sr4"),
+            "c-pigdm": CPiGDM.preset("sr4-20"),
+        },
+        "random-inpaint-90": {
+            "ndtm": NDTM.preset(f"{data}-inpaint"),
+            "dps": dps["random-inpaint-90"],
+            "red-diff": red,
+            "ddrm": DDRM.preset("inpaint"),
+        },
+        "nonlinear-deblur": {
+            "ndtm": NDTM.preset(f"{data}-nonlinear-deblur"),
+            "dps": dps["nonlinear-deblur"],
+            "red-diff": red,
+        },
+    }
+
+
+def _control() -> dict[str, dict[str, Method]]:
+    """FFHQ-256 of arXiv 2412.16748, with DAPS."""
+    pairs = {
+        "sr4-noisy": ("released", "sr4", "sr4"),
+        "box-inpaint": ("released", "inpaint", "inpaint"),
+        "gaussian-deblur": ("released-gaussian-blur", "gaussian-deblur", "gaussian-deblur"),
+        "motion-deblur": ("released", "motion-deblur", "motion-deblur"),
+    }
+    return {
+        task: {
+            "optimal-control": OptimalControl.preset(ours),
+            "dps": DPS.preset(dps),
+            "daps": DAPS.preset(daps),
+        }
+        for task, (ours, dps, daps) in pairs.items()
+    }
+
+
+def _conjugate() -> dict[str, dict[str, Method]]:
+    """x4 of arXiv 2405.17673 at 5 and 20 evaluations."""
+    presets = {"c-pigdm-5": "sr4-5", "c-pigdm-20": "sr4-20"}
+    return {"sr4-clean": {name: CPiGDM.preset(preset) for name, preset in presets.items()}}
+
+
+def _flows() -> dict[str, dict[str, Method]]:
+    """The tasks of D-Flow, with the flow methods of arXiv 2410.02423."""
+    contests: dict[str, dict[str, Method]] = {}
+    for task in ("inpaint", "sr2", "deblur"):
+        guided = {"inpaint": "inpaint", "sr2": "sr", "deblur": "deblur"}[task]
+        for name in (task, f"{task}-noisy"):
+            contests[name] = {
+                "d-flow": DFlow.preset(name),
+                "ot-ode": OTODE.preset(guided),
+                "pnp-flow": PnPFlow.preset(task),
+                "flow-priors": FlowPriors.preset(task),
+            }
+    contests["denoise"] = {
+        "d-flow": DFlow.preset("denoise"),
+        "ot-ode": OTODE.preset("denoise"),
+        "pnp-flow": PnPFlow.preset("denoise"),
+        "flow-priors": FlowPriors.preset("denoise"),
+    }
+    return contests
+
+
+CONFIGURATIONS = {
+    "ffhq-256": Configuration(256, "ffhq-256", {**_ndtm("ffhq"), **_control(), **_conjugate()}),
+    "imagenet-256": Configuration(256, "imagenet-256", {**_ndtm("imagenet"), **_conjugate()}),
+    "imagenet-128": Configuration(128, None, _flows()),
+    "lsun-256": Configuration(256, "lsun-256", {**_ndtm("imagenet"), **_conjugate()}),
+    "lsun-256-flow": Configuration(256, None, _flows()),
+    "celeba-hq-256": Configuration(256, None, _flows()),
+    "celeba-128": Configuration(128, None, _flows()),
+    "afhq-cat-256": Configuration(256, None, _flows()),
+}
+
+
+def prior_of(
+    configuration: Configuration,
+    weights: Path | None,
+    network: str | None,
+    scale: float,
+    device: str,
+) -> Prior:
+    """The prior of a configuration from weights or from a function of the user's.
+
+    Raises:
+        ValueError: unless exactly that is given which the configuration needs.
+    """
+    if configuration.model is not None and network is None:
+        if weights is None:
+            raise ValueError("weights: expected a .safetensors file, or network FILE.py:NAME")
+        return from_adm(weights, configuration.model).to(device)
+    if network is None:
+        raise ValueError("network: expected FILE.py:NAME, a function that returns network(x, t)")
+    file, _, name = network.partition(":")
+    if not name or not Path(file).is_file():
+        raise ValueError(f"network: expected FILE.py:NAME of a file that exists, got {network!r}")
+    build = getattr(load_file(Path(file), "network"), name, None)
+    if not callable(build):
+        raise ValueError(f"network: {file} has no function {name!r}")
+    made = build() if weights is None else build(weights)
+    shape = (3, configuration.size, configuration.size)
+    return Prior(from_callable(made, time=scale), Gaussian(shape)).to(device)
+
+
+def images_of(folder: Path, count: int, size: int) -> Tensor:
+    """The first images of a folder by name, shape (count, 3, size, size) in [-1, 1].
+
+    Raises:
+        ValueError: for a folder with fewer images.
+    """
+    files = sorted(f for f in folder.glob("*") if f.suffix.lower() in _SUFFIXES)
+    if len(files) < count:
+        raise ValueError(f"images: expected at least {count} PNG or JPEG files, got {len(files)}")
+    return torch.stack(
+        [with_channels(read_image(file, (size, size), "images"), 3) for file in files[:count]]
+    )
+
+
+def run_row(
+    prior: Prior, truth: Tensor, task: Task, method: Method, batch: int
+) -> tuple[dict[str, Any], Tensor]:
+    """A method on all images of a task, `batch` at a time; the result does not depend on it."""
+    found, spent, diverged = [], torch.zeros(2, dtype=torch.long), 0
+    began = time.perf_counter()
+    for first in range(0, len(truth), batch):
+        part = truth[first : first + batch]
+        seeds = range(first, first + len(part))
+        operator = task.operator(tuple(part.shape[1:]), seeds)
+        y = measure(operator, part, task.noise, seeds)
+        cost = (SquaredError if type(method) in _SQUARED else NegativePSNR)(operator, y, task.noise)
+        result = method(prior, cost, seeds=seeds)
+        found.append(result.samples)
+        spent += torch.tensor([result.network.forward_rows, result.network.vjp_rows])
+        diverged += int((result.status == Status.DIVERGED).sum())
+    images = torch.cat(found)
+    row = {
+        "method": repr(method),
+        "noise": task.noise,
+        "psnr": psnr(images, truth).tolist(),
+        "ssim": ssim(images, truth).tolist(),
+        "evaluations": float(spent[0]) / len(truth),
+        "vjps": float(spent[1]) / len(truth),
+        "diverged": diverged,
+        "seconds": time.perf_counter() - began,
+    }
+    return row, images
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """Medians over all images as a Markdown table."""
+    lines = [
+        "| task | method | PSNR | SSIM | evaluations | vjps | diverged | seconds an image |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        task, method = name.split("--")
+        each = row["seconds"] / len(row["psnr"])
+        lines.append(
+            f"| {task} | {method} | {np.median(row['psnr']):.2f} | {np.median(row['ssim']):.3f} "
+            f"| {row['evaluations']:.0f} | {row['vjps']:.0f} | {row['diverged']} | {each:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    configuration: Annotated[str, typer.Argument(help=", ".join(CONFIGURATIONS))],
+    images: Annotated[Path, typer.Option(exists=True, file_okay=False, help="folder of images")],
+    weights: Annotated[Path | None, typer.Option(exists=True, help=".safetensors")] = None,
+    network: Annotated[str | None, typer.Option(help="FILE.py:NAME that builds a network")] = None,
+    time_scale: Annotated[float, typer.Option("--time", help="the network takes t times this")] = 1,
+    tasks: Annotated[str, typer.Option(help="with commas; all by default")] = "",
+    methods: Annotated[str, typer.Option(help="with commas; all by default")] = "",
+    count: Annotated[int, typer.Option(min=2, help="images")] = 16,
+    batch: Annotated[int, typer.Option(min=1, help="images at a time")] = 4,
+    out: Annotated[Path | None, typer.Option(help="folder of the results")] = None,
+    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+) -> None:
+    """Run a configuration, or what is left of it, and write results.json and table.md."""
+    if configuration not in CONFIGURATIONS:
+        raise UnknownName("configuration", configuration, CONFIGURATIONS)
+    chosen = CONFIGURATIONS[configuration]
+    wanted = tasks.split(",") if tasks else list(chosen.contests)
+    for task in wanted:
+        if task not in chosen.contests:
+            raise UnknownName("tasks", task, chosen.contests)
+    known = {name for contest in chosen.contests.values() for name in contest}
+    only = set(methods.split(",")) if methods else known
+    for name in sorted(only - known):
+        raise UnknownName("methods", name, sorted(known))
+    truth = images_of(images, count, chosen.size).to(device)
+    prior = prior_of(chosen, weights, network, time_scale, device)
+    source = {"weights": str(weights), "network": network, "time": time_scale}
+    key = {**source, "images": str(images), "count": count}
+    rows = Rows(cache / "published" / configuration, key)
+    for task in wanted:
+        for name, method in chosen.contests[task].items():
+            if name in only:
+                work = partial(run_row, prior, truth, TASKS[task], method, batch)
+                rows.get(f"{task}--{name}", work)
+    out = out or cache / "published" / configuration
+    out.mkdir(parents=True, exist_ok=True)
+    results = {"configuration": configuration, **key, "rows": rows.rows}
+    if any(not math.isfinite(v) for row in rows.rows.values() for v in row["psnr"]):
+        typer.echo("some images are not finite; they are in the table as they are", err=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    text = table(rows.rows)
+    (out / "table.md").write_text(text)
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
