@@ -7,9 +7,9 @@ r"""The papers' tables on their own priors: a data set, your copy of its weights
 A configuration (`CONFIGURATIONS`) holds the size, the network by name where `from_adm` knows it,
 the tasks with the operators of the papers, and for every task the methods at their published
 presets; measurement noise is in [-1, 1]. Weights are safetensors (docs/pretrained.md has the lines
-that convert). Networks of rectified-flow and OT-FM codes come as a function of yours, FILE.py:NAME: it
-returns network(x, t) with times that `--time` scales (999 for rectified flow). Images are the first
-`--count` files of the folder by name, cropped to the middle and resampled.
+that convert). A network of rectified-flow or OT-FM code comes as a function of yours,
+FILE.py:NAME: it returns network(x, t) with times that `--time` scales (999 for rectified flow).
+Images are the first `--count` files of the folder by name, cropped to the middle and resampled.
 
 Rows are cached as in the other experiments; results.json and table.md lie in `--out`. These priors
 are for GPUs: a D-Flow run on one image of 256 x 256 is some 10^4 passes through 10^8 parameters.
