@@ -38,26 +38,30 @@ def table(results: dict[str, Any]) -> str:
     """The results as Markdown, a table for every task; medians over all images, none left out."""
     parts = []
     for task, noise in results["tasks"].items():
-        plain = results["rows"][f"{task}-plain"]
+        plain, unguided = (results["rows"][f"{task}-{kind}"] for kind in ("plain", "unguided"))
         embedder = f"{plain['frechet']['embedder']} (n={plain['frechet']['images']})"
         head = (
             f"| method | budget | evaluations | vjps | PSNR | SSIM | {embedder} | y-PSNR "
-            "| diverged | seconds |"
+            "| nearer to y | diverged | seconds |"
         )
         lines = [
             f"### {TITLES[task]}, σ = {noise:g}",
             "",
             head,
             "|---" * (head.count("|") - 1) + "|",
-            f"| H†y | | 0 | 0 | {_quality(plain)} | | | |",
+            f"| H†y | | 0 | 0 | {_quality(plain)} | | | | |",
+            f"| unguided | | {unguided['evaluations']} | 0 | {_quality(unguided)} "
+            f"| {np.median(unguided['measurement_psnr']):.1f} | | | |",
         ]
+        reduced = results["verdicts"]["reduced"]
         for name, found in _rows(results, task):
-            lines += [
-                f"| {name} | {row['budget']} | {row['evaluations']:.0f} | {row['vjps']:.0f} "
-                f"| {_quality(row)} | {np.median(row['measurement_psnr']):.1f} "
-                f"| {row['diverged']} | {row['seconds']:.1f} |"
-                for row in found
-            ]
+            for row in found:
+                nearer = reduced[f"{task}-{name}-{row['budget']}"]
+                lines.append(
+                    f"| {name} | {row['budget']} | {row['evaluations']:.0f} | {row['vjps']:.0f} "
+                    f"| {_quality(row)} | {np.median(row['measurement_psnr']):.1f} "
+                    f"| {nearer:.0%} | {row['diverged']} | {row['seconds']:.1f} |"
+                )
         parts.append("\n".join(lines))
     if results["refused"]:
         reasons = [f"- {row}: {reason}" for row, reason in results["refused"].items()]

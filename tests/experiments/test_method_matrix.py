@@ -11,7 +11,7 @@ import torch
 import ctrlgen
 from ctrlgen.domains.images.networks import build
 from ctrlgen.errors import UnknownName
-from ctrlgen.experiments.method_matrix import main
+from ctrlgen.experiments.method_matrix import main, verdicts
 from ctrlgen.flows import Flow
 from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
@@ -49,7 +49,8 @@ def test_every_row_is_measured_once_and_drawn(tmp_path: Path) -> None:
         "nonlinear-blur-ddrm-8": linear,
         "nonlinear-blur-ddrm-50": linear,
     }
-    plain = {"sr2-plain", "nonlinear-blur-plain"}
+    kinds = ("sr2-plain", "nonlinear-blur-plain", "sr2-unguided", "nonlinear-blur-unguided")
+    plain = set(kinds)
     rows = {name: row for name, row in results["rows"].items() if name not in plain}
     assert len(rows) == 8 and plain < set(results["rows"])
     for name, row in rows.items():
@@ -61,12 +62,12 @@ def test_every_row_is_measured_once_and_drawn(tmp_path: Path) -> None:
     ndtm = rows["sr2-ndtm-8"]
     assert (ndtm["evaluations"], ndtm["vjps"]) == (8, 4)  # two steps: N + 2 and N = 2
     text = (out / "table.md").read_text()
-    assert text.count("\n| ") == 8 + 2 + 2  # and the baselines, and the heads
+    assert text.count("\n| ") == 8 + 4 + 2  # and the baselines, and the heads
     for reason in (linear, few):
         assert reason in text
     assert (out / "quality.png").stat().st_size > 0
     stamps = {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
-    assert len(stamps) == 10
+    assert len(stamps) == 12
     main(**OPTIONS, out=out, cache=cache)  # type: ignore[arg-type]
     assert stamps == {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
 
@@ -104,3 +105,15 @@ def test_rows_of_another_key_are_computed_again(tmp_path: Path) -> None:
     other = Rows(tmp_path, {"images": 2})
     assert other.get("a", compute).tolist() == [[2, 2]]
     assert other.rows["a"] == {"key": {"images": 2}, "count": 2} and len(calls) == 2
+
+
+def test_verdicts_compare_image_by_image() -> None:
+    rows = {
+        "sr2-unguided": {"measurement_psnr": [10.0, 20.0]},
+        "sr2-dps-8": {"measurement_psnr": [12.0, 19.0], "psnr": [20.0, 22.0], "diverged": 1},
+        "sr2-ndtm-8": {"measurement_psnr": [11.0, 21.0], "psnr": [21.0, 30.0], "diverged": 0},
+    }
+    found = verdicts({"tasks": ["sr2"], "methods": ["dps", "ndtm"], "budgets": [8], "rows": rows})
+    assert found["reduced"] == {"sr2-dps-8": 0.5, "sr2-ndtm-8": 1.0}
+    assert found["not_reduced"] == ["sr2-dps-8"] and found["diverged"] == {"sr2-dps-8": 1}
+    assert found["best_psnr"] == {"sr2": "sr2-ndtm-8"}
