@@ -81,9 +81,9 @@ def demo(
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result there.")] = False,
     json: Json = False,
 ) -> None:
-    """Solve problems on held-out images with the embedded priors; a few minutes on two cores.
+    """Solve problems on held-out images and steer molecules; a few minutes on two cores.
 
-    Ends with a table and the path of a figure. Nothing is downloaded.
+    Each domain ends with a table and the path of a figure. Nothing is downloaded.
     """
     shown = [domain for domain in plugins.domains().values() if domain.demo is not None]
     for domain in shown:

@@ -15,6 +15,7 @@ domain = Domain(
     cards=Path(__file__).parent / "weights",
     command="molecule",
     app="ctrlgen.domains.molecules.cli:app",
+    demo="ctrlgen.domains.molecules.demo:run",
     recipes={
         "qm9": _TRAIN,
         "qm9-heavy": _TRAIN,

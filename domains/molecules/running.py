@@ -29,7 +29,16 @@ from ctrlgen.priors import Prior, load
 from ctrlgen.results import Status
 from ctrlgen.solvers import Midpoint
 
-__all__ = ["INTERRUPTED", "designer_of", "draw", "run", "sample", "score", "settings_of"]
+__all__ = [
+    "INTERRUPTED",
+    "BatchProgress",
+    "designer_of",
+    "draw",
+    "run",
+    "sample",
+    "score",
+    "settings_of",
+]
 
 INTERRUPTED = 130
 
@@ -70,7 +79,7 @@ def designer_of(
     return designer
 
 
-class _Progress:
+class BatchProgress:
     """The progress of one batch after the other; an observer for each."""
 
     def __init__(self, total: int) -> None:
@@ -120,7 +129,7 @@ def run(
     sheet = designer.sheet(seeds, reference, xtb=asks_xtb(designer.wish.names))
     order: Callable[..., Any] | None = scorer(rank, designer.name) if rank else None
     file.parent.mkdir(parents=True, exist_ok=True)
-    progress, begun = _Progress(len(seeds)), time.perf_counter()
+    progress, begun = BatchProgress(len(seeds)), time.perf_counter()
     content = about(designer, settings, str((ctx.obj or {}).get("command", "")))
     if lead is not None:
         own = designer.sheet([0])
