@@ -66,7 +66,7 @@ class Task:
     Attributes:
         name: as printed.
         operator: from the shape of one image.
-        projected: whether the PSNR is taken between H†Hx and H†y, as for blurs.
+        projected: whether the PSNR without noise is taken between H†Hx and H†y, as for blurs.
     """
 
     name: str
@@ -97,7 +97,8 @@ def problem(task: Task, truth: Tensor, noise: float, seeds: range) -> NegativePS
     """The cost of a task for some true images, shape (B, C, H, W) in [-1, 1]."""
     operator = task.operator(tuple(truth.shape[1:]))
     y = measure(operator, truth, noise, seeds)
-    return NegativePSNR(operator, y, noise, projected=task.projected)
+    # H† amplifies noise beyond any target: a noisy blur is compared as it was measured.
+    return NegativePSNR(operator, y, noise, projected=task.projected and noise == 0)
 
 
 def reached(result: Result) -> dict[str, list[int | None]]:

@@ -44,7 +44,7 @@ from ctrlgen.domains.images.operators import (
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.rows import Rows
-from ctrlgen.operators import Operator, measure
+from ctrlgen.operators import LinearOperator, Operator, measure
 from ctrlgen.priors import Prior
 from ctrlgen.results import Status
 from ctrlgen.solvers import Midpoint
@@ -52,7 +52,6 @@ from ctrlgen.solvers import Midpoint
 __all__ = ["TASKS", "Task", "main", "verdicts"]
 
 STEPS = 25  # midpoint steps of the unguided samples
-OPTIONS = {"d-flow": {"init": "mean"}}  # PSNR asks for the mean, a sample is 3 dB below
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,9 @@ def run_row(
     """A method on all images of a task at once."""
     seeds = range(len(truth))
     case = task.case(tuple(truth.shape[1:]), seeds)
-    method = build(name, case, evaluations=budget, **OPTIONS.get(name, {}))
+    # PSNR asks for the mean of what the measurement allows; a sample lies some 3 dB below.
+    mean = name == "d-flow" and isinstance(case.operator, LinearOperator)
+    method = build(name, case, evaluations=budget, init="mean" if mean else None)
     y = measure(case.operator, truth, case.noise, seeds)
     cost = cost_for(method, case.operator, y, case.noise)
     began = time.perf_counter()
