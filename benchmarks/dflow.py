@@ -54,8 +54,10 @@ def problem(prior: Prior, samples: int) -> NegativePSNR:
 
 
 def overhead(prior: Prior, cost: NegativePSNR, samples: int, repeats: int = 5) -> dict[str, float]:
-    """Part (a). No row leaves, so that every evaluation has the same batch."""
-    optimizer = LBFGS(max_iterations=10, gradient_tolerance=0, change_tolerance=0)
+    """Part (a). All rows end with the same evaluation, so that every one has the same batch."""
+    optimizer = LBFGS(
+        max_iterations=100, max_evaluations=12, gradient_tolerance=0, change_tolerance=0
+    )
     method = DFlow(optimizer=optimizer)
     x = prior.start(range(samples))
     t = torch.full((samples,), 0.5, device=x.device)
@@ -78,6 +80,7 @@ def overhead(prior: Prior, cost: NegativePSNR, samples: int, repeats: int = 5) -
         single = sorted([*before, *(raw() for _ in range(20))])[20]
         calls = result.network.forward
         assert result.network.vjp == calls
+        assert result.network.forward_rows == result.network.vjp_rows == calls * samples
         ratios.append(run / (calls * single))
     return {
         "ratio": sorted(ratios)[len(ratios) // 2],
@@ -135,23 +138,24 @@ def peers(prior: Prior, cost: NegativePSNR, samples: int, target: float) -> dict
     x0 = GuidedStart()(prior, cost.measurement, seeds, prior.start(seeds))
     objective = SourceObjective(prior, cost, Midpoint(3), None, seeds, x0)
 
-    began = time.perf_counter()
+    clock = time.perf_counter if x0.is_cuda else time.process_time  # of this process alone
+    began = clock()
     ours = LBFGS(max_iterations=limit, max_evaluations=limit).minimize(objective, x0, target=target)
-    batched = time.perf_counter() - began
+    batched = clock() - began
 
     # A peer alone needs no arithmetic that is alike in every batch; the training mode has none.
     prior.flow.network.train()  # type: ignore[attr-defined]
-    began, spent, there = time.perf_counter(), [], 0
+    began, spent, there = clock(), [], 0
     for i in range(samples):
         row = torch.tensor([i], device=x0.device)
         n, hit = torch_lbfgs(objective.take(row), x0[row], target, limit)
         spent.append(n)
         there += hit
-    sequential = time.perf_counter() - began
+    sequential = clock() - began
 
-    began = time.perf_counter()
+    began = clock()
     shared, arrived = torch_lbfgs(objective, x0, target, limit)
-    shared_seconds = time.perf_counter() - began
+    shared_seconds = clock() - began
     return {
         "target_db": -target,
         "limit": limit,
