@@ -22,6 +22,7 @@ LABELS = {
     "guided": "guided start",
     "mean": "guided start, T = 0",
     "refined": "the same, refined",
+    "map": "guided start, T = 0, Gaussian NLL",
 }
 TASKS = {
     "sr2": "x2 super-resolution",
