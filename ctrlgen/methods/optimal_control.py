@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ctrlgen.errors import CostError
 from ctrlgen.grids import Grid, Uniform, ddpm
+from ctrlgen.initializers import Initializer, SourceSample
 from ctrlgen.methods.base import (
     CostLike,
     Method,
@@ -41,6 +42,7 @@ from ctrlgen.methods.base import (
     check_dtype,
     check_parts,
     first_points,
+    measurement_of,
     try_cost,
 )
 from ctrlgen.methods.controlled import Plan, Sweep
@@ -77,6 +79,7 @@ class OptimalControl(Method):
         grid: noise levels; one control a step.
         rule: step of the sampler; the noise of stochastic ones is frozen.
         clock: path on which the prior is read; None for its own.
+        initializer: source point, which stays; a draw from the source by default.
         side: "input", controls are added before the network, or "output", after it.
         rank: of the value function's curvature; 0 is first order, None all of it (small states).
         power: power iterations that find the terminal curvature.
@@ -128,6 +131,7 @@ class OptimalControl(Method):
     grid: Grid = field(default_factory=lambda: Uniform(20))
     rule: StepRule = field(default_factory=DDIM)
     clock: Path | None = None
+    initializer: Initializer = field(default_factory=SourceSample)
     side: Side = "input"
     rank: int | None = 4
     power: int = 1
@@ -148,7 +152,7 @@ class OptimalControl(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        check_parts(self, grid=Grid, rule=StepRule)
+        check_parts(self, grid=Grid, rule=StepRule, initializer=Initializer)
         check_clock(self.clock)
         for name, words in (("side", Side), ("schedule", Schedule), ("update", Update)):
             if getattr(self, name) not in get_args(words):
@@ -195,7 +199,7 @@ class OptimalControl(Method):
     ) -> Result:
         """Run; see `Method`."""
         rows, z = first_points(prior, seeds, self.dtype, self.device)
-        prior = prior.on(self.clock)
+        given, prior = prior, prior.on(self.clock)
         levels = self.grid(prior.flow.path)
         dynamics = Dynamics(prior, levels, self.rule, rows, self.side, self.clip)
         weights = self.weights(dynamics)
@@ -204,8 +208,10 @@ class OptimalControl(Method):
         if self.rank != 0:
             _try_twice(prior, cost, z)
         before = prior.flow.evaluations.copy()
+        # the source is the same on every clock, the times of an initializer are those of its own
+        x0 = self.initializer.first_points(given, measurement_of(cost), rows, z).detach()
         first = levels[0]
-        x0 = (first.alpha**2 + first.sigma**2) ** 0.5 * z
+        x0 = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
         plan = Plan(self, self.curvature(), weights, target, observer)
         result = Sweep(plan, dynamics, cost, x0).run()
         result.network = prior.flow.evaluations - before

@@ -14,7 +14,8 @@ from torch import Tensor
 from ctrlgen.costs import FunctionCost, NegativePSNR, Reversed, SquaredError
 from ctrlgen.errors import CostError, UnknownName
 from ctrlgen.flows import Flow
-from ctrlgen.grids import Times, Uniform
+from ctrlgen.grids import Times, Uniform, ddpm
+from ctrlgen.initializers import Blend
 from ctrlgen.methods import OptimalControl
 from ctrlgen.methods.trajectories import Dynamics
 from ctrlgen.operators import LinearOperator
@@ -315,6 +316,27 @@ def test_rules_of_two_evaluations_and_bounds(
     assert (clipped.samples - plain.samples).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("clock", [None, ddpm()], ids=["own", "ddpm"])
+def test_the_trajectory_begins_where_the_initializer_says(
+    clock: Any, operator: LinearOperator, mixture: Build, prior_of: Build
+) -> None:
+    oracle = mixture(2, D)
+    prior, cost = prior_of(oracle), likelihood(operator, oracle)
+    method = OptimalControl(initializer=Blend(0.7), clock=clock, target=1e9, **SHORT)
+    result = method(prior, cost, seeds=SEEDS)  # met by any sample, so that no control acts
+    z = prior.start(SEEDS, dtype=torch.float64)
+    x = Blend(0.7)(prior, cost.measurement, SEEDS, z)
+    read = prior.on(clock)
+    levels = method.grid(read.flow.path)
+    x = (levels[0].alpha ** 2 + levels[0].sigma ** 2) ** 0.5 * x
+    with torch.no_grad():
+        expected = walk(read, x, levels, method.rule, torch.tensor(SEEDS))
+    assert torch.allclose(result.samples, expected, rtol=0, atol=1e-12)
+    assert result.network.forward == 20 + 4 and not bool(result.controls.any())
+    with pytest.raises(ValueError, match="initializer: Blend needs a cost with a measurement"):
+        method(prior, Reversed(rows(D)), seeds=SEEDS)
+
+
 # ------------------------------------------------------------------ rows and refusals
 
 
@@ -387,7 +409,7 @@ def test_refusals_before_any_compute(
     prior, cost = prior_of(oracle), likelihood(operator, oracle)
     with pytest.raises(ValueError, match="penalty, damping"):
         OptimalControl(penalty=0.0, damping=0.0)
-    for name in ("grid", "rule", "clock"):
+    for name in ("grid", "rule", "clock", "initializer"):
         with pytest.raises(TypeError, match=f"{name}: expected"):
             OptimalControl(**{name: "uniform"})
     with pytest.raises(ValueError, match="schedule: 'released' needs a DiscreteVP clock"):
