@@ -93,9 +93,9 @@ class Options:
         str | None,
         typer.Option(
             help="Where D-Flow starts: guided (a guided sample; the default), mean (guided without "
-            "noise: closest to the truth, the same for every seed), refined (the mean, brought onto "
-            "the measurement first: fewest evaluations on colour images), blend (noise and the "
-            "pseudo-inverse) or source (noise).",
+            "noise: closest to the truth, the same for every seed), refined (the mean, brought "
+            "onto the measurement first: fewest evaluations on colour images), blend (noise and "
+            "the pseudo-inverse) or source (noise).",
             rich_help_panel=RUN,
         ),
     ] = None
