@@ -53,7 +53,7 @@ class MeasurementCost(Cost):
         return Measurement(self.operator, self.y, self.noise)
 
     def residual(self, x: Tensor) -> Tensor:
-        """H(x) − y, shape (B, *measurement).
+        """H(x) − y, shape (B, *measurement); zero where nothing is measured, whatever y holds.
 
         Raises:
             ValueError: if x measures to another shape than that of y, or lives elsewhere.
@@ -64,7 +64,7 @@ class MeasurementCost(Cost):
             raise ValueError(
                 f"y: expected shape {tuple(seen.shape)}, that of H(x), got {tuple(self.y.shape)}"
             )
-        return seen - self.y.to(seen.dtype)
+        return self.operator.observed(seen - self.y.to(seen.dtype))
 
 
 class SquaredError(MeasurementCost):

@@ -245,12 +245,13 @@ class Refined(_FromMeasurement):
         self, prior: Prior, measurement: Measurement | None, seeds: Seeds, z: Tensor
     ) -> Tensor:
         assert measurement is not None
+        operator = measurement.operator
         x0 = self.start(prior, measurement, seeds, z)
         best, least = x0, x0.new_full((len(x0),), torch.inf)
         for round in range(self.rounds + 1):
             x = prior.generate(x0, self.solver)
-            residual = measurement.y.to(x) - measurement.operator(x)
-            error = flat(residual).square().sum(1) / measurement.operator.measured(residual).to(x)
+            residual = operator.observed(measurement.y.to(x) - operator(x))
+            error = flat(residual).square().sum(1) / operator.measured(residual).to(x)
             better = error < least
             least = torch.where(better, error, least)
             best = torch.where(expand_like(better, x0), x0, best)

@@ -64,6 +64,10 @@ class Operator(PerSample, ABC):
         """How many entries of each measurement are measured, shape (B,): all, unless masked."""
         return y.new_full((y.shape[0],), math.prod(y.shape[1:]))
 
+    def observed(self, y: Tensor) -> Tensor:
+        """A measurement with zeros where nothing is measured: itself, unless masked."""
+        return y
+
     def __matmul__(self, first: Operator) -> Operator:
         """(H @ G)(x) = H(G(x))."""
         return Composed(self, first)
@@ -181,11 +185,14 @@ class Composed(Operator):
     def measured(self, y: Tensor) -> Tensor:
         return self.last.measured(y)
 
+    def observed(self, y: Tensor) -> Tensor:
+        return self.last.observed(y)
+
 
 def measure(
     operator: Operator, x: Tensor, noise: Tensor | float = 0.0, seeds: Seeds | None = None
 ) -> Tensor:
-    """A measurement y = H(x) + σ_y n with noise that belongs to the sample.
+    """A measurement y = H(x) + σ_y n with noise that belongs to the sample; none where hidden.
 
     Args:
         operator: H.
@@ -211,7 +218,7 @@ def measure(
         raise ValueError(f"seeds: noise needs one seed for each of {len(x)} samples, got {got}")
     y = operator(x)
     draws = normal(seeds, y.shape[1:], MEASUREMENT, dtype=y.dtype, device=y.device)
-    return y + expand_like(sigma, y) * draws
+    return y + operator.observed(expand_like(sigma, y) * draws)
 
 
 def from_unit_range(sigma: float) -> float:

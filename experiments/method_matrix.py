@@ -79,7 +79,7 @@ TASKS = {
     "sr2": Task("upsample", lambda shape, seeds: SuperResolution(2)),
     "deblur": Task("deblur", lambda shape, seeds: GaussianBlur(1.0), 0.05),
     "denoise": Task("denoise", lambda shape, seeds: Denoise(), 0.2),
-    "nonlinear-blur": Task("other", lambda shape, seeds: NonlinearBlur(), 0.05),
+    "nonlinear-blur": Task("deblur", lambda shape, seeds: NonlinearBlur(), 0.05),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctrlgen.costs import NegativePSNR, SquaredError
 from ctrlgen.domains.images.operators import (
     BlockAverage,
     Blur,
@@ -21,7 +23,7 @@ from ctrlgen.domains.images.operators import (
     separable,
 )
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
-from ctrlgen.operators import dense
+from ctrlgen.operators import dense, measure
 from ctrlgen.seeds import normal
 
 torch.set_num_threads(1)
@@ -80,6 +82,20 @@ def test_hidden_pixels_do_not_leak() -> None:
 
 
 # --- resampling
+
+
+def test_what_is_hidden_has_no_noise_and_no_residual() -> None:
+    """At 90 % hidden a true image meets its measurement at the noise, whatever y holds there."""
+    operator = Inpainting.random(0.9, (1, 28, 28), seeds=[1, 2])
+    x = normal([1, 2], (1, 28, 28)).clamp(-1, 1)
+    y = measure(operator, x, 0.01, [1, 2])
+    assert torch.equal(y, operator(y))
+    expected = torch.full((2,), -20 * math.log10(2 / 0.01))
+    garbage = torch.where(operator.mask, y, 7.0)
+    for seen in (y, garbage):
+        assert torch.allclose(NegativePSNR(operator, seen, 0.01)(x), expected, atol=1.0)
+        assert torch.equal(SquaredError(operator, seen)(x), SquaredError(operator, y)(x))
+    assert torch.equal((operator @ operator).observed(garbage), y)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4, 5])

@@ -169,6 +169,9 @@ class Inpainting(LinearOperator):
         mask = self._mask_for(y, "y")
         return mask.expand(y.shape).flatten(1).sum(1).to(y.dtype)
 
+    def observed(self, y: Tensor) -> Tensor:
+        return self(y)
+
     def signal_shape(self, y: Tensor) -> tuple[int, ...]:
         return tuple(y.shape[1:])
 
