@@ -1,0 +1,117 @@
+"""Tasks and settings of `conjugate`: what is measured, and among what each method may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+
+from ctrlgen.domains.images.methods import Case, build
+from ctrlgen.domains.images.operators import GaussianBlur, Inpainting, SuperResolution
+from ctrlgen.grids import Uniform
+from ctrlgen.methods import DDRM, DPS, OTODE, CPiGDM, CPiGFM, Method, PiGDM
+from ctrlgen.methods.cpigdm import truncated
+from ctrlgen.operators import LinearOperator
+
+__all__ = [
+    "DECAYS",
+    "FORMS",
+    "METHODS",
+    "NOISE",
+    "NOISY",
+    "PAIRS",
+    "SWEPT",
+    "TASKS",
+    "WEIGHTS",
+    "noisy_settings",
+    "settings",
+]
+
+NOISE = 0.05
+
+TASKS: dict[str, Callable[[tuple[int, ...]], LinearOperator]] = {
+    "inpaint": lambda shape: Inpainting.centre(10, shape),
+    "sr2": lambda shape: SuperResolution(2),
+    "sr4": lambda shape: SuperResolution(4),
+    "deblur": lambda shape: GaussianBlur(1.0),
+}
+KINDS = {"inpaint": "inpaint", "sr2": "upsample", "sr4": "upsample", "deblur": "deblur"}
+NOISY = ("sr4", "deblur")  # small singular values are what the approximation is about
+FORMS = ("exact", "released")
+
+METHODS = {
+    "c-pigdm": "C-ΠGDM",
+    "pigdm": "ΠGDM",
+    "c-pigfm": "C-ΠGFM",
+    "pigfm": "ΠGFM",
+    "ddrm": "DDRM",
+    "dps": "DPS",
+}
+PAIRS = (("c-pigdm", "pigdm"), ("c-pigfm", "pigfm"))
+
+SWEPT = "sr4"
+DECAYS = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5)
+WEIGHTS = (2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+_TAUS = (0.25, 0.4, 0.8)  # 0.4 is the published start; inpainting wants one nearer to the noise
+_TIMES = (0.1, 0.3, 0.5)
+
+
+def settings(name: str, task: str, operator: LinearOperator, steps: int) -> dict[str, Method]:
+    """Nine settings of a method by a label.
+
+    Args:
+        name: of METHODS.
+        task: of TASKS.
+        operator: of the task.
+        steps: of the method, each one evaluation.
+    """
+    match name:
+        case "c-pigdm":
+            return _diffusion(CPiGDM(decay=0.0), steps, (4.0, 15.0, 40.0))
+        case "pigdm":
+            return _diffusion(PiGDM(), steps, (2.0, 6.0, 15.0))
+        case "c-pigfm":
+            return _flow(CPiGFM(), steps, (8.0, 20.0, 60.0))
+        case "pigfm":
+            return _flow(OTODE(), steps, (0.5, 1.0, 3.0))
+    base = build(name, Case(KINDS[task], operator), evaluations=steps)
+    starts = (0.0, 0.3, 0.6)
+    if isinstance(base, DDRM):
+        return {
+            f"η {eta:g}, t {t:g}": replace(base, eta=eta, grid=Uniform(steps, t))
+            for eta, t in product((0.0, 0.5, 0.85), starts)
+        }
+    assert isinstance(base, DPS)
+    # From a truncated start there is something of the image in the state, that of H†y.
+    return {
+        f"ζ {base.rho * factor:.3g}, t {t:g}": replace(
+            base,
+            rho=base.rho * factor,
+            grid=Uniform(steps, t),
+            start="guided" if t else "source",
+        )
+        for factor, t in product((0.1, 0.3, 1.0), starts)
+    }
+
+
+def _diffusion(
+    base: CPiGDM | PiGDM, steps: int, weights: tuple[float, ...], taus: tuple[float, ...] = _TAUS
+) -> dict[str, Method]:
+    return {
+        f"w {w:g}, τ {tau:g}": replace(base, weight=w, grid=truncated(steps, tau))
+        for w, tau in product(weights, taus)
+    }
+
+
+def _flow(base: CPiGFM | OTODE, steps: int, weights: tuple[float, ...]) -> dict[str, Method]:
+    return {
+        f"w {w:g}, t {t:g}": replace(base, weight=w, grid=Uniform(steps, t))
+        for w, t in product(weights, _TIMES)
+    }
+
+
+def noisy_settings(form: str, steps: int) -> dict[str, Method]:
+    """Nine settings of C-ΠGDM for noise in y by a label; the published w is 2 in 5 steps."""
+    base = CPiGDM(decay=0.0, noisy="exact" if form == "exact" else "released")
+    return _diffusion(base, steps, (2.0, 8.0, 30.0), (0.25, 0.4, 0.6))
