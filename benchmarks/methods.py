@@ -2,10 +2,10 @@
 
     python benchmarks/methods.py [--prior cifar10] [--samples 16] [--device cpu]
 
-(a) overhead: time of a run (on a CPU, of the processor) over the time of its network evaluations alone, F forward passes
-    and V backward ones at the raw network's speed on the same batch. x2 super-resolution with
-    noise 0.05, at some tens of evaluations; no sample stops early. Raw passes are timed before and
-    after every run, and the median of the repeats is given: the machine's mood changes.
+(a) overhead: time of a run (on a CPU, of the processor) over that of its network evaluations alone,
+    F forward passes and V backward ones at the raw network's speed on the same batch. x2
+    super-resolution with noise 0.05, at some tens of evaluations; no sample stops early. Raw passes
+    are timed before and after every run, and the median of the repeats is given.
 (b) peers: azula's DPS and PGDM and deepinv's DPS and DDRM, where they are installed, against ours
     with the same network, number of steps and operator, in turns. azula's rules are ours on equal
     levels: with its noise replaced by that of our sample the results of one image are compared, too
