@@ -183,6 +183,7 @@ class ClassifierGuidance(RuledMethod):
                 value = run.value(run.clipped(seen.data))
             (slope,) = torch.autograd.grad(value.sum(), x)
         with torch.no_grad():
-            noise = seen.noise.detach() + self.scale * t.sigma * slope
             data = run.clipped(seen.data.detach() - self.scale * t.sigma**2 / t.alpha * slope)
+            # ε̂ + wσ∇ without a bound; with one, a shift that was cut off must not come back in ε̂.
+            noise = (x - t.alpha * data) / t.sigma
             return run.move(data, noise, step), run.value(data)

@@ -152,7 +152,10 @@ def test_damaged_cards_and_weights(
         (("--mask", "none.png"), "mask: there is no file none.png"),
         (("--centre", 4, "--noise", "nan"), "noise: expected a standard deviation"),
         (("--centre", 4, "--noise", -1), "noise: expected a standard deviation"),
-        (("--centre", 4, "--init", "lucky"), "init: expected one of guided, mean, blend, source"),
+        (
+            ("--centre", 4, "--init", "lucky"),
+            "init: expected one of guided, mean, refined, blend, source",
+        ),
         (("--centre", 4, "--label", 4), "label: expected integers from 0 to 3, got [4]"),
         (("--centre", 4, "--seeds", "1,x"), "seeds: expected integers as in 3,5,8"),
         (("--centre", 4, "--seeds", "1,1"), "seeds: expected each once"),

@@ -20,7 +20,7 @@ def test_every_row_is_measured_once_and_drawn(
     main(**options, out=out, cache=cache)  # type: ignore[arg-type]
     results = json.loads((out / "results.json").read_text())
     runs = [row for row in results["rows"].values() if "dflow" in row]
-    assert len(runs) == 23
+    assert len(runs) == 31
     for row in runs:
         assert len(row["status"]) == len(row["dflow"]["psnr"]) == 2  # nobody is left out
         assert row["summary"]["evaluations"]["total"] <= 6

@@ -164,7 +164,9 @@ def test_options_go_to_methods_that_have_them() -> None:
             else:
                 with pytest.raises(ValueError, match=f"{option}: {name} has none; it is for d-f"):
                     build(name, case, **{option: value})
-    with pytest.raises(ValueError, match="init: expected one of guided, mean, blend, source"):
+    with pytest.raises(
+        ValueError, match="init: expected one of guided, mean, refined, blend, source"
+    ):
         build("d-flow", case, init="lucky")
     with pytest.raises(ValueError, match="target: expected a PSNR in dB, got nan"):
         build("dmplug", case, target=math.nan)

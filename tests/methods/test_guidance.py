@@ -313,6 +313,30 @@ def test_evaluations_are_those_of_the_formula(
     assert result.counts() == {Status.FINISHED.label: 3}
 
 
+def test_a_bounded_shift_of_classifier_guidance_does_not_come_back_in_the_noise(
+    problem: tuple[Prior, Cost],
+) -> None:
+    """Where x̂ is held at its bound, ε̂ is what is left of the state: x = αx̂ + σε̂."""
+    prior, cost = problem
+    grid, bound = Uniform(2, 0.3), 0.4
+    method = ClassifierGuidance(
+        grid=grid, clock=None, rule=DDIM(), scale=50.0, clip=bound, **DOUBLE
+    )
+    found = []
+    observed = method(prior, cost, seeds=SEEDS, observer=lambda event: found.append(event))
+    t, s, end = grid(prior.flow.path)
+    x = math.hypot(t.alpha, t.sigma) * prior.start(SEEDS, **DOUBLE)
+    for level, after in ((t, s), (s, end)):
+        point = x.clone().requires_grad_()
+        seen = prior.predict(point, level.time)
+        value = cost(seen.data.clamp(-bound, bound)).sum()
+        (slope,) = torch.autograd.grad(value, point)
+        data = (seen.data.detach() - 50 * level.sigma**2 / level.alpha * slope).clamp(-bound, bound)
+        x = after.alpha * data + after.sigma * (x - level.alpha * data) / level.sigma
+    assert torch.allclose(observed.samples, x, rtol=0, atol=1e-10)
+    assert bool((observed.samples.abs() <= bound + 1e-12).all()) and len(found) == 2
+
+
 @pytest.mark.parametrize("method", [DPS(rho=0.3), MPGD(mu=0.2), ClassifierGuidance(), DDRM()])
 def test_guidance_lowers_the_cost(method: Any, problem: tuple[Prior, Cost]) -> None:
     prior, cost = problem
