@@ -21,7 +21,7 @@ from ctrlgen.costs import ClassifierCost, NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
-from ctrlgen.initializers import GuidedStart
+from ctrlgen.initializers import GuidedStart, Refined
 from ctrlgen.methods import DFlow
 from ctrlgen.operators import LinearOperator, measure
 from ctrlgen.optimizers import LBFGS
@@ -124,7 +124,7 @@ def _restore(
     made = operator(tuple(truth.shape[1:]), seeds)
     cost = NegativePSNR(made, measure(made, truth))
     method = DFlow(
-        initializer=GuidedStart(),
+        initializer=Refined(GuidedStart(temperature=0.0, start=0.3)),
         optimizer=LBFGS(max_iterations=400, max_evaluations=_BUDGET),
         target=-target,
     )
