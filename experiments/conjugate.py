@@ -30,7 +30,6 @@ not. Fréchet distances depend on the embedder and on the number of images, both
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -57,7 +56,7 @@ from ctrlgen.experiments.conjugate_settings import (
     settings,
 )
 from ctrlgen.experiments.dflow_images import quality
-from ctrlgen.experiments.rows import Rows
+from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import CPiGDM, CPiGFM, Method
 from ctrlgen.operators import LinearOperator
@@ -219,14 +218,10 @@ def main(
     rows = Rows(cache / "conjugate" / prior, key)
     fill(model, parts, rows, wanted, levels)
     out = out or Path(__file__).parent / "results" / f"conjugate_{prior}"
-    out.mkdir(parents=True, exist_ok=True)
     results = {"prior": prior, **key, "tasks": wanted, "budgets": levels, "noise": NOISE}
     results |= {"rows": rows.rows, "claims": claims(rows.rows, levels)}
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(out, results, table(results))
     figures(results, rows.images, parts[0][0], out)
-    text = table(results)
-    (out / "table.md").write_text(text)
-    typer.echo(text)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ on a V100: the protocol is comparable, the numbers are not.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ from ctrlgen.domains.images.frechet import embed, frechet_distance, load_embedde
 from ctrlgen.domains.images.metrics import lpips, psnr, ssim
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
 from ctrlgen.errors import MissingExtra
-from ctrlgen.experiments.rows import Rows
+from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.initializers import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.likelihood import bits_per_dimension, log_likelihood
 from ctrlgen.methods import DFlow
@@ -253,13 +252,9 @@ def main(
     rows = Rows(cache / "dflow_images" / prior, key)
     settings = run(model, truth, rows, iterations, evaluations, few)
     out = out or Path(__file__).parent / "results" / f"dflow_{prior}"
-    out.mkdir(parents=True, exist_ok=True)
     results = {"prior": prior, **key, **settings, "rows": rows.rows}
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(out, results, table(results))
     figures(results, rows.images, truth, out)
-    text = table(results)
-    (out / "table.md").write_text(text)
-    typer.echo(text)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ under `experiments/results` holds them all, with the table and the figure beside
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ from ctrlgen.domains.images.operators import (
 )
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.dflow_images import quality
-from ctrlgen.experiments.rows import Rows
+from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.operators import LinearOperator, Operator, measure
 from ctrlgen.priors import Prior
 from ctrlgen.results import Status
@@ -236,14 +235,10 @@ def main(
     rows = Rows(cache / "method_matrix" / prior, key)
     about = run(model, truth, rows, wanted, names, levels)
     out = out or Path(__file__).parent / "results" / f"method_matrix_{prior}"
-    out.mkdir(parents=True, exist_ok=True)
     results = {"prior": prior, **key, **about, "rows": rows.rows}
     results["verdicts"] = verdicts(results)
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(out, results, table(results))
     figure(results, out / "quality.png")
-    text = table(results)
-    (out / "table.md").write_text(text)
-    typer.echo(text)
 
 
 if __name__ == "__main__":

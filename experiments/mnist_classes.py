@@ -24,7 +24,6 @@ under `experiments/results` holds all rows, with the table and the figures besid
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from ctrlgen.domains.images.frechet import embed, frechet_distance
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.mnist_judge import judge as load_judge
 from ctrlgen.experiments.mnist_settings import METHODS
-from ctrlgen.experiments.rows import Rows
+from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.priors import Prior
 from ctrlgen.results import Status
 from ctrlgen.solvers import Midpoint
@@ -224,13 +223,9 @@ def main(
     rows = Rows(folder, key)
     found = run(bench, rows, names)
     out = out or Path(__file__).parent / "results" / "mnist_classes"
-    out.mkdir(parents=True, exist_ok=True)
     results = {"prior": "mnist", **key, "judge": about, **found, "rows": rows.rows}
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(out, results, table(results))
     figures(results, rows.images, out)
-    text = table(results)
-    (out / "table.md").write_text(text)
-    typer.echo(text)
 
 
 if __name__ == "__main__":

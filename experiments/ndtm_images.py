@@ -32,7 +32,6 @@ not. Fréchet distances depend on the embedder and on the number of images, both
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +59,7 @@ from ctrlgen.experiments.ndtm_settings import (
     methods_for,
     settings,
 )
-from ctrlgen.experiments.rows import Rows
+from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
@@ -224,14 +223,10 @@ def main(
         else:
             unknown_kernel(model, both, rows, task, blind)
     out = out or Path(__file__).parent / "results" / f"ndtm_{prior}"
-    out.mkdir(parents=True, exist_ok=True)
     results = {"prior": prior, **key, "noise": NOISE, "tasks": wanted, "rows": rows.rows}
     results["claims"] = claims(rows.rows)
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(out, results, table(results))
     figures(results, rows.images, parts[0][0], out)
-    text = table(results)
-    (out / "table.md").write_text(text)
-    typer.echo(text)
 
 
 if __name__ == "__main__":

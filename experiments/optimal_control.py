@@ -30,7 +30,6 @@ not.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable
@@ -61,7 +60,7 @@ from ctrlgen.experiments.optimal_control_settings import (
     Form,
 )
 from ctrlgen.experiments.optimal_control_verdicts import swept, verdicts
-from ctrlgen.experiments.rows import Rows
+from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.operators import LinearOperator, Operator, measure
 from ctrlgen.priors import Prior
 from ctrlgen.results import Status
@@ -233,13 +232,9 @@ def main(
     rows = Rows(cache / "optimal_control" / prior, key)
     about = run(model, truth, rows)
     out = out or Path(__file__).parent / "results" / f"optimal_control_{prior}"
-    out.mkdir(parents=True, exist_ok=True)
     results = {"prior": prior, **key, **about, "rows": rows.rows}
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    publish(out, results, table(results))
     figures(results, rows.images, truth, out)
-    text = table(results)
-    (out / "table.md").write_text(text)
-    typer.echo(text)
 
 
 if __name__ == "__main__":

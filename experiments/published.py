@@ -17,7 +17,6 @@ are for GPUs: a D-Flow run on one image of 256 x 256 is some 10^4 passes through
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -44,7 +43,7 @@ from ctrlgen.domains.images.operators import (
     SuperResolution,
 )
 from ctrlgen.errors import UnknownName
-from ctrlgen.experiments.rows import Rows
+from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.methods import (
     DAPS,
     DDRM,
@@ -333,14 +332,10 @@ def main(
                 work = partial(run_row, prior, truth, TASKS[task], method, batch)
                 rows.get(f"{task}--{name}", work)
     out = out or cache / "published" / configuration
-    out.mkdir(parents=True, exist_ok=True)
     results = {"configuration": configuration, **key, "rows": rows.rows}
     if any(not math.isfinite(v) for row in rows.rows.values() for v in row["psnr"]):
         typer.echo("some images are not finite; they are in the table as they are", err=True)
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = table(rows.rows)
-    (out / "table.md").write_text(text)
-    typer.echo(text)
+    publish(out, results, table(rows.rows))
 
 
 if __name__ == "__main__":

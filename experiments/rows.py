@@ -15,7 +15,7 @@ import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "publish"]
 
 
 class Rows:
@@ -49,3 +49,17 @@ class Rows:
         typer.echo(f"{name}: {row.get('seconds', 0):.0f} s")
         self.rows[name], self.images[name] = row, images
         return images
+
+
+def publish(out: Path, results: dict[str, Any], table: str) -> None:
+    """Write results.json and table.md of an experiment into a folder, and show the table.
+
+    Args:
+        out: the folder, made where there is none.
+        results: JSON-able.
+        table: Markdown.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (out / "table.md").write_text(table)
+    typer.echo(table)
