@@ -29,18 +29,29 @@ class Link:
     Attributes:
         point: what entered the network, a leaf, shape (B, *).
         after: h(point), shape (B, *).
+        rows: the b rows of the graph that are still of interest; None for all.
     """
 
     point: Tensor
     after: Tensor
+    rows: Tensor | None = None
+
+    def take(self, index: Tensor) -> Link:
+        """The rows `index`, with the graph of all: none is evaluated again."""
+        return Link(self.point, self.after, index if self.rows is None else self.rows[index])
 
     def pull(self, columns: Tensor, vectorized: bool) -> Tensor:
-        """h_x^T times columns (B, d, m).
+        """h_x^T times columns, shape (b, d, m).
 
         Args:
-            columns: cotangents.
+            columns: cotangents, shape (b, d, m).
             vectorized: all columns in one call under vmap; else one call a column.
         """
+        rows = self.rows
+        if rows is not None:
+            columns = columns.new_zeros(len(self.after), *columns.shape[1:]).index_copy(
+                0, rows, columns
+            )
         vectors = columns.movedim(2, 0).reshape(-1, *self.after.shape)
 
         def one(vector: Tensor) -> Tensor:
@@ -50,7 +61,8 @@ class Link:
             pulled = torch.func.vmap(one)(vectors)
         else:
             pulled = torch.stack([one(vector) for vector in vectors])
-        return pulled.flatten(2).movedim(0, 2)
+        pulled = pulled.flatten(2).movedim(0, 2)
+        return pulled if rows is None else pulled[rows]
 
 
 @dataclass
@@ -68,13 +80,15 @@ class Trajectory:
     links: list[Link] | None = None
 
     def take(self, index: Tensor) -> Trajectory:
-        """The rows `index`, without graphs."""
+        """The rows `index`."""
         return Trajectory(
-            [take(x, index) for x in self.states], [take(u, index) for u in self.controls]
+            [take(x, index) for x in self.states],
+            [take(u, index) for u in self.controls],
+            None if self.links is None else [link.take(index) for link in self.links],
         )
 
     def replaced(self, where: Tensor, other: Trajectory) -> Trajectory:
-        """This trajectory with the rows at positions `where` taken from `other`, row by row."""
+        """This trajectory, without graphs, with the rows `where` taken from `other`."""
         pairs = (zip(self.states, other.states, strict=True),
                  zip(self.controls, other.controls, strict=True))  # fmt: skip
         states, controls = ([a.index_copy(0, where, b) for a, b in pair] for pair in pairs)

@@ -190,7 +190,7 @@ def test_the_result_is_what_its_controls_make(
 def test_samples_search_and_leave_by_themselves(
     operator: LinearOperator, mixture: Build, prior_of: Build
 ) -> None:
-    """Each sample alone takes the same steps, though targets and line searches differ."""
+    """Each alone takes the same steps and evaluations, though targets and searches differ."""
     oracle = mixture(3, D)
     weights = torch.tensor([0.01, 1.0, 30.0], dtype=torch.float64)
     prior, cost = prior_of(oracle), weights * likelihood(operator, oracle, 0.3)
@@ -200,7 +200,7 @@ def test_samples_search_and_leave_by_themselves(
         for k, seed in enumerate(SEEDS):
             alone = method(prior, cost.take(torch.tensor([k])), seeds=[seed])
             assert torch.allclose(alone.samples[0], whole.samples[k], rtol=0, atol=1e-8)
-            for name in ("status", "iterations"):
+            for name in ("status", "iterations", "evaluations"):
                 assert getattr(alone, name)[0] == getattr(whole, name)[k], name
         assert len(set(whole.iterations.tolist())) > 1
         done = whole.status == Status.TARGET
