@@ -16,6 +16,7 @@ another clock: the state is rescaled to the native path at equal signal-to-noise
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,6 +97,10 @@ class _Tally(torch.autograd.Function):
         info: Any, dims: tuple[int, ...], x: Tensor, evaluations: Evaluations, kind: Pass, rows: int
     ) -> tuple[Tensor, int]:
         return _Tally.apply(x, evaluations, kind, rows * info.batch_size), dims[0]
+
+
+# torch binds the arguments at every call; found anew each time, the signature costs more than that.
+_Tally.forward.__signature__ = inspect.signature(_Tally.forward)  # type: ignore[attr-defined]
 
 
 class Prediction:

@@ -51,24 +51,23 @@ def as_seeds(seeds: Seeds, device: torch.device | str | None = None) -> Tensor:
     return seeds.to(device)
 
 
-def _multiply(a: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a 32 x 32 bit product; int64 wraps, its bits stay right."""
-    product = a * multiplier
-    return (product >> 32) & _MASK, product & _MASK
-
-
 def philox(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
 ) -> list[Tensor]:
-    """Ten rounds of Philox-4x32; words are int64 tensors that hold 32-bit values."""
+    """Ten rounds of Philox-4x32; words are int64 tensors that hold 32-bit values.
+
+    int64 wraps in a product of two of them, and its bits stay right. What lies above 32 bits is
+    cleared where it would reach the next product only.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        high0, low0 = _multiply(c0, _MULTIPLIERS[0])
-        high1, low1 = _multiply(c2, _MULTIPLIERS[1])
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        low0, low1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0 = (low1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
+        c2 = (low0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
+        c1, c3 = low1, low0
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return [c0, c1, c2, c3]
+    return [c0, c1 & _MASK, c2, c3 & _MASK]
 
 
 def _words(seeds: Seeds, count: int, stream: int, device: torch.device | str | None) -> Tensor:
@@ -94,9 +93,9 @@ def uniform(
 ) -> Tensor:
     """Uniform draws in (0, 1), shape (B, *shape)."""
     words = _words(seeds, math.prod(shape), stream, device)
-    draws = ((words.double() + 0.5) / 2**32).to(dtype).reshape(len(words), *shape)
+    draws = words.double().add_(0.5).mul_(2.0**-32).to(dtype).reshape(len(words), *shape)
     limits = torch.finfo(dtype)  # rounding to a short dtype must reach neither end
-    return draws.clamp(limits.tiny, 1 - limits.eps / 2)
+    return draws.clamp_(limits.tiny, 1 - limits.eps / 2)
 
 
 def normal(
@@ -110,9 +109,9 @@ def normal(
     """Standard normal draws, shape (B, *shape), by Box and Muller in float64."""
     count = math.prod(shape)
     pairs = uniform(seeds, (-(-count // 2), 2), stream, dtype=torch.float64, device=device)
-    radius = torch.sqrt(-2 * torch.log(pairs[..., 0]))
-    angle = 2 * math.pi * pairs[..., 1]
-    draws = torch.stack((radius * torch.cos(angle), radius * torch.sin(angle)), dim=2)
+    radius = pairs[..., 0].log().mul_(-2).sqrt_()
+    angle = pairs[..., 1] * (2 * math.pi)
+    draws = torch.stack((angle.cos().mul_(radius), angle.sin().mul_(radius)), dim=2)
     return draws.flatten(1)[:, :count].to(dtype).reshape(len(draws), *shape)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ctrlgen.costs import NegativePSNR, SquaredError
 from ctrlgen.costs.measurement import MeasurementCost
 from ctrlgen.domains.images import settings
-from ctrlgen.domains.images.settings import ODE_STEPS, ROLLOUT, Case
+from ctrlgen.domains.images.settings import ODE_STEPS, ROLLOUT, STARTED, Case
 from ctrlgen.errors import UnknownName
 from ctrlgen.methods import (
     CTDTM,
@@ -168,10 +168,10 @@ METHODS: dict[str, Entry] = {
     "d-flow": Entry(DFlow, settings.dflow, None, 6, 30, options=("init", *_STOP)),
     "dmplug": Entry(DMPlug, settings.dmplug, 300, 3, 3, options=_STOP),
     "optimal-control": Entry(
-        OptimalControl, settings.optimal_control, 96, ROLLOUT, ROLLOUT, options=_STOP
+        OptimalControl, settings.optimal_control, 96, ROLLOUT, STARTED + ROLLOUT, options=_STOP
     ),
-    "flowgrad": Entry(FlowGrad, settings.flowgrad, 160, _SOLVE, _SOLVE, options=_STOP),
-    "oc-flow": Entry(OCFlow, settings.ocflow, 160, _SOLVE, _SOLVE, options=_STOP),
+    "flowgrad": Entry(FlowGrad, settings.flowgrad, 160, _SOLVE, STARTED + _SOLVE, options=_STOP),
+    "oc-flow": Entry(OCFlow, settings.ocflow, 160, _SOLVE, STARTED + _SOLVE, options=_STOP),
     "ndtm": Entry(NDTM, settings.ndtm, 100, 4, form="squared"),
     "ctdtm": Entry(CTDTM, settings.ctdtm, 100, form="squared"),
     "ftm": Entry(FTM, settings.ftm, 100, 4, form="squared"),

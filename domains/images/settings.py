@@ -24,9 +24,10 @@ from ctrlgen.methods import DFlow
 from ctrlgen.methods.cpigdm import truncated
 from ctrlgen.operators import LinearOperator, Operator
 from ctrlgen.optimizers import LBFGS, Adam
+from ctrlgen.solvers import Midpoint
 from ctrlgen.steps import DDIM
 
-__all__ = ["INITIALIZERS", "ODE_STEPS", "ROLLOUT", "Case"]
+__all__ = ["INITIALIZERS", "ODE_STEPS", "ROLLOUT", "STARTED", "Case"]
 
 Settings = dict[str, Any]
 
@@ -42,6 +43,9 @@ INITIALIZERS: dict[str, Callable[[], Initializer]] = {
 
 ROLLOUT = 8
 """Steps of the sampler whose whole trajectory is steered."""
+_START = (6, 4)  # guided steps of its start, and midpoint steps that solve it back
+STARTED = _START[0] + 2 * _START[1]
+"""Evaluations of that start."""
 ODE_STEPS = 4
 """Evaluations of DAPS at every level."""
 
@@ -132,37 +136,45 @@ def dmplug(
     }
 
 
+def _steered(
+    case: Case, steps: int, iterations: int | None, target: float | None
+) -> tuple[Settings, int, float]:
+    """Common settings of a steered trajectory, iterations, and the change of a state by one.
+
+    The steps of all controls add up. Next to a solution each must be small; from noise, where no
+    guided start is known, the trajectory has far to go.
+    """
+    near = isinstance(case.operator, LinearOperator)
+    start = _mean(steps=_START[0], solver=Midpoint(_START[1])) if near else SourceSample()
+    shared = {"grid": Uniform(ROLLOUT), "initializer": start, "target": _goal(case, target, 45)}
+    pace = 0.06 / ROLLOUT if near else 0.05
+    return shared, steps if iterations is None else iterations, pace
+
+
 def optimal_control(
     case: Case, steps: int, iterations: int | None = None, target: float | None = None
 ) -> Settings:
-    return {
-        "grid": Uniform(ROLLOUT),
-        "rank": 0,
-        "update": "adam",
-        "learning_rate": 0.05,
-        "iterations": steps if iterations is None else iterations,
-        "target": _goal(case, target, 45),
-    }
+    shared, count, pace = _steered(case, steps, iterations, target)
+    rest = {"rank": 0, "update": "adam", "learning_rate": pace, "iterations": count}
+    return {**shared, **rest}
 
 
 def flowgrad(
-    case: Case,
-    steps: int,
-    iterations: int | None = None,
-    target: float | None = None,
-    rate: float = 0.05,
+    case: Case, steps: int, iterations: int | None = None, target: float | None = None
 ) -> Settings:
-    count = steps if iterations is None else iterations
-    return {
-        "grid": Uniform(ROLLOUT),
-        "optimizer": Adam(learning_rate=rate, max_iterations=count),
-        "target": _goal(case, target, 45),
-    }
+    shared, count, pace = _steered(case, steps, iterations, target)
+    # groups of straight steps would make the gradient inexact, and a guided start needs it exact
+    optimizer = Adam(learning_rate=pace, max_iterations=count)
+    return {**shared, "optimizer": optimizer, "threshold": None}
 
 
-def ocflow(case: Case, steps: int, **stop: Any) -> Settings:
+def ocflow(
+    case: Case, steps: int, iterations: int | None = None, target: float | None = None
+) -> Settings:
+    shared, count, pace = _steered(case, steps, iterations, target)
     # a control of the velocity acts by the width of its step
-    return {**flowgrad(case, steps, rate=0.2, **stop), "penalty": 0.01}
+    optimizer = Adam(learning_rate=pace * ROLLOUT, max_iterations=count)
+    return {**shared, "optimizer": optimizer, "penalty": 0.01}
 
 
 # ---------------------------------------------------------------- a control in every step
