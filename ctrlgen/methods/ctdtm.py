@@ -12,21 +12,31 @@ g² = 2σW/α on any path (β on VP). Two parameterisations of the control:
               u (path-integral control, eqs 18-19), and for w_T C = −log p(y|x_t) linear in u, of
               slope g² ∇log p(y|x_t), its minimiser is classifier guidance.
 
+Where the cost is ‖Hx − y‖², with H and the codec linear, `exact` solves the greedy problem of the
+linear mode: x̂^u is x̂ + r²H^T(r²HH^T + I/2w_T)^{-1}(y − Hx̂) with r² = (σ²/α)²/(g² + 2λ_u), the mean
+of N(x̂, r²I) given y with noise 1/√(2w_T). [Derived here.]
+
 The shift leaves directions in which the score is flat without a penalty; λ_u gives them one. The
 state itself does not move with the control: only the drift does, which is what tells it from NDTM.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
+from ctrlgen.costs.measurement import SquaredError
 from ctrlgen.grids import DDPMUniform, Grid, ddpm
+from ctrlgen.methods.base import CostLike, measurement_of
+from ctrlgen.methods.inverse import InverseProblem, inverse_problem
 from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.methods.transitions import GuidedTransitions, Response, Weights
 from ctrlgen.paths import Path
+from ctrlgen.priors import Prior
 from ctrlgen.steps import DDIM, StepRule
 
 __all__ = ["CTDTM"]
@@ -40,6 +50,11 @@ class CTDTM(GuidedTransitions):
         rule: of the steps; DDIM with η = 1, the reverse diffusion.
         mode: "shift" or "linear", see the module.
         control_weight: λ_u >= 0.
+        exact: solve for the control instead of descending; for mode "linear" and a cost that is the
+            squared error of a linear operator. `iterations` and `optimizer` are not used.
+
+    Raises:
+        ValueError: for numbers out of range, or `exact` in another mode.
     """
 
     needs_signal: ClassVar[bool] = True
@@ -49,6 +64,7 @@ class CTDTM(GuidedTransitions):
     rule: StepRule = field(default_factory=lambda: DDIM(1.0))
     mode: Literal["shift", "linear"] = "shift"
     control_weight: float = 0.0
+    exact: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +73,36 @@ class CTDTM(GuidedTransitions):
             raise ValueError(f"mode: expected 'shift' or 'linear', got {self.mode!r}")
         if not self.control_weight >= 0:
             raise ValueError(f"control_weight: expected >= 0, got {self.control_weight}")
+        if self.exact and (self.mode != "linear" or not self.terminal_weight > 0):
+            raise ValueError(
+                "exact: expected with mode='linear' and terminal_weight > 0, got "
+                f"{self.mode!r} and {self.terminal_weight}"
+            )
+
+    def check(self, prior: Prior, cost: CostLike, x0: Tensor) -> None:
+        super().check(prior, cost, x0)
+        if self.exact:
+            if not isinstance(cost, SquaredError):
+                raise ValueError(f"cost: exact=True needs a SquaredError, got {cost!r}")
+            self._problem(prior, cost, x0)
+
+    def begin(self, run: Run, x: Tensor) -> None:
+        super().begin(run, x)
+        if self.exact:
+            run.memory["problem"] = self._problem(run.prior, run.cost, x)
+
+    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        if not self.exact:
+            return super().update(run, x, step)
+        t, weights = run.levels[step], self.weights(run, step)
+        problem: InverseProblem = run.memory["problem"]
+        with torch.no_grad():
+            free = self.respond(run, x, torch.zeros_like(x), step, None)
+            reach = t.sigma**2 / t.alpha
+            pull = problem.pull(free.data, 0.5 * reach**2 / (weights.change + weights.control))
+            data = run.clipped(free.data + pull)
+            response = Response(data, free.quantity + pull / reach, x)
+            return self.land(run, response, step), run.value(data)
 
     def weights(self, run: Run, step: int) -> Weights:
         t = run.levels[step]
@@ -75,3 +121,10 @@ class CTDTM(GuidedTransitions):
 
     def land(self, run: Run, response: Response, step: int) -> Tensor:
         return run.move(response.data, -run.levels[step].sigma * response.quantity, step)
+
+    def _problem(self, prior: Prior, cost: CostLike, like: Tensor) -> InverseProblem:
+        """The measurement, with the noise that the cost's weight stands for."""
+        measurement = measurement_of(cost)
+        assert measurement is not None  # `check` has seen to it
+        noise = 1 / math.sqrt(2 * self.terminal_weight)
+        return inverse_problem(prior, measurement._replace(noise=noise), like)

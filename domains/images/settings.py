@@ -203,10 +203,12 @@ def ndtm(case: Case, steps: int) -> Settings:
 
 def ctdtm(case: Case, steps: int) -> Settings:
     # of the score itself: no evaluation in the inner steps, so there may be many
+    linear = isinstance(case.operator, LinearOperator)
     return {
         **_controlled(case, steps),
         "rule": DDIM(0.3),
         "mode": "linear",
+        "exact": linear,
         "gamma": 1.0,
         "iterations": 30,
         "terminal_weight": case.weight(1e3, 0.5),
@@ -319,10 +321,13 @@ def pnp_flow(case: Case, steps: int) -> Settings:
 
 def daps(case: Case, steps: int) -> Settings:
     noise = max(case.sigma, 0.02)
+    linear = isinstance(case.operator, LinearOperator)
     return {
         "grid": Karras(steps, 0.02, 50.0),
         "ode_steps": ODE_STEPS,
+        # enough to meet the measurement; more only spread what it does not see
+        "langevin_steps": 12 if linear else 50,
         "noise": noise,
-        "rate": 0.5 * min(noise, 0.1) ** 2,
+        "rate": 0.5 * case.strength * min(noise, 0.1) ** 2,
         "rate_end": 0.05,
     }

@@ -353,6 +353,45 @@ def test_linear_control_of_a_linear_cost(path: Path, mixture: Build, prior_of: B
     assert torch.allclose(found, run.move(data, noise, step), rtol=0, atol=1e-8)
 
 
+def test_exact_control_of_the_score_is_where_descent_ends(
+    operator: LinearOperator, mixture: Build, prior_of: Build
+) -> None:
+    cost, x, step = SquaredError(operator, rows(M)), rows(D), 3
+    shared: dict[str, Any] = {"mode": "linear", "terminal_weight": 0.7, "control_weight": 0.2,
+                              "grid": DDPMUniform(8), **DOUBLE}  # fmt: skip
+    exact = CTDTM(exact=True, **shared)
+    run = a_run(exact, prior_of(mixture(2, D)), cost)
+    exact.begin(run, x)
+    free = exact.respond(run, x, torch.zeros_like(x), step, None)
+    weights = exact.weights(run, step)
+    u = torch.zeros_like(x).requires_grad_()
+    descent = torch.optim.LBFGS([u], max_iter=500, tolerance_grad=1e-13, tolerance_change=0,
+                                line_search_fn="strong_wolfe")  # fmt: skip
+
+    def closure() -> Tensor:
+        descent.zero_grad()
+        value = exact._value(run, x, u, step, free, weights).sum()
+        value.backward()
+        return value
+
+    descent.step(closure)
+    with torch.no_grad():
+        response = exact.respond(run, x, u.detach(), step, free)
+    found, value = exact.update(run, x, step)
+    assert torch.allclose(found, exact.land(run, response, step), rtol=0, atol=1e-7)
+    assert torch.allclose(value, cost(response.data), rtol=0, atol=1e-7)
+    result = exact(prior_of(mixture(2, D)), cost, seeds=SEEDS)
+    assert (result.network.forward, result.network.vjp) == (8, 0)
+
+
+def test_exact_control_refuses_other_problems(mixture: Build, prior_of: Build) -> None:
+    with pytest.raises(ValueError, match="exact: expected with mode='linear'"):
+        CTDTM(exact=True)
+    method = CTDTM(exact=True, mode="linear", **DOUBLE)
+    with pytest.raises(ValueError, match="cost: exact=True needs a SquaredError"):
+        method(prior_of(mixture(1, D)), Reversed(rows(D)), seeds=SEEDS)
+
+
 def test_shifted_score_moves_the_drift_only(
     operator: LinearOperator, mixture: Build, prior_of: Build
 ) -> None:
