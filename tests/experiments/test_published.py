@@ -11,11 +11,14 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from ctrlgen.costs import NegativePSNR, SquaredError
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.experiments import published
-from ctrlgen.experiments.published import CONFIGURATIONS, TASKS, main
+from ctrlgen.experiments.optimal_control import Misfit
+from ctrlgen.experiments.published import main
+from ctrlgen.experiments.published_settings import CONFIGURATIONS, TASKS, cost_of
 from ctrlgen.grids import Uniform
-from ctrlgen.methods import OTODE, DFlow
+from ctrlgen.methods import NDTM, OTODE, DFlow, OptimalControl
 from ctrlgen.optimizers import LBFGS
 
 NETWORK = """
@@ -53,6 +56,15 @@ def test_every_contest_has_its_task_and_a_size() -> None:
             shape = (3, configuration.size, configuration.size)
             operator = TASKS[task].operator(shape, range(1))
             assert operator(torch.zeros(1, *shape)).isfinite().all()
+
+
+def test_a_preset_meets_the_cost_that_it_belongs_to() -> None:
+    operator = TASKS["sr4-noisy"].operator((3, 16, 16), range(2))
+    y = torch.zeros(2, 3, 4, 4)
+    control = cost_of(OptimalControl.preset("released"), operator, y, 0.05)
+    assert isinstance(control, Misfit) and control.form == "norm"
+    assert isinstance(cost_of(NDTM.preset("ffhq-sr4"), operator, y, 0.01), SquaredError)
+    assert isinstance(cost_of(DFlow(), operator, y, 0.01), NegativePSNR)
 
 
 def test_a_network_of_the_users_runs_and_does_not_depend_on_the_batch(
