@@ -18,7 +18,6 @@ under `experiments/results` holds them all, with the table and the figure beside
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,10 +41,9 @@ from ctrlgen.domains.images.operators import (
 )
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.dflow_images import quality
-from ctrlgen.experiments.rows import Rows, publish
+from ctrlgen.experiments.rows import Rows, publish, timed
 from ctrlgen.operators import LinearOperator, Operator, measure
 from ctrlgen.priors import Prior
-from ctrlgen.results import Status
 from ctrlgen.solvers import Midpoint
 
 __all__ = ["TASKS", "Task", "main", "verdicts"]
@@ -93,22 +91,13 @@ def run_row(
     method = build(name, case, evaluations=budget, init="mean" if mean else None)
     y = measure(case.operator, truth, case.noise, seeds)
     cost = cost_for(method, case.operator, y, case.noise)
-    clock = time.perf_counter if truth.is_cuda else time.process_time  # of this process alone
-    began = clock()
-    result = method(prior, cost, seeds=seeds)
-    seconds = clock() - began
+    result, account = timed(method, prior, cost, seeds)
     assert prior.card is not None
     row = {
-        "method": result.method,
         "budget": budget,
         **quality(result.samples, truth, prior.card.name),
         "measurement_psnr": psnr_of(cost, result.costs).tolist(),
-        "evaluations": result.network.forward_rows / len(truth),
-        "vjps": result.network.vjp_rows / len(truth),
-        "status": result.counts(),
-        "diverged": int((result.status == Status.DIVERGED).sum()),
-        "seconds": seconds,
-        "threads": torch.get_num_threads(),
+        **account,
     }
     return row, result.samples
 

@@ -43,9 +43,8 @@ from ctrlgen.domains.images.frechet import embed, frechet_distance
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.mnist_judge import judge as load_judge
 from ctrlgen.experiments.mnist_settings import METHODS
-from ctrlgen.experiments.rows import Rows, publish
+from ctrlgen.experiments.rows import Rows, publish, timed
 from ctrlgen.priors import Prior
-from ctrlgen.results import Status
 from ctrlgen.solvers import Midpoint
 
 __all__ = ["BASELINES", "CLASSES", "Bench", "main", "verdicts"]
@@ -114,27 +113,14 @@ class Bench:
 def run_row(bench: Bench, name: str) -> tuple[dict[str, Any], Tensor]:
     """A method on all samples at once."""
     method = METHODS[name]
-    began = time.perf_counter()
-    result = method(bench.prior, bench.cost(), seeds=bench.seeds)
-    seconds = time.perf_counter() - began
-    count = len(bench.wanted)
-    row = {
-        "method": result.method,
-        **bench.scores(result.samples),
-        "evaluations": result.network.forward_rows / count,
-        "vjps": result.network.vjp_rows / count,
-        "jvps": result.network.jvp_rows / count,
-        "status": result.counts(),
-        "diverged": int((result.status == Status.DIVERGED).sum()),
-        "seconds": seconds,
-        "threads": torch.get_num_threads(),
-    }
+    result, account = timed(method, bench.prior, bench.cost(), bench.seeds)
+    row = {**bench.scores(result.samples), **account}
     return row, result.samples
 
 
 def baseline_row(bench: Bench, name: str) -> tuple[dict[str, Any], Tensor]:
     """Samples of the prior, with the label or without it, or real digits."""
-    began = time.perf_counter()
+    began = time.process_time()
     if name == "real":
         images, evaluations = bench.real, 0
     else:
@@ -147,7 +133,7 @@ def baseline_row(bench: Bench, name: str) -> tuple[dict[str, Any], Tensor]:
         "jvps": 0,
         "status": {},
         "diverged": 0,
-        "seconds": time.perf_counter() - began,
+        "seconds": time.process_time() - began,
         "threads": torch.get_num_threads(),
     }
     return row, images

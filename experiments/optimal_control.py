@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -60,10 +59,9 @@ from ctrlgen.experiments.optimal_control_settings import (
     Form,
 )
 from ctrlgen.experiments.optimal_control_verdicts import swept, verdicts
-from ctrlgen.experiments.rows import Rows, publish
+from ctrlgen.experiments.rows import Rows, publish, timed
 from ctrlgen.operators import LinearOperator, Operator, measure
 from ctrlgen.priors import Prior
-from ctrlgen.results import Status
 
 __all__ = ["TASKS", "Misfit", "Task", "main", "problem", "untrained"]
 
@@ -141,24 +139,15 @@ def run_row(
     cost = problem(task, truth, variant.form)
     target = -AT_NOISE if variant.form == "psnr" else 0.0
     method = variant.build(steps, task.strength, target)
-    began = time.perf_counter()
-    result = method(prior, cost, seeds=_seeds(truth))
-    seconds = time.perf_counter() - began
+    result, account = timed(method, prior, cost, _seeds(truth))
     assert prior.card is not None
     with torch.no_grad():
         measured = -problem(task, truth, "psnr")(result.samples)
     row = {
-        "method": result.method,
         "steps": steps,
         **quality(result.samples, truth, prior.card.name),
         "measurement_psnr": measured.tolist(),
-        "evaluations": result.network.forward_rows / len(truth),
-        "vjps": result.network.vjp_rows / len(truth),
-        "jvps": result.network.jvp_rows / len(truth),
-        "status": result.counts(),
-        "diverged": int((result.status == Status.DIVERGED).sum()),
-        "seconds": seconds,
-        "threads": torch.get_num_threads(),
+        **account,
     }
     return row, result.samples
 

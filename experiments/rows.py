@@ -7,15 +7,22 @@ An experiment that was cut off goes on with the rows that are missing.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["Rows", "publish"]
+from ctrlgen.methods import Method
+from ctrlgen.methods.base import CostLike
+from ctrlgen.priors import Prior
+from ctrlgen.results import Result, Status
+
+__all__ = ["Rows", "publish", "timed"]
 
 
 class Rows:
@@ -63,3 +70,36 @@ def publish(out: Path, results: dict[str, Any], table: str) -> None:
     (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (out / "table.md").write_text(table)
     typer.echo(table)
+
+
+def timed(
+    method: Method, prior: Prior, cost: CostLike, seeds: range
+) -> tuple[Result, dict[str, Any]]:
+    """A method's run on all samples, and the columns of its row that every table has.
+
+    Args:
+        method: to run.
+        prior: to run it over.
+        cost: of all samples.
+        seeds: one per sample.
+
+    Returns:
+        The result; and its settings, evaluations and backward passes per sample, how the samples
+        ended, and seconds for all of them: of this process's processor time, of the wall where the
+        samples are on a device.
+    """
+    began = time.process_time(), time.perf_counter()
+    result = method(prior, cost, seeds=seeds)
+    if result.samples.is_cuda:
+        torch.cuda.synchronize()
+    seconds = time.process_time() - began[0], time.perf_counter() - began[1]
+    return result, {
+        "method": result.method,
+        "evaluations": result.network.forward_rows / len(seeds),
+        "vjps": result.network.vjp_rows / len(seeds),
+        "jvps": result.network.jvp_rows / len(seeds),
+        "status": result.counts(),
+        "diverged": int((result.status == Status.DIVERGED).sum()),
+        "seconds": seconds[result.samples.is_cuda],
+        "threads": torch.get_num_threads(),
+    }

@@ -15,7 +15,6 @@ draw. These are statements about the images at hand, not tests of significance.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,11 +28,12 @@ from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.methods import MeasurementCost, cost_for, psnr_of
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.experiments.dflow_images import quality
+from ctrlgen.experiments.rows import timed
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
 from ctrlgen.operators import Operator, measure
 from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
+from ctrlgen.results import Result
 
 __all__ = ["METRICS", "Trial", "compare", "measured", "paired", "run", "split", "tune"]
 
@@ -110,10 +110,8 @@ def run(
         The row, the images (B, C, H, W) and the result.
     """
     cost = cost_for(method, trial.operator, trial.y, trial.noise) if cost is None else cost
-    began = time.perf_counter()
-    result = method(prior, cost, seeds=trial.seeds)
-    seconds = time.perf_counter() - began
-    images, count = result.samples, len(trial.truth)
+    result, account = timed(method, prior, cost, trial.seeds)
+    images = result.samples
     assert prior.card is not None
     columns = (
         quality(images, trial.truth, prior.card.name)
@@ -123,17 +121,7 @@ def run(
             "ssim": ssim(images, trial.truth).tolist(),
         }
     )
-    row = {
-        "method": result.method,
-        **columns,
-        "measurement_psnr": measured(cost, result, trial),
-        "evaluations": result.network.forward_rows / count,
-        "vjps": result.network.vjp_rows / count,
-        "status": result.counts(),
-        "diverged": int((result.status == Status.DIVERGED).sum()),
-        "seconds": seconds,
-        "threads": torch.get_num_threads(),
-    }
+    row = {**columns, "measurement_psnr": measured(cost, result, trial), **account}
     return row, images, result
 
 

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-import ctrlgen
-from ctrlgen.domains.images.networks import build
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.conjugate import claims, main
 from ctrlgen.experiments.conjugate_settings import (
@@ -21,22 +18,11 @@ from ctrlgen.experiments.conjugate_settings import (
     noisy_settings,
     settings,
 )
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
 
 SHAPE = (1, 28, 28)
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name and the card of the MNIST prior, over a network of a few weights."""
-    card = ctrlgen.load("mnist").card
-    network = build("unet", shape=list(SHAPE), classes=3, mean=-0.7, std=0.6, widths=[4])
-    prior = Prior(Flow(network, CondOT()), Gaussian(list(SHAPE)), card=card)
-    monkeypatch.setattr(ctrlgen, "load", lambda name, device: prior)
-
+pytestmark = pytest.mark.usefixtures("tiny")
 
 OPTIONS = {"prior": "mnist", "images": 2, "tasks": "sr4", "budgets": "1,2", "few": 1}
 
@@ -67,13 +53,8 @@ def test_every_row_is_measured_once_and_drawn(tmp_path: Path) -> None:
     assert stamps == {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
 
 
-def test_wrong_options_end_before_any_compute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> torch.Tensor:
-        raise AssertionError("the network was evaluated")
-
-    monkeypatch.setattr(torch.nn.Module, "__call__", refuse)
+@pytest.mark.usefixtures("no_network")
+def test_wrong_options_end_before_any_compute(tmp_path: Path) -> None:
     for option, value, message in (
         ("tasks", "sr3", "tasks: 'sr3' is not known"),
         ("budgets", "5,x", "budgets: expected integers as in 5,20, got '5,x'"),

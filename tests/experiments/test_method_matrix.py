@@ -8,25 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import ctrlgen
-from ctrlgen.domains.images.networks import build
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.method_matrix import main, verdicts
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
 
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name and the card of the MNIST prior, over a network of a few weights."""
-    card = ctrlgen.load("mnist").card
-    shape = [1, 28, 28]
-    network = build("unet", shape=shape, classes=3, mean=-0.7, std=0.6, widths=[4])
-    prior = Prior(Flow(network, CondOT()), Gaussian(shape), card=card)
-    monkeypatch.setattr(ctrlgen, "load", lambda name, device: prior)
-
+pytestmark = pytest.mark.usefixtures("tiny")
 
 OPTIONS = {
     "images": 2,
@@ -72,13 +57,8 @@ def test_every_row_is_measured_once_and_drawn(tmp_path: Path) -> None:
     assert stamps == {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
 
 
-def test_wrong_names_end_before_any_compute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> torch.Tensor:
-        raise AssertionError("the network was evaluated")
-
-    monkeypatch.setattr(torch.nn.Module, "__call__", refuse)
+@pytest.mark.usefixtures("no_network")
+def test_wrong_names_end_before_any_compute(tmp_path: Path) -> None:
     for option, value, message in (
         ("tasks", "sr3", "tasks: 'sr3' is not known"),
         ("methods", "magic", "method: 'magic' is not known"),
