@@ -268,7 +268,7 @@ def dps(case: Case, steps: int) -> Settings:
 
 
 def lgdmc(case: Case, steps: int) -> Settings:
-    return _guided(steps, rho=_pace(case, steps, 2.0), energy="norm", draws=4)
+    return _guided(steps, rho=_pace(case, steps, 2.0), energy="norm", draws=2, gamma=0.3)
 
 
 def mpgd(case: Case, steps: int) -> Settings:
