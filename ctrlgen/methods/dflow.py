@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -151,6 +151,7 @@ class DFlow(Method):
         found = self.optimizer.minimize(
             objective, x0, target=self.target, observer=observer, projection=self.projection
         )
+        found = replace(found, x=prior.source.project(found.x))
         return source_result(found, rows, prior.flow.evaluations - before, repr(self))
 
 
@@ -181,7 +182,11 @@ def source_result(found: Solution, seeds: Tensor, network: Evaluations, method: 
 
 
 class SourceObjective:
-    """C(Φ(x_0)) + R(x_0), with the cost to monitor and the signal carried along."""
+    """C(Φ(x_0)) + R(x_0), with the cost to monitor and the signal carried along.
+
+    x_0 is projected onto the source's subspace first: an optimiser that scales entries one by one,
+    as Adam does, would leave it.
+    """
 
     def __init__(
         self,
@@ -204,6 +209,7 @@ class SourceObjective:
         return taken
 
     def __call__(self, x0: Tensor) -> Evaluated:
+        x0 = self.prior.source.project(x0)
         velocity = BoundVelocity(self.prior)
         divergence = None
         if self.regularizer is not None and self.regularizer.needs_divergence:

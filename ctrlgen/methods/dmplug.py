@@ -17,7 +17,7 @@ Evaluations of the network and vjps: as many as R has steps, per iteration.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -141,4 +141,5 @@ class DMPlug(Method):
         reverse: Any = Reverse(levels, self.rule, self.clip)
         objective = SourceObjective(prior, cost, reverse, None, rows, z)
         found = self.optimizer.minimize(objective, z, target=self.target, observer=observer)
+        found = replace(found, x=prior.source.project(found.x))
         return source_result(found, rows, prior.flow.evaluations - before, repr(self))
