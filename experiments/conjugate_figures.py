@@ -31,6 +31,10 @@ LOOKS = {
     "ddrm": (PALETTE[1], "^-"),
     "dps": (PALETTE[3], "v-"),
 }
+PUBLISHED = (
+    "Published, on ImageNet-256: x4 super-resolution in 5 steps is better than of baselines in "
+    "20 to 1000 (abstract of arXiv 2405.17673)."
+)
 SCORES = {"psnr": "PSNR", "ssim": "SSIM", "frechet": "Fréchet distance"}
 
 
@@ -129,6 +133,7 @@ def _claims(results: dict[str, Any]) -> str:
             )
         whole = sum(claim["holds"] for claim in asked)
         lines += ["", f"Holds in {whole} of {len(asked)}."]
+    lines += ["", PUBLISHED]
     return "\n".join(lines)
 
 

@@ -35,6 +35,10 @@ ROWS = {
     "known": "NDTM, kernel known",
 }
 SYMBOLS = {"iterations": "N", "gamma": "γ", "terminal_weight": "w_T", "weighting": "weighting"}
+PUBLISHED = (
+    "Published, on ImageNet-256: a Fréchet (Inception) distance of "
+    "34.31 on non-linear deblurring, 78.07 for the best baseline (abstract of arXiv 2502.03686v1)."
+)
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "frechet": "Fréchet distance"}
 
 
@@ -114,7 +118,7 @@ def _claims(claims: list[dict[str, Any]]) -> str:
     if asked:
         whole = str(all(asked)).lower()
         lines += ["", "NDTM better than RED-diff and DPS on non-linear deblurring, by all of them: "
-                  f"**{whole}**."]  # fmt: skip
+                  f"**{whole}**.", "", PUBLISHED]  # fmt: skip
     return "\n".join(lines)
 
 
