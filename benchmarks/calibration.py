@@ -104,6 +104,10 @@ def contestants(likelihood: Cost, squared: Cost) -> dict[str, tuple[m.Method, Co
             m.CTDTM(terminal_weight=1.0, optimizer=Adam(learning_rate=0.3), **control),
             likelihood,
         ),
+        "CTDTM, exact": (  # ‖Hx − y‖²/2σ² is −log p(y|x)
+            m.CTDTM(mode="linear", exact=True, terminal_weight=0.5 / NOISE**2, **hundred),
+            squared,
+        ),
         "FTM": (m.FTM(terminal_weight=1.0, optimizer=adam, **control), likelihood),
         "REDDiff": (m.REDDiff(**hundred), squared),
         "PnPFlow": (m.PnPFlow(grid=Uniform(50), scale=0.1, **double), squared),
