@@ -90,7 +90,7 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
     columns += ["stable", "valid", "connected", "novel", "evals>"]
     rows = []
     for row in content["molecules"][:most]:
-        cells = [str(row["seed"]), row["formula"] or "-", escape(row["smiles"] or "-")]
+        cells = [_seed(row["seed"]), row["formula"] or "-", escape(row["smiles"] or "-")]
         for name in names:
             known = PROPERTIES[name]
             cells.append(row[f"target {name} ({known.unit})"])
@@ -132,6 +132,12 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
         console.stdout.print(f"\n[dim]{escape(' '.join(told[:1]))} {', '.join(told[1:])}")
     console.stdout.print("\n" + ", ".join(parts), soft_wrap=True)
     console.stdout.print(str(file), soft_wrap=True)
+
+
+def _seed(seed: int) -> str:
+    """A seed; that of a further start as its first one and a multiple of 2^32."""
+    turn, first = divmod(seed, 2**32)
+    return f"{first}+{turn}·2^32" if turn else str(first)
 
 
 def _mark(flag: bool | None) -> str:
