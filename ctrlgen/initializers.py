@@ -12,7 +12,8 @@ The guided start integrates, in `steps` Euler steps from t_0 on,
 
 from x_{t_0} = α H†y + σ z: conditional flow with p(x_1|x_t) taken as N(x̂, r²I) (Pokle et al.,
 arXiv 2310.04432). One forward and one backward pass per step, one batched solve back, and the
-optimiser starts next to a solution.
+optimiser starts next to a solution. Where H is not linear it is linearised at x̂, and HH^T taken for
+the identity: the pull is the gradient of −‖y − H(x̂)‖²/2(r² + σ_y²), and H†y what `pinv` gives.
 
 The optimiser's own solve Φ, of a few large steps, does not lead from that source to the guided
 sample: it starts some 20 dB away. A round of refinement needs no gradient,
@@ -132,7 +133,9 @@ class Blend(_FromMeasurement):
 
 
 class GuidedStart(_FromMeasurement):
-    """The source of a guided sample (OT-ODE); for linear operators on the prior's own states.
+    """The source of a guided sample (OT-ODE), for operators on the prior's own states.
+
+    Exact for linear operators; others must be differentiable and have a pseudo-inverse.
 
     Args:
         steps: Euler steps of the guided flow.
@@ -169,7 +172,14 @@ class GuidedStart(_FromMeasurement):
     def check(self, prior: Prior, measurement: Measurement | None) -> None:
         super().check(prior, measurement)
         assert measurement is not None
-        _check_linear(self, measurement)
+        operator = measurement.operator
+        if not isinstance(operator, LinearOperator):
+            try:
+                operator.pinv(measurement.y)
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"initializer: GuidedStart needs a pseudo-inverse, {error}; use SourceSample()"
+                ) from error
         try:
             prior.codec.log_det(torch.zeros(1, *prior.source.shape))
         except NotImplementedError as error:
@@ -285,12 +295,11 @@ def guided_velocity(prior: Prior, measurement: Measurement, x: Tensor, t: float)
     Args:
         prior: its codec must leave states as they are, or scale them (operators see signals): r
             is in the units of signals, by the mean scale where that of channels differs.
-        measurement: with a linear operator.
+        measurement: with its operator; one that is not linear must be differentiable.
         x: states at time t, shape (B, *).
         t: time in (0, 1).
     """
     operator = measurement.operator
-    assert isinstance(operator, LinearOperator)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         seen: Prediction = prior.predict(x, t)
@@ -299,7 +308,13 @@ def guided_velocity(prior: Prior, measurement: Measurement, x: Tensor, t: float)
         with torch.no_grad():
             scale = torch.exp(prior.codec.log_det(x) / x[0].numel())  # signal units per state unit
             r2 = scale**2 * (at.sigma**2 / (at.alpha**2 + at.sigma**2)).flatten()
-            residual = measurement.y.to(signal) - operator(signal)
-            pull = operator.solve(residual, r2, measurement.noise)
-        (guidance,) = torch.autograd.grad(signal, x, pull)
+        if isinstance(operator, LinearOperator):
+            with torch.no_grad():
+                residual = measurement.y.to(signal) - operator(signal)
+                pull = operator.solve(residual, r2, measurement.noise)
+            (guidance,) = torch.autograd.grad(signal, x, pull)
+        else:
+            residual = flat(operator.observed(measurement.y.to(signal) - operator(signal)))
+            misfit = -0.5 * residual.square().sum(1) / (r2 + measurement.noise**2)
+            (guidance,) = torch.autograd.grad(misfit.sum(), x)
     return seen.velocity.detach() + at.sigma * at.wronskian / at.alpha * guidance

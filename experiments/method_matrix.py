@@ -42,7 +42,7 @@ from ctrlgen.domains.images.operators import (
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.rows import Rows, publish, timed
-from ctrlgen.operators import LinearOperator, Operator, measure
+from ctrlgen.operators import Operator, measure
 from ctrlgen.priors import Prior
 from ctrlgen.solvers import Midpoint
 
@@ -87,7 +87,7 @@ def run_row(
     seeds = range(len(truth))
     case = task.case(tuple(truth.shape[1:]), seeds)
     # PSNR asks for the mean of what the measurement allows; a sample lies some 3 dB below.
-    mean = name == "d-flow" and isinstance(case.operator, LinearOperator)
+    mean = name == "d-flow" and case.near
     method = build(name, case, evaluations=budget, init="mean" if mean else None)
     y = measure(case.operator, truth, case.noise, seeds)
     cost = cost_for(method, case.operator, y, case.noise)

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 
 __all__ = ["figure", "table"]
 
+TICKS = (10, 20, 50, 100, 200, 400)
 TITLES = {
     "inpaint": "centre inpainting",
     "random-inpaint": "70 % of pixels missing",
@@ -64,8 +65,11 @@ def table(results: dict[str, Any]) -> str:
                 )
         parts.append("\n".join(lines))
     if results["refused"]:
-        reasons = [f"- {row}: {reason}" for row, reason in results["refused"].items()]
-        parts.append("\n".join(["### Not run", "", *reasons]))
+        reasons: dict[str, list[str]] = {}
+        for row, reason in results["refused"].items():
+            reasons.setdefault(reason, []).append(row)
+        told = [f"- {reason}: {', '.join(rows)}" for reason, rows in reasons.items()]
+        parts.append("\n".join(["### Not run", "", *told]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,6 +103,8 @@ def figure(results: dict[str, Any], file: Path) -> None:
                 color=colours[place % 20], alpha=0.9,
             )  # fmt: skip
         ax.set_xscale("log")
+        ax.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        ax.minorticks_off()
         ax.set_title(f"{TITLES[task]}, σ = {noise:g}", fontsize=9)
         ax.grid(alpha=0.25)
         ax.spines[["top", "right"]].set_visible(False)

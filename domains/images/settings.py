@@ -74,6 +74,12 @@ class Case:
         return self.task in ("upsample", "deblur", "denoise")
 
     @property
+    def near(self) -> bool:
+        """Whether a guided start can be had: a linear H, or one with a pseudo-inverse."""
+        kind = type(self.operator)
+        return isinstance(self.operator, LinearOperator) or kind.pinv is not Operator.pinv
+
+    @property
     def strength(self) -> float:
         """One over the largest singular value of H, squared."""
         return float(getattr(self.operator, "factor", 1)) ** 2
@@ -105,7 +111,7 @@ def dflow(
     iterations: int = 400,
     target: float | None = None,
 ) -> Settings:
-    init = init or ("guided" if isinstance(case.operator, LinearOperator) else "blend")
+    init = init or ("guided" if case.near else "source")
     if init not in INITIALIZERS:
         raise ValueError(f"init: expected one of {', '.join(INITIALIZERS)}, got {init!r}")
     name = _PRESETS.get(case.task, "deblur")
@@ -144,10 +150,9 @@ def _steered(
     The steps of all controls add up. Next to a solution each must be small; from noise, where no
     guided start is known, the trajectory has far to go.
     """
-    near = isinstance(case.operator, LinearOperator)
-    start = _mean(steps=_START[0], solver=Midpoint(_START[1])) if near else SourceSample()
+    start = _mean(steps=_START[0], solver=Midpoint(_START[1])) if case.near else SourceSample()
     shared = {"grid": Uniform(ROLLOUT), "initializer": start, "target": _goal(case, target, 45)}
-    pace = 0.06 / ROLLOUT if near else 0.05
+    pace = 0.06 / ROLLOUT if case.near else 0.05
     return shared, steps if iterations is None else iterations, pace
 
 
@@ -276,7 +281,7 @@ def mpgd(case: Case, steps: int) -> Settings:
 
 
 def freedom(case: Case, steps: int) -> Settings:
-    return _guided(steps, rho=case.strength * case.weight(0.4, 0.001))
+    return _guided(steps, rho=case.strength * case.weight(0.8, 0.01))
 
 
 def ugd(case: Case, steps: int) -> Settings:
@@ -323,7 +328,8 @@ def daps(case: Case, steps: int) -> Settings:
     noise = max(case.sigma, 0.02)
     linear = isinstance(case.operator, LinearOperator)
     return {
-        "grid": Karras(steps, 0.02, 50.0),
+        # Langevin is stable while its rate is below 2r², r the last level
+        "grid": Karras(steps, max(0.02, 0.25 * case.sigma), 50.0),
         "ode_steps": ODE_STEPS,
         # enough to meet the measurement; more only spread what it does not see
         "langevin_steps": 12 if linear else 50,
