@@ -103,7 +103,9 @@ def figure(results: dict[str, Any], file: Path) -> None:
                 color=colours[place % 20], alpha=0.9,
             )  # fmt: skip
         ax.set_xscale("log")
-        ax.set_xticks(TICKS, [str(tick) for tick in TICKS])
+        low, high = ax.get_xlim()
+        ticks = [tick for tick in TICKS if low <= tick <= high]
+        ax.set_xticks(ticks, [str(tick) for tick in ticks])
         ax.minorticks_off()
         ax.set_title(f"{TITLES[task]}, σ = {noise:g}", fontsize=9)
         ax.grid(alpha=0.25)
