@@ -30,6 +30,7 @@ from ctrlgen.domains.molecules.sheets import Sheet, reference_of
 from ctrlgen.domains.molecules.sizes import Sizes
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
+from ctrlgen.errors import UnknownName
 from ctrlgen.extras import require
 from ctrlgen.flows import Evaluations
 from ctrlgen.priors import Prior, load
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Designed", "Designer", "design", "regressor", "regressor_card"]
 
+_FACTORY = "ctrlgen.domains.molecules.regressors:build"
+
 
 def regressor_card(name: str) -> tuple[Card, Path]:
     """Card of a property network, and the folder of its weights.
@@ -47,25 +50,30 @@ def regressor_card(name: str) -> tuple[Card, Path]:
         name: of an embedded network, or the path of a card.
 
     Raises:
-        ValueError: there is none of that name.
+        UnknownName: there is none of that name; lists those that there are.
     """
     file = Path(name) if name.endswith(".json") else plugins.cards().get(name)
     if file is None or not file.is_file():
-        raise ValueError(f"network: expected a property network such as 'qm9-guide', got {name!r}")
+        raise UnknownName("network", name, _regressors())
     return Card.read(file), file.parent
+
+
+def _regressors() -> list[str]:
+    cards = ((name, Card.read(file)) for name, file in plugins.cards().items())
+    return [name for name, card in cards if card.factory == _FACTORY]
 
 
 def regressor(name: str, device: str = "cpu") -> PropertyNetwork:
     """A property network by the name of an embedded one, or by the path of a card.
 
     Raises:
-        ValueError: there is none of that name.
+        UnknownName: there is none of that name; lists those that there are.
         CardError: if card or weights are damaged.
     """
     card, folder = regressor_card(name)
     network = plugins.resolve(card.factory)(**card.config)
     if not isinstance(network, PropertyNetwork):
-        raise ValueError(f"network: expected a property network such as 'qm9-guide', got {name!r}")
+        raise UnknownName("network", name, _regressors())
     load_weights(network, card, folder)
     return network.to(device).eval().requires_grad_(False)
 
