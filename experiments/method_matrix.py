@@ -42,14 +42,13 @@ from ctrlgen.domains.images.operators import (
 from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.rows import Rows, publish, timed
-from ctrlgen.operators import LinearOperator, Operator, measure
+from ctrlgen.operators import Operator, measure
 from ctrlgen.priors import Prior
 from ctrlgen.solvers import Midpoint
 
 __all__ = ["TASKS", "Task", "main", "verdicts"]
 
 STEPS = 25  # midpoint steps of the unguided samples
-REFINED, ROOMY = 46, 150  # evaluations that a refined start takes, and a budget with room for it
 
 
 @dataclass(frozen=True)
@@ -87,13 +86,9 @@ def run_row(
     """A method on all images of a task at once."""
     seeds = range(len(truth))
     case = task.case(tuple(truth.shape[1:]), seeds)
-    spent, init = budget, None
-    if name == "d-flow" and case.near:
-        # PSNR asks for the mean of what the measurement allows; a sample lies some 3 dB below.
-        init = "mean"
-        if budget >= ROOMY and isinstance(case.operator, LinearOperator):
-            spent, init = budget - REFINED, "refined"
-    method = build(name, case, evaluations=spent, init=init)
+    # PSNR asks for the mean of what the measurement allows; a sample lies some 3 dB below.
+    mean = name == "d-flow" and case.near
+    method = build(name, case, evaluations=budget, init="mean" if mean else None)
     y = measure(case.operator, truth, case.noise, seeds)
     cost = cost_for(method, case.operator, y, case.noise)
     result, account = timed(method, prior, cost, seeds)

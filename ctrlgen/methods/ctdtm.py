@@ -12,7 +12,7 @@ g² = 2σW/α on any path (β on VP). Two parameterisations of the control:
               u (path-integral control, eqs 18-19), and for w_T C = −log p(y|x_t) linear in u, of
               slope g² ∇log p(y|x_t), its minimiser is classifier guidance.
 
-Where the cost is ‖Hx − y‖², with H and the codec linear, `exact` solves the greedy problem of the
+Where C = ‖Hx − y‖², with H and the codec linear, `exact` solves the greedy problem of the
 linear mode: x̂^u is x̂ + r²H^T(r²HH^T + I/2w_T)^{-1}(y − Hx̂) with r² = (σ²/α)²/(g² + 2λ_u), the mean
 of N(x̂, r²I) given y with noise 1/√(2w_T). [Derived here.]
 
@@ -29,7 +29,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ctrlgen.costs.measurement import SquaredError
 from ctrlgen.grids import DDPMUniform, Grid, ddpm
 from ctrlgen.methods.base import CostLike, measurement_of
 from ctrlgen.methods.inverse import InverseProblem, inverse_problem
@@ -50,8 +49,9 @@ class CTDTM(GuidedTransitions):
         rule: of the steps; DDIM with η = 1, the reverse diffusion.
         mode: "shift" or "linear", see the module.
         control_weight: λ_u >= 0.
-        exact: solve for the control instead of descending; for mode "linear" and a cost that is the
-            squared error of a linear operator. `iterations` and `optimizer` are not used.
+        exact: solve for the control instead of descending, in mode "linear" and for a linear
+            operator; the cost is then ‖Hx − y‖² of the measurement, whatever its own formula.
+            `iterations` and `optimizer` are not used.
 
     Raises:
         ValueError: for numbers out of range, or `exact` in another mode.
@@ -82,8 +82,8 @@ class CTDTM(GuidedTransitions):
     def check(self, prior: Prior, cost: CostLike, x0: Tensor) -> None:
         super().check(prior, cost, x0)
         if self.exact:
-            if not isinstance(cost, SquaredError):
-                raise ValueError(f"cost: exact=True needs a SquaredError, got {cost!r}")
+            if measurement_of(cost) is None:
+                raise ValueError("cost: exact=True needs one with a measurement (operator and y)")
             self._problem(prior, cost, x0)
 
     def begin(self, run: Run, x: Tensor) -> None:

@@ -388,8 +388,8 @@ def test_exact_control_refuses_other_problems(mixture: Build, prior_of: Build) -
     with pytest.raises(ValueError, match="exact: expected with mode='linear'"):
         CTDTM(exact=True)
     method = CTDTM(exact=True, mode="linear", **DOUBLE)
-    with pytest.raises(ValueError, match="cost: exact=True needs a SquaredError"):
-        method(prior_of(mixture(1, D)), Reversed(rows(D)), seeds=SEEDS)
+    with pytest.raises(ValueError, match="cost: exact=True needs one with a measurement"):
+        method(prior_of(mixture(1, D)), lambda x: x.square().sum(1), seeds=SEEDS)
 
 
 def test_shifted_score_moves_the_drift_only(
