@@ -135,9 +135,9 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
 
 
 def _seed(seed: int) -> str:
-    """A seed; that of a further start as its first one and a multiple of 2^32."""
+    """A seed; that of a further start, higher by 2^32 each, by the first one and its number."""
     turn, first = divmod(seed, 2**32)
-    return f"{first}+{turn}·2^32" if turn else str(first)
+    return f"{first} #{turn + 1}" if turn else str(first)
 
 
 def _mark(flag: bool | None) -> str:
