@@ -41,7 +41,6 @@ import typer
 from torch import Tensor
 
 import ctrlgen
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.conjugate_settings import (
     DECAYS,
     FORMS,
@@ -56,6 +55,7 @@ from ctrlgen.experiments.conjugate_settings import (
     settings,
 )
 from ctrlgen.experiments.dflow_images import quality
+from ctrlgen.experiments.options import integers, names
 from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import CPiGDM, CPiGFM, Method
@@ -201,14 +201,8 @@ def main(
     from ctrlgen.experiments.conjugate_figures import figures, table
 
     torch.set_num_threads(threads)
-    wanted = tasks.split(",")
-    for task in wanted:
-        if task not in TASKS:
-            raise UnknownName("tasks", task, TASKS)
-    try:
-        levels = sorted({int(word) for word in budgets.split(",")})
-    except ValueError as error:
-        raise ValueError(f"budgets: expected integers as in 5,20, got {budgets!r}") from error
+    wanted = names("tasks", tasks, TASKS)
+    levels = integers("budgets", budgets, "5,20")
     if levels[0] < 1:
         raise ValueError(f"budgets: expected positive integers, got {budgets!r}")
     parts = tuple((truth.to(device), seeds) for truth, seeds in split(prior, images, few))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctrlgen.domains.images.figures import PALETTE, tile
 from ctrlgen.experiments.conjugate_settings import FORMS, METHODS, NOISY, PAIRS, SWEPT
+from ctrlgen.experiments.tables import embedder, head, quality
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -48,31 +49,24 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _head(row: dict[str, Any]) -> list[str]:
-    embedder = f"{row['frechet']['embedder']} (n={row['frechet']['images']})"
-    head = f"| method | budget | setting | PSNR | SSIM | {embedder} | y-PSNR "
-    head += "| evaluations | vjps | seconds | diverged |"
-    return [head, "|---" * (head.count("|") - 1) + "|"]
+    line = f"| method | budget | setting | PSNR | SSIM | {embedder(row)} | y-PSNR "
+    return head(line + "| evaluations | vjps | seconds | diverged |")
 
 
 def _line(results: dict[str, Any], name: str, label: str, budget: int) -> str:
     """Medians over all images, none left out; seconds are of the whole batch."""
     row = results["rows"][name]
     return (
-        f"| {label} | {budget} | {results['rows'][f'tune-{name}']['best']} | {_scores(row)} "
+        f"| {label} | {budget} | {results['rows'][f'tune-{name}']['best']} | {quality(row)} "
         f"| {np.median(row['measurement_psnr']):.1f} | {row['evaluations']:.0f} "
         f"| {row['vjps']:.0f} | {row['seconds']:.1f} | {row['diverged']} |"
     )
 
 
-def _scores(row: dict[str, Any]) -> str:
-    frechet = row["frechet"]["value"]
-    return f"{np.median(row['psnr']):.2f} | {np.median(row['ssim']):.3f} | {frechet:.2f}"
-
-
 def _task(results: dict[str, Any], task: str) -> str:
     plain = results["rows"][f"{task}-plain"]
     lines = [f"### {TITLES[task]}, without noise", "", *_head(plain)]
-    lines.append(f"| H†y | 0 | | {_scores(plain)} | | 0 | 0 | | |")
+    lines.append(f"| H†y | 0 | | {quality(plain)} | | 0 | 0 | | |")
     for name, label in METHODS.items():
         lines += [
             _line(results, f"{task}-{name}-{budget}", label, budget)
@@ -88,7 +82,7 @@ def _ends(results: dict[str, Any]) -> list[int]:
 def _noisy(results: dict[str, Any], task: str) -> str:
     plain = results["rows"][f"noisy-{task}-plain"]
     lines = [f"### {TITLES[task]}, σ = {results['noise']:g}", "", *_head(plain)]
-    lines.append(f"| H†y | 0 | | {_scores(plain)} | | 0 | 0 | | |")
+    lines.append(f"| H†y | 0 | | {quality(plain)} | | 0 | 0 | | |")
     for form in FORMS:
         lines += [
             _line(results, f"noisy-{task}-{form}-{budget}", f"C-ΠGDM, {form}", budget)
@@ -113,14 +107,18 @@ def _claims(results: dict[str, Any]) -> str:
     """True or false, with the differences that say so."""
     ends = _ends(results)
     least, greatest = ends[0], ends[-1]
-    head = (
+    title = (
         f"| task | by | {least} against {least} | of the images | better "
         f"| {least} against {greatest} | of the images | not worse | holds |"
     )
     lines = [f"### The conjugate form in {least} evaluations"]
     for ours, theirs in PAIRS:
-        lines += ["", f"{METHODS[ours]} against {METHODS[theirs]}, median differences:", "", head]
-        lines.append("|---" * (head.count("|") - 1) + "|")
+        lines += [
+            "",
+            f"{METHODS[ours]} against {METHODS[theirs]}, median differences:",
+            "",
+            *head(title),
+        ]
         asked = [c for c in results["claims"] if c["ours"] == ours]
         for claim in asked:
             both = [claim[f"against_{budget}"] for budget in (least, greatest)]

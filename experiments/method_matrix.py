@@ -39,8 +39,8 @@ from ctrlgen.domains.images.operators import (
     NonlinearBlur,
     SuperResolution,
 )
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.dflow_images import quality
+from ctrlgen.experiments.options import integers, names
 from ctrlgen.experiments.rows import Rows, publish, timed
 from ctrlgen.operators import Operator, measure
 from ctrlgen.priors import Prior
@@ -208,21 +208,15 @@ def main(
     from ctrlgen.experiments.method_matrix_figure import figure, table
 
     torch.set_num_threads(threads)
-    wanted = tasks.split(",")
-    for task in wanted:
-        if task not in TASKS:
-            raise UnknownName("tasks", task, TASKS)
-    names = [named(name) for name in methods.split(",")]
-    try:
-        levels = sorted({int(word) for word in budgets.split(",")})
-    except ValueError as error:
-        raise ValueError(f"budgets: expected integers as in 20,100, got {budgets!r}") from error
+    wanted = names("tasks", tasks, TASKS)
+    asked = [named(name) for name in methods.split(",")]
+    levels = integers("budgets", budgets, "20,100")
     model = ctrlgen.load(prior, device=device)
     truth = held_out(prior, images).images.to(device)
     assert model.card is not None
     key = {"sha256": model.card.sha256, "images": images}
     rows = Rows(cache / "method_matrix" / prior, key)
-    about = run(model, truth, rows, wanted, names, levels)
+    about = run(model, truth, rows, wanted, asked, levels)
     out = out or Path(__file__).parent / "results" / f"method_matrix_{prior}"
     results = {"prior": prior, **key, **about, "rows": rows.rows}
     results["verdicts"] = verdicts(results)

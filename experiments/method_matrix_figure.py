@@ -12,6 +12,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from ctrlgen.experiments.tables import embedder, head, quality
+
 __all__ = ["figure", "table"]
 
 TICKS = (10, 20, 50, 100, 200, 400)
@@ -40,18 +42,16 @@ def table(results: dict[str, Any]) -> str:
     parts = []
     for task, noise in results["tasks"].items():
         plain, unguided = (results["rows"][f"{task}-{kind}"] for kind in ("plain", "unguided"))
-        embedder = f"{plain['frechet']['embedder']} (n={plain['frechet']['images']})"
-        head = (
-            f"| method | budget | evaluations | vjps | PSNR | SSIM | {embedder} | y-PSNR "
+        columns = (
+            f"| method | budget | evaluations | vjps | PSNR | SSIM | {embedder(plain)} | y-PSNR "
             "| nearer to y | diverged | seconds |"
         )
         lines = [
             f"### {TITLES[task]}, σ = {noise:g}",
             "",
-            head,
-            "|---" * (head.count("|") - 1) + "|",
-            f"| H†y | | 0 | 0 | {_quality(plain)} | | | | |",
-            f"| unguided | | {unguided['evaluations']} | 0 | {_quality(unguided)} "
+            *head(columns),
+            f"| H†y | | 0 | 0 | {quality(plain)} | | | | |",
+            f"| unguided | | {unguided['evaluations']} | 0 | {quality(unguided)} "
             f"| {np.median(unguided['measurement_psnr']):.1f} | | | |",
         ]
         reduced = results["verdicts"]["reduced"]
@@ -60,7 +60,7 @@ def table(results: dict[str, Any]) -> str:
                 nearer = reduced[f"{task}-{name}-{row['budget']}"]
                 lines.append(
                     f"| {name} | {row['budget']} | {row['evaluations']:.0f} | {row['vjps']:.0f} "
-                    f"| {_quality(row)} | {np.median(row['measurement_psnr']):.1f} "
+                    f"| {quality(row)} | {np.median(row['measurement_psnr']):.1f} "
                     f"| {nearer:.0%} | {row['diverged']} | {row['seconds']:.1f} |"
                 )
         parts.append("\n".join(lines))
@@ -71,11 +71,6 @@ def table(results: dict[str, Any]) -> str:
         told = [f"- {reason}: {', '.join(rows)}" for reason, rows in reasons.items()]
         parts.append("\n".join(["### Not run", "", *told]))
     return "\n\n".join(parts) + "\n"
-
-
-def _quality(row: dict[str, Any]) -> str:
-    frechet = row["frechet"]["value"]
-    return f"{np.median(row['psnr']):.2f} | {np.median(row['ssim']):.3f} | {frechet:.2f}"
 
 
 def figure(results: dict[str, Any], file: Path) -> None:

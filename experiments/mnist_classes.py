@@ -40,9 +40,9 @@ from ctrlgen.costs import ClassifierCost
 from ctrlgen.domains.images.classifier import load_classifier
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.frechet import embed, frechet_distance
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.mnist_judge import judge as load_judge
 from ctrlgen.experiments.mnist_settings import METHODS
+from ctrlgen.experiments.options import names
 from ctrlgen.experiments.rows import Rows, publish, timed
 from ctrlgen.priors import Prior
 from ctrlgen.solvers import Midpoint
@@ -192,10 +192,7 @@ def main(
     from ctrlgen.experiments.mnist_classes_figures import figures, table
 
     torch.set_num_threads(threads)
-    names = methods.split(",")
-    for name in names:
-        if name not in METHODS:
-            raise UnknownName("method", name, METHODS)
+    asked = names("method", methods, METHODS)
     folder = cache / "mnist_classes"
     judge, about = load_judge(folder, data, judge_steps, device)
     prior, guide = ctrlgen.load("mnist", device=device), load_classifier(device)
@@ -207,7 +204,7 @@ def main(
     assert prior.card is not None
     key = {"sha256": prior.card.sha256, "images": images, "judge": about["accuracy"]}
     rows = Rows(folder, key)
-    found = run(bench, rows, names)
+    found = run(bench, rows, asked)
     out = out or Path(__file__).parent / "results" / "mnist_classes"
     results = {"prior": "mnist", **key, "judge": about, **found, "rows": rows.rows}
     publish(out, results, table(results))

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
 from ctrlgen.domains.images.figures import tile
+from ctrlgen.experiments.tables import head
 
 __all__ = ["figures", "table"]
 
@@ -24,12 +25,12 @@ def table(results: dict[str, Any]) -> str:
     """The results as Markdown; shares and means over all samples, none left out."""
     rows, judge = results["rows"], results["judge"]
     one = next(iter(rows.values()))["frechet"]
-    embedder = f"{one['embedder']} ({one['images']} against {one['reference']})"
-    head = (
+    distance = f"{one['embedder']} ({one['images']} against {one['reference']})"
+    columns = (
         "| method | agrees, guide | agrees, judge | guide fooled | mean cost, nats "
-        f"| {embedder} | evaluations | vjps | jvps | diverged | seconds |"
+        f"| {distance} | evaluations | vjps | jvps | diverged | seconds |"
     )
-    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    lines = head(columns)
     for name, row in rows.items():
         verdict = results["verdicts"].get(name)
         fooled = "" if verdict is None else f"{verdict['fooled']:.0%}"

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 
 from ctrlgen.domains.images.figures import PALETTE, tile
 from ctrlgen.experiments.ndtm_settings import ABLATED, AXES, BLIND, NAMES, SHOWN
+from ctrlgen.experiments.tables import embedder, head, quality
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -54,17 +55,14 @@ def _task(results: dict[str, Any], task: str) -> str:
     rows = {name: results["rows"].get(f"{task}-{name}") for name in ROWS}
     found = {name: row for name, row in rows.items() if row is not None}
     blind = task in BLIND
-    embedder = next(iter(found.values()))["frechet"]
-    head = f"| method | setting | PSNR | SSIM | {embedder['embedder']} (n={embedder['images']}) "
-    head += "| y-PSNR | evaluations | vjps | seconds | diverged |"
-    head += " kernel error |" if blind else ""
-    lines = [f"### {TITLES[task]}, σ = {results['noise']:g}", "", head]
-    lines.append("|---" * (head.count("|") - 1) + "|")
+    columns = f"| method | setting | PSNR | SSIM | {embedder(next(iter(found.values())))} "
+    columns += "| y-PSNR | evaluations | vjps | seconds | diverged |"
+    columns += " kernel error |" if blind else ""
+    lines = [f"### {TITLES[task]}, σ = {results['noise']:g}", "", *head(columns)]
     for name, row in found.items():
         chosen = results["rows"].get(f"tune-{task}-{name}", {"best": ""})["best"]
         line = (
-            f"| {ROWS[name]} | {chosen} | {np.median(row['psnr']):.2f} "
-            f"| {np.median(row['ssim']):.3f} | {row['frechet']['value']:.2f} "
+            f"| {ROWS[name]} | {chosen} | {quality(row)} "
             f"| {np.median(row['measurement_psnr']):.1f} "
         )
         if "evaluations" in row:
@@ -88,9 +86,8 @@ def _ablation(results: dict[str, Any], task: str, axis: str) -> list[tuple[Any, 
 
 
 def _ablation_table(results: dict[str, Any], task: str) -> str:
-    head = "| changed | value | PSNR | SSIM | y-PSNR | evaluations | vjps | diverged |"
-    lines = [f"### NDTM, ablations on {TITLES[task]} ({results['few']} images)", "", head]
-    lines.append("|---" * (head.count("|") - 1) + "|")
+    columns = "| changed | value | PSNR | SSIM | y-PSNR | evaluations | vjps | diverged |"
+    lines = [f"### NDTM, ablations on {TITLES[task]} ({results['few']} images)", "", *head(columns)]
     for axis, symbol in SYMBOLS.items():
         for value, row in _ablation(results, task, axis):
             shown = value if isinstance(value, str) else f"{value:g}"
@@ -104,8 +101,8 @@ def _ablation_table(results: dict[str, Any], task: str) -> str:
 
 def _claims(claims: list[dict[str, Any]]) -> str:
     """True or false, with the numbers that say so."""
-    head = "| is ... better | than ... | on | by | median difference | of the images | holds |"
-    lines = ["### Orderings", "", head, "|---" * (head.count("|") - 1) + "|"]
+    columns = "| is ... better | than ... | on | by | median difference | of the images | holds |"
+    lines = ["### Orderings", "", *head(columns)]
     for claim in claims:
         share = f"{claim['fraction']:.0%}" if "fraction" in claim else ""
         paper = " (the paper's)" if claim["paper"] else ""

@@ -44,7 +44,6 @@ from torch.nn.functional import interpolate
 import ctrlgen
 from ctrlgen.costs import NegativePSNR, SquaredError
 from ctrlgen.domains.images.methods import Case, build
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.ndtm_settings import (
     ABLATED,
@@ -59,6 +58,7 @@ from ctrlgen.experiments.ndtm_settings import (
     methods_for,
     settings,
 )
+from ctrlgen.experiments.options import names
 from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import Method
@@ -198,10 +198,7 @@ def main(
     from ctrlgen.experiments.ndtm_figures import figures, table
 
     torch.set_num_threads(threads)
-    wanted = tasks.split(",")
-    for task in wanted:
-        if task not in TASKS and task not in BLIND:
-            raise UnknownName("tasks", task, [*TASKS, *BLIND])
+    wanted = names("tasks", tasks, [*TASKS, *BLIND])
     parts = split(prior, images, few)
     model = ctrlgen.load(prior, device=device)
     assert model.card is not None

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 from ctrlgen.domains.images.figures import tile
 from ctrlgen.experiments.optimal_control_settings import METHODS, RANDOM, SWEPT, VARIANTS
 from ctrlgen.experiments.optimal_control_verdicts import FEASIBLE, swept
+from ctrlgen.experiments.tables import embedder, head, quality
 
 __all__ = ["figures", "table"]
 
@@ -41,10 +42,10 @@ def table(results: dict[str, Any]) -> str:
     parts = []
     for task, names in METHODS.items():
         plain = rows[f"{task}-plain"]
-        head = f"### {TITLES[task]}, σ = {results['noise']:g}, T = {results['steps']}"
-        lines = [f"| H†y | | {_quality(plain)} | | 0 | 0 | 0 | | |"]
+        title = f"### {TITLES[task]}, σ = {results['noise']:g}, T = {results['steps']}"
+        lines = [f"| H†y | | {quality(plain)} | | 0 | 0 | 0 | | |"]
         lines += [_line(VARIANTS[name].title, rows[f"{task}-{name}"]) for name in names]
-        parts.append("\n".join([head, "", *_head(plain), *lines]))
+        parts.append("\n".join([title, "", *_head(plain), *lines]))
     lines = [
         _line(VARIANTS[name].title, rows[swept(name, steps)])
         for name in SWEPT
@@ -61,22 +62,15 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _head(plain: dict[str, Any]) -> list[str]:
-    embedder = f"{plain['frechet']['embedder']} (n={plain['frechet']['images']})"
-    head = (
-        f"| method | T | PSNR | SSIM | {embedder} | y-PSNR | evaluations | vjps | jvps "
+    return head(
+        f"| method | T | PSNR | SSIM | {embedder(plain)} | y-PSNR | evaluations | vjps | jvps "
         "| diverged | seconds |"
     )
-    return [head, "|---" * (head.count("|") - 1) + "|"]
-
-
-def _quality(row: dict[str, Any]) -> str:
-    frechet = row["frechet"]["value"]
-    return f"{np.median(row['psnr']):.2f} | {np.median(row['ssim']):.3f} | {frechet:.2f}"
 
 
 def _line(title: str, row: dict[str, Any]) -> str:
     return (
-        f"| {title} | {row['steps']} | {_quality(row)} | {np.median(row['measurement_psnr']):.1f} "
+        f"| {title} | {row['steps']} | {quality(row)} | {np.median(row['measurement_psnr']):.1f} "
         f"| {row['evaluations']:.0f} | {row['vjps']:.0f} | {row['jvps']:.0f} "
         f"| {row['diverged']} | {row['seconds']:.1f} |"
     )

@@ -32,6 +32,7 @@ from ctrlgen.adapters import from_adm, from_callable
 from ctrlgen.domains.images.files import read_image, with_channels
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.errors import UnknownName
+from ctrlgen.experiments.options import names
 from ctrlgen.experiments.published_settings import (
     CONFIGURATIONS,
     TASKS,
@@ -159,14 +160,9 @@ def main(
     if configuration not in CONFIGURATIONS:
         raise UnknownName("configuration", configuration, CONFIGURATIONS)
     chosen = CONFIGURATIONS[configuration]
-    wanted = tasks.split(",") if tasks else list(chosen.contests)
-    for task in wanted:
-        if task not in chosen.contests:
-            raise UnknownName("tasks", task, chosen.contests)
+    wanted = names("tasks", tasks, chosen.contests) if tasks else list(chosen.contests)
     known = {name for contest in chosen.contests.values() for name in contest}
-    only = set(methods.split(",")) if methods else known
-    for name in sorted(only - known):
-        raise UnknownName("methods", name, sorted(known))
+    only = set(names("methods", methods, known)) if methods else known
     truth = images_of(images, count, chosen.size).to(device)
     prior = prior_of(chosen, weights, network, time_scale, device)
     source = {"weights": str(weights), "network": network, "time": time_scale}
