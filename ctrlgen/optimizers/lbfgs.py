@@ -6,7 +6,8 @@ Every row follows Nocedal & Wright, Numerical Optimization, 2nd ed. 2006, Algori
     x_{k+1} = x_k + t_k p_k               its own strong-Wolfe step                  (linesearch.py)
     s_k = x_{k+1} - x_k, y_k = g_{k+1} - g_k join its memory
 
-The first step of a row without memory is t = min(1, 1 / |g|_1), all others start at t = 1.
+The first step of a row without memory is t = min(1, 1 / |g|_1), or one of a given length, t = l /
+|g|_2; all others start at t = 1.
 
 Rows do not wait for each other. A round evaluates the objective once on all running rows, each at
 its own trial point: one row may be bracketing its third step while another, twenty iterations
@@ -48,6 +49,8 @@ class LBFGS(Optimizer):
         history: curvature pairs each row remembers, >= 1. Memory grows as pairs come in, up to
             2 * history tensors of the size of x.
         learning_rate: first step of each line search in units of the quasi-Newton step, > 0.
+        first_step: l, Euclidean length of the first step of a row without memory, > 0; None for the
+            cautious 1 / |g|_1, which costs a search of many evaluations where x is large.
         c1: sufficient decrease constant, 0 < c1 < c2.
         c2: curvature constant, c1 < c2 < 1.
         max_line_search: evaluations per line search, >= 1.
@@ -57,6 +60,7 @@ class LBFGS(Optimizer):
 
     history: int = 100
     learning_rate: float = 1.0
+    first_step: float | None = None
     c1: float = 1e-4
     c2: float = 0.9
     max_line_search: int = 25
@@ -67,6 +71,8 @@ class LBFGS(Optimizer):
             raise ValueError(f"needs 0 < c1 < c2 < 1, got c1={self.c1}, c2={self.c2}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.first_step is not None and not self.first_step > 0:
+            raise ValueError(f"first_step must be positive, got {self.first_step}")
         for name in ("history", "max_line_search"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -141,7 +147,10 @@ class LBFGS(Optimizer):
         slope = torch.where(uphill, -row_sum(gradient * gradient), slope)
         direction = torch.where(fresh[:, None], newton, direction)
 
-        cautious = row_sum(gradient.abs()).reciprocal().clamp_max(1)
+        if self.first_step is None:
+            cautious = row_sum(gradient.abs()).reciprocal().clamp_max(1)
+        else:
+            cautious = self.first_step * row_sum(gradient.square()).rsqrt()
         step = self.learning_rate * torch.where(memory.count == 0, cautious, 1)
         # No search goes on over an interval in which x cannot change.
         resolution = torch.finfo(x.dtype).eps * torch.linalg.vector_norm(x, torch.inf, dim=1)

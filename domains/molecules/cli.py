@@ -46,7 +46,7 @@ def generate(
 
       ctrlgen molecule generate -p mu=3D -p "gap>=6eV" --element "N<=2" --atoms 7..9
     """
-    _search(ctx, options, "molecules", 16, options.normalise, atoms=atoms)
+    _search(ctx, options, "molecules", 16, atoms=atoms)
 
 
 @app.command()
@@ -68,7 +68,7 @@ def optimize(
 
     The first molecule of FILE is the lead; every seed gives another variant of as many atoms.
     """
-    _search(ctx, options, f"optimize-{file.stem}", 8, "none", lead=file, radius=radius)
+    _search(ctx, options, f"optimize-{file.stem}", 8, lead=file, radius=radius)
 
 
 def _search(
@@ -76,7 +76,6 @@ def _search(
     options: Search,
     stem: str,
     number: int,
-    normalise: str,
     *,
     atoms: str | None = None,
     lead: Path | None = None,
@@ -88,14 +87,7 @@ def _search(
     wish = options.wish
     names = seeds_of(options.seeds, options.number, number)
     file = check_files(options.out, stem, options.overwrite)
-    settings = running.settings_of(
-        options.steps,
-        options.iterations,
-        options.tolerance,
-        normalise,
-        options.restarts,
-        options.batch,
-    )
+    settings = running.settings_of(options)
     start = None if lead is None else read_molecules(lead, "file")[0]
     designer = running.designer_of(
         wish, options.prior, atoms, options.guide, options.evaluator, options.device

@@ -1,14 +1,17 @@
-r"""Costs of the geometry of molecules: a piece that they must hold, a molecule to be like.
+r"""Costs of the geometry of molecules: a piece that they hold, a molecule to be like, valences.
 
 Signals are those of `states`: positions x_i in Angstrom and class weights, from which p_i are the
 probabilities of the classes and q_i = p_i T those of the elements (`composition`).
 
     fragment      w_x/m Σ_k |R(x_k − x̄) − (y_k − ȳ)|² + w_p Σ_k (1 − Σ_{c allowed at k} p_kc)²
     similarity    1 − cos(D(x), D(x*)),   D_abr = Σ_{i≠j} q_ia q_jb exp(−(|x_i − x_j| − r)²/2s²)
+    valence       Σ_i max(|Σ_{j≠i} Σ_o σ((t_o − |x_i − x_j|)/s) − v_i| − m, 0)²
 
 R is the rotation of Kabsch (Acta Cryst. A32, 922, 1976), proper: det R = +1, so the mirror image of
 a fragment is not the fragment. It minimises the sum, so the gradient treats it as constant. D is
-the same for a rotated, translated or renumbered molecule, and compares molecules of any size.
+the same for a rotated, translated or renumbered molecule, and compares molecules of any size. t_o
+are the distances of the bond table (`bonds`) under which the order of a bond counts one more, v_i
+the valence of an atom, less the hydrogens of its class: a stable molecule costs nothing.
 """
 
 from __future__ import annotations
@@ -18,16 +21,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ctrlgen.domains.molecules.bonds import thresholds
 from ctrlgen.domains.molecules.composition import (
     ClassCost,
     Weights,
     check_element,
     element_table,
 )
-from ctrlgen.domains.molecules.elements import alphabet
+from ctrlgen.domains.molecules.elements import NUMBERS, VALENCE, alphabet
 from ctrlgen.domains.molecules.states import split
 
-__all__ = ["FragmentCost", "SimilarityCost", "allowed_classes", "rotation"]
+__all__ = ["FragmentCost", "SimilarityCost", "ValenceCost", "allowed_classes", "rotation"]
 
 
 class FragmentCost(ClassCost):
@@ -165,6 +169,53 @@ class SimilarityCost(ClassCost):
 
     def forward(self, x: Tensor) -> Tensor:
         return 1 - (self.descriptor(x) * self.reference.to(x)).sum(1)
+
+
+class ValenceCost(ClassCost):
+    """How far the bonds of the atoms are from their valences, squared; smooth in the positions.
+
+    Args:
+        name: alphabet of the signals, "qm9" or "qm9-heavy".
+        width: s, in Angstrom, > 0: how sharply a bond ends.
+        slack: m >= 0, a part of a bond that is forgiven, so that stable molecules cost nothing.
+        types: "straight-through" or "soft".
+
+    Raises:
+        ValueError: a width or slack out of its range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        width: float = 0.03,
+        slack: float = 0.3,
+        types: Weights = "straight-through",
+    ) -> None:
+        super().__init__(types)
+        if not (width > 0 and slack >= 0):
+            raise ValueError(f"width, slack: expected width > 0, slack >= 0, got {width}, {slack}")
+        self.width, self.slack = width, slack
+        numbers = torch.tensor([NUMBERS[symbol] for symbol, _ in alphabet(name)])
+        self.limits = thresholds()[:, numbers.unsqueeze(1), numbers]
+        self.open = torch.tensor([float(VALENCE[symbol] - h) for symbol, h in alphabet(name)])
+
+    def orders(self, x: Tensor) -> Tensor:
+        """Soft sums of the bond orders of every atom, shape (B, N), zero at the padding."""
+        parts = split(x)
+        p = self.weights(parts)
+        limits = torch.einsum("nik,okl,njl->noij", p, self.limits.to(x), p)
+        gaps = parts.positions.unsqueeze(2) - parts.positions.unsqueeze(1)
+        distance = (gaps.square().sum(3) + 1e-6).sqrt()
+        pair = parts.mask.unsqueeze(2) & parts.mask.unsqueeze(1)
+        pair = pair & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+        bonds = torch.sigmoid((limits - distance.unsqueeze(1)) / self.width)
+        return torch.where(pair.unsqueeze(1), bonds, 0).sum((1, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = split(x)
+        wrong = (self.orders(x) - self.weights(parts) @ self.open.to(x)).abs() - self.slack
+        return torch.where(parts.mask, wrong.clamp_min(0), 0).square().sum(1)
 
 
 def allowed_classes(classes: Sequence[tuple[str, int]], name: str) -> Tensor:

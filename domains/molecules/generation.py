@@ -8,6 +8,10 @@ the degrees of freedom of its molecule, n(3 + K) − 3. In its place the paper s
 columns of x_0 between restarts (`normalise="feature"`); one divisor for all coordinates keeps the
 rotations ("isotropic"). Both hold |x_0|² at n(3 + K), so the two are not combined.
 
+Every start is the best of a few draws (`screening`), and C includes the `ValenceCost`: where the
+paper takes one draw and the property alone, steering breaks molecules that the prior would not.
+`draws=1, valence=0` is the paper's problem.
+
 A molecule is satisfied when it is in one piece, all its atoms stable, and its cost at most the
 square of the tolerance. Those that are not start again with another seed, and with another number
 of atoms drawn from p(n | c); the best of the starts is kept, and counted for all of them.
@@ -23,8 +27,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ctrlgen.costs.base import as_cost
+from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.leads import Ball, Given
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted, gather, whole
+from ctrlgen.domains.molecules.screening import screen, standing
 from ctrlgen.flows import Evaluations
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.base import CostLike
@@ -44,6 +51,7 @@ Normalise = Literal["none", "isotropic", "feature"]
 Watch = Callable[[int, Tensor], Observer | None]
 Keep = Callable[[Found, list[int]], None]
 
+_FIRST_STEP = 1.2  # a tenth of the length of a source point of QM9
 _DIRECT = 8 * 29**2  # pairs of atoms in a batch up to which all states are kept
 
 
@@ -59,6 +67,8 @@ class Settings:
             stops when its cost is at most the square.
         normalise: "none", "isotropic" or "feature"; see the module.
         chi: λ of the radius penalty where nothing is normalised, >= 0.
+        valence: weight of the cost of valences that are not met, >= 0.
+        draws: source points of which a start is the best, 1 for none to choose from.
         restarts: further starts of molecules that are not satisfied.
         batch: molecules at a time; it changes nothing but memory and speed.
 
@@ -68,15 +78,18 @@ class Settings:
 
     steps: int = 20
     iterations: int = 25
-    evaluations: int | None = 40
+    evaluations: int | None = 12
     tolerance: float = 0.05
     normalise: Normalise = "none"
     chi: float = 0.01
-    restarts: int = 0
+    valence: float = 0.3
+    draws: int = 8
+    restarts: int = 2
     batch: int = 32
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("iterations", 0), ("restarts", 0), ("batch", 1)):
+        least_of = {"steps": 1, "iterations": 0, "draws": 1, "restarts": 0, "batch": 1}
+        for name, least in least_of.items():
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
@@ -84,8 +97,9 @@ class Settings:
             raise ValueError(f"evaluations: expected at least 1, got {self.evaluations}")
         if not self.tolerance > 0:
             raise ValueError(f"tolerance: expected a positive number, got {self.tolerance}")
-        if not self.chi >= 0:
-            raise ValueError(f"chi: expected a number >= 0, got {self.chi}")
+        for name in ("chi", "valence"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
         if self.normalise not in get_args(Normalise):
             raise ValueError(
                 f"normalise: expected one of {get_args(Normalise)}, got {self.normalise!r}"
@@ -112,6 +126,7 @@ class Settings:
                 max_iterations=self.iterations,
                 max_evaluations=self.evaluations,
                 history=10,
+                first_step=_FIRST_STEP,
                 # Where a class flips the cost jumps, and no long search gets across.
                 max_line_search=10,
                 restart_every=None if projection is None else 5,
@@ -155,7 +170,7 @@ def steer(
     start: Tensor | None = None,
     ball: Ball | None = None,
 ) -> tuple[Found, Evaluations]:
-    """One start of every molecule, all in one batch.
+    """One start of every molecule, all in one batch, from the source points of the seeds.
 
     Args:
         prior: of molecules.
@@ -168,6 +183,7 @@ def steer(
         ball: where source points stay.
     """
     bound = fitted(prior, counts)
+    cost = _with_valences(cost, prior, settings)
     places = bound.source.shape[0]
     method = settings.method(
         bound.source.mask(len(counts)),  # type: ignore[attr-defined]
@@ -224,19 +240,26 @@ def generate(
     """
     first = as_seeds(seeds)
     total, name = Evaluations(), alphabet_of(prior)
+    draws = settings.draws if task.start is None else 1
     done: dict[int, tuple[Found, float]] = {}
     for turn in range(settings.restarts + 1):
         again = [i for i in sorted(done) if rank is not None or not bool(done[i][0].satisfied)]
         left = torch.tensor(again if turn else range(len(first)), dtype=torch.int64)
-        own = restart_seed(first[left], turn)
+        own = restart_seed(first[left], turn * draws)
         counts = task.counts(left, own) if len(left) else own
         order = torch.argsort(counts, stable=True)  # batches of alike sizes are padded less
         for part in order.split(settings.batch) if len(left) else ():
             rows, atoms, names = left[part], counts[part], own[part]
             start, ball = task.start(rows, names, atoms) if task.start else (None, None)
+            cost = task.cost(rows, atoms)
+            if draws > 1:
+                tried = torch.stack([restart_seed(names, i) for i in range(draws)])
+                aim, solver = _with_valences(cost, prior, settings), Midpoint(settings.steps)
+                names, spent = screen(prior, aim, tried, atoms, solver)
+                total = _sum(total, spent)
             found, spent = steer(
                 prior,
-                task.cost(rows, atoms),
+                cost,
                 names,
                 atoms,
                 settings,
@@ -244,9 +267,9 @@ def generate(
                 start=start,
                 ball=ball,
             )
-            total = Evaluations(
-                *(a + b for a, b in zip(_counts(total), _counts(spent), strict=True))
-            )
+            if draws > 1:
+                found.evaluations = found.evaluations + draws
+            total = _sum(total, spent)
             scores = _scores(found, rank, name)
             for place, (row, score) in enumerate(zip(rows.tolist(), scores, strict=True)):
                 one = found.take(torch.tensor([place]))
@@ -257,19 +280,22 @@ def generate(
     return gather([done[row][0] for row in range(len(first))]), total
 
 
-def _counts(evaluations: Evaluations) -> list[int]:
-    return list(vars(evaluations).values())
+def _with_valences(cost: CostLike, prior: Prior, settings: Settings) -> CostLike:
+    if not settings.valence:
+        return cost
+    return as_cost(cost) + settings.valence * ValenceCost(alphabet_of(prior))
+
+
+def _sum(first: Evaluations, second: Evaluations) -> Evaluations:
+    return Evaluations(**{key: n + vars(second)[key] for key, n in vars(first).items()})
 
 
 def _scores(found: Found, rank: Callable[[Tensor], Tensor] | None, name: str) -> list[float]:
     """What the starts of a molecule are compared by; NaN is worse than everything."""
-    if rank is not None:
-        value = rank(found.signals.detach())
-    else:
-        value = found.costs.double()
-        # every whole molecule comes before all that are not
-        value = value / (1 + value.abs()) + (~whole(found.signals, name)).double() * 4
-    return value.double().nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
+    if rank is None:
+        return standing(found.costs, found.signals, name).tolist()
+    value = rank(found.signals.detach()).double()
+    return value.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
 
 
 def _better(old: tuple[Found, float] | None, new: Found, score: float) -> tuple[Found, float]:

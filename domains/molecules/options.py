@@ -79,7 +79,16 @@ class Run:
     Number = Annotated[int | None, _option(RUN, "--number", "-n", min=1, help="How many.")]
     Seeds = Annotated[str | None, _option(RUN, help="Their seeds instead, e.g. 3,5,8.")]
     Steps = Annotated[int, _option(RUN, min=1, help="Midpoint steps of the flow.")]
-    Iterations = Annotated[int, _option(RUN, min=0, help="L-BFGS iterations per start.")]
+    Evaluations = Annotated[
+        int, _option(RUN, min=1, help="Solves forward and backward per start, for L-BFGS.")
+    ]
+    Draws = Annotated[
+        int, _option(RUN, min=1, help="Source points tried per start; the best is steered.")
+    ]
+    Valence = Annotated[
+        float,
+        _option(RUN, min=0, help="Weight of unmet valences in the cost, which keep it whole."),
+    ]
     Tolerance = Annotated[
         float,
         _option(RUN, help="Stop a molecule at this error, in mean absolute deviations of QM9."),
@@ -144,9 +153,10 @@ class Search:
     guide: Run.Guide = None
     evaluator: Run.Evaluator = None
     steps: Run.Steps = 20
-    iterations: Run.Iterations = 25
+    evaluations: Run.Evaluations = 12
     tolerance: Run.Tolerance = 0.05
-    restarts: Run.Restarts = 1
+    valence: Run.Valence = 0.3
+    restarts: Run.Restarts = 2
     rank: Run.Rank = None
     batch: Run.Batch = 16
     data: Run.Data = None
@@ -176,4 +186,5 @@ class Search:
 class Generation(Search):
     """The options of a search that begins with noise."""
 
+    draws: Run.Draws = 8
     normalise: Run.Normalise = "none"

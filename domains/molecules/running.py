@@ -17,6 +17,7 @@ from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Settings, Task
 from ctrlgen.domains.molecules.graphs import tensors
 from ctrlgen.domains.molecules.inputs import scorer
+from ctrlgen.domains.molecules.options import Generation, Search
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
 from ctrlgen.domains.molecules.reports import about, finish, show
 from ctrlgen.domains.molecules.scoring import EVALUATOR
@@ -43,17 +44,19 @@ __all__ = [
 INTERRUPTED = 130
 
 
-def settings_of(
-    steps: int, iterations: int, tolerance: float, normalise: str, restarts: int, batch: int
-) -> Settings:
+def settings_of(options: Search) -> Settings:
     """The settings that the options say."""
+    from_noise: dict[str, Any] = {}
+    if isinstance(options, Generation):
+        from_noise = {"draws": options.draws, "normalise": options.normalise}
     return Settings(
-        steps=steps,
-        iterations=iterations,
-        tolerance=tolerance,
-        normalise=normalise,  # type: ignore[arg-type]  # it checks
-        restarts=restarts,
-        batch=batch,
+        steps=options.steps,
+        evaluations=options.evaluations,
+        tolerance=options.tolerance,
+        valence=options.valence,
+        restarts=options.restarts,
+        batch=options.batch,
+        **from_noise,
     )
 
 

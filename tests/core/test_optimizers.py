@@ -384,6 +384,7 @@ def test_bad_input_is_named(optimizer: Optimizer, case: str) -> None:
         (LBFGS, "restart_every", 0),
         (LBFGS, "history", 0),
         (LBFGS, "learning_rate", 0.0),
+        (LBFGS, "first_step", 0.0),
         (LBFGS, "c1", 0.95),
         (LBFGS, "max_line_search", 0),
         (Adam, "betas", (0.9, 1.0)),

@@ -122,6 +122,21 @@ def test_the_first_step_is_torchs() -> None:
         torch.testing.assert_close(seen[1][0], x0 - step * x.grad, rtol=1e-14, atol=0)
 
 
+def test_a_first_step_of_a_given_length_is_that_long_in_every_row() -> None:
+    function, x0 = PROBLEMS["rosenbrock-10"]
+    rows, seen = torch.stack((x0, 3 * x0)), []
+
+    def spy(x: Tensor) -> Tensor:
+        seen.append(x.detach().clone())
+        return function(x)
+
+    LBFGS(max_evaluations=2, first_step=0.7).minimize(FunctionObjective(spy), rows)
+    lengths = torch.linalg.vector_norm(seen[1] - rows, dim=1)
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 0.7))
+    found = LBFGS(max_iterations=500, first_step=0.7).minimize(FunctionObjective(function), rows)
+    assert (found.value < 1e-10).all()
+
+
 def dense_direction(pairs: list[tuple[Tensor, Tensor]], gradient: Tensor) -> Tensor:
     """-H g with H formed by the BFGS update, Nocedal & Wright eq. 6.17."""
     identity = torch.eye(len(gradient), dtype=gradient.dtype)
@@ -269,6 +284,7 @@ def test_a_search_leaves_the_region_that_is_not_finite() -> None:
     [
         {"history": 2},
         {"learning_rate": 0.3},
+        {"first_step": 0.5},
         {"c1": 0.4},
         {"c2": 0.1},
         {"max_line_search": 1},

@@ -16,10 +16,12 @@ from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join
 from ctrlgen.experiments.qm9_properties import PUBLISHED, bootstrap, summary, table
 from ctrlgen.experiments.qm9_rows import (
     Bench,
+    best_of_draws,
     dflow,
     guidance,
     medians,
     nearest,
+    published,
     shuffled,
     unguided,
 )
@@ -57,7 +59,7 @@ def bench() -> Bench:
     prior = Prior(Flow(Still(), CondOT()), Atoms(PLACES, 3 + KINDS), AtomCodec())
     return Bench(
         prior, radius, radius, "gap", counts[chosen], gap[chosen], index[chosen] + 1, data, None,
-        Settings(steps=4, iterations=15, tolerance=0.01), 2,
+        Settings(steps=4, evaluations=20, tolerance=0.01, valence=0.0), 2,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -69,17 +71,30 @@ def error(row: Tensor) -> Tensor:
 
 def test_dflow_beats_guidance_and_best_of_k_beats_one_draw() -> None:
     case = bench()
-    one, many = unguided(case), unguided(case, 6)
+    one, drawn = unguided(case), best_of_draws(case, 6)
+    many = drawn["best of K"]
     steered, guided = dflow(case), guidance(case, [0.1, 1e-9])
     assert one.evaluations == 8 and many.evaluations == 48
     assert (error(many.signals) <= error(one.signals)).all()
     assert error(many.signals).mean() < error(one.signals).mean()
     assert error(guided.signals).mean() < error(one.signals).mean()
+    # these atoms are no molecules, so that none of them comes first
+    assert torch.equal(drawn["best whole of K"].signals, many.signals)
     assert (error(steered.signals) < 0.011 * DEVIATION["gap"]).all()
     assert guided.evaluations == 16  # forward and backward, as many steps
     assert guided.settings.startswith("strength 0.1 of")
     counts = (steered.signals[..., 3:] != 0).any(2).sum(1)
     assert torch.equal(counts, case.counts)
+
+
+def test_the_papers_problem_is_one_draw_and_the_property_alone() -> None:
+    case = bench()
+    plain = published(case.settings)
+    assert (plain.draws, plain.valence, plain.restarts, plain.evaluations) == (1, 0.0, 0, 25)
+    assert plain.steps == case.settings.steps and plain.chi == case.settings.chi > 0
+    row = dflow(case, plain)
+    # one start of at most 25 solves of 8 evaluations, forward and backward
+    assert row.evaluations <= 25 * 16 and row.settings == repr(plain)
 
 
 def test_rows_of_real_values_leave_the_molecule_itself_out() -> None:

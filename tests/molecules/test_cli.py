@@ -129,7 +129,7 @@ class Cards(NamedTuple):
     def options(self) -> list[object]:
         return [
             "--prior", self.prior, "--guide", self.guide, "--evaluator", self.evaluator,
-            "--steps", 2, "--iterations", 2, "--restarts", 0,
+            "--steps", 2, "--evaluations", 2, "--restarts", 0,
         ]  # fmt: skip
 
 
@@ -181,7 +181,7 @@ def test_generate_writes_sdf_xyz_csv_json_and_figure(
         wish_of(["gap=6.8eV"], elements=["N<=2"]), str(prior), atoms="5..7",
         guide=str(cards.guide), evaluator=str(cards.evaluator),
     )  # fmt: skip
-    settings = Settings(steps=2, iterations=2, batch=3)
+    settings = Settings(steps=2, evaluations=2, restarts=0, batch=3)
     again = designer.run(designer.task(), designer.sheet([0, 1, 2]), settings)
     parts = split(again.found.signals)
     values = guide.of(parts, "hard")[:, list(PROPERTIES).index("gap")]
@@ -247,7 +247,7 @@ def test_optimize_keeps_the_size_and_the_ball(
         wish_of(["mu=2D"]), str(cards.prior), guide=str(cards.guide),
         evaluator=str(cards.evaluator),
     )  # fmt: skip
-    settings = Settings(steps=2, iterations=4, tolerance=1e-3)
+    settings = Settings(steps=2, iterations=4, tolerance=1e-3, restarts=0)
     task = designer.lead_task(read_sdf(lead)[0].mol, 0.2, settings)
     rows, seeds = torch.arange(2), torch.tensor([0, 1])
     counts = task.counts(rows, seeds)

@@ -18,10 +18,16 @@ from ctrlgen.domains.molecules.composition import (
     parse_formula,
     parse_limit,
 )
-from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
+from ctrlgen.domains.molecules.costs import (
+    FragmentCost,
+    SimilarityCost,
+    ValenceCost,
+    allowed_classes,
+)
 from ctrlgen.domains.molecules.dipoles import XTBDipole
 from ctrlgen.domains.molecules.elements import HEAVY
-from ctrlgen.domains.molecules.states import join
+from ctrlgen.domains.molecules.stability import stability
+from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.errors import MissingExtra
 from ctrlgen.seeds import normal
 
@@ -257,6 +263,46 @@ def test_similarity_has_the_gradient_of_its_value() -> None:
     way = normal([4], x.shape[1:], dtype=x.dtype) * (x[1:2] != 0)
     slope = (cost(start + 1e-5 * way) - cost(start - 1e-5 * way)).detach() / 2e-5
     assert float((gradient * way).sum()) == pytest.approx(float(slope), rel=1e-4)
+
+
+def test_soft_valences_become_those_of_the_bond_table() -> None:
+    x = molecules()
+    x = torch.cat((0.9 * x[..., :3], x[..., 3:]), dim=2)  # nearer, so that there are bonds
+    parts = split(x)
+    told = stability(parts.positions, parts.hard, "qm9-heavy")
+    sharp = ValenceCost("qm9-heavy", width=1e-5, slack=0.5)
+    assert torch.allclose(sharp.orders(x), told.orders.sum(2).double(), atol=1e-6)
+    assert told.orders.any() and ((sharp(x) == 0) == told.molecules).all()
+
+
+def test_valences_cost_what_they_miss_and_nothing_of_a_stable_molecule() -> None:
+    ethane = join(
+        torch.tensor([[[0.0, 0, 0], [1.53, 0, 0]], [[0.0, 0, 0], [3.0, 0, 0]]]).double(),
+        torch.tensor([[3, 3], [3, 3]]),
+        14,
+    )
+    cost = ValenceCost("qm9-heavy", slack=0.3)
+    assert cost(ethane)[0] == 0
+    assert float(cost(ethane)[1]) == pytest.approx(2 * 0.7**2)
+    x = molecules()
+    moved = turned(x, mirror=True)[:, torch.tensor([3, 1, 5, 0, 4, 2])]
+    assert torch.allclose(cost(moved), cost(x), rtol=1e-9)
+    padded = torch.cat((x, torch.zeros(3, 2, x.shape[2], dtype=x.dtype)), dim=1)
+    assert torch.allclose(cost(padded), cost(x), atol=1e-12)
+    rows_alone(cost, x)
+    with pytest.raises(ValueError, match="width, slack"):
+        ValenceCost("qm9-heavy", width=0)
+
+
+def test_valences_have_the_gradient_of_their_value() -> None:
+    x = molecules()
+    cost = ValenceCost("qm9-heavy", width=0.2, slack=0.0, types="soft")
+    start = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cost(start).sum(), start)
+    way = normal(SEEDS, x.shape[1:], dtype=x.dtype) * (x != 0)
+    slope = (cost(start + 1e-6 * way) - cost(start - 1e-6 * way)).detach() / 2e-6
+    assert torch.allclose((gradient * way).sum((1, 2)), slope, rtol=1e-4)
+    assert gradient.isfinite().all() and gradient[..., 3:].any() and gradient[..., :3].any()
 
 
 # ------------------------------------------------------------------ xTB by dxtb

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from ctrlgen.costs import FunctionCost, PropertyCost
+from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.generation import Settings, Task, generate, restart_seed, steer
 from ctrlgen.domains.molecules.leads import Ball, Given, source_of
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.properties import Request, parse_request
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted, gather
+from ctrlgen.domains.molecules.screening import standing
 from ctrlgen.domains.molecules.sizes import DEVIATION, sizes, tables
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
 from ctrlgen.flows import Flow
@@ -23,11 +26,13 @@ from ctrlgen.priors import Prior
 from ctrlgen.projections import Normalize
 from ctrlgen.results import Status
 from ctrlgen.seeds import normal
+from ctrlgen.solvers import Midpoint
 
 KINDS, PLACES = 14, 6
 COUNTS = torch.tensor([5, 3, 6, 4])
 SEEDS = [3, 14, 15, 92]
-QUICK = Settings(steps=3, iterations=6, evaluations=12, tolerance=0.02)
+PLAIN = Settings(steps=2, iterations=2, evaluations=12, draws=1, valence=0.0, restarts=0)
+QUICK = replace(PLAIN, steps=3, iterations=6, tolerance=0.02)
 
 
 def tiny_prior(dtype: torch.dtype = torch.float64) -> Prior:
@@ -86,7 +91,7 @@ def test_a_molecule_is_the_same_alone_and_in_any_batch() -> None:
 
 
 def test_steering_brings_the_property_nearer_than_the_prior_does() -> None:
-    start = run(Settings(steps=3, iterations=0))
+    start = run(replace(QUICK, iterations=0))
     assert (run().costs < 0.05 * start.costs).sum() >= 3
 
 
@@ -104,7 +109,7 @@ def test_the_radius_penalty_uses_the_degrees_of_freedom_of_each_molecule() -> No
 
 @pytest.mark.parametrize("kind", ["isotropic", "feature"])
 def test_normalised_sources_are_standard_and_every_atom_counts(kind: str) -> None:
-    settings = Settings(steps=2, iterations=5, tolerance=1e-4, normalise=kind)
+    settings = replace(PLAIN, iterations=5, tolerance=1e-4, normalise=kind)
     method = settings.method(fitted(tiny_prior(), COUNTS).source.mask(4))
     assert isinstance(method.projection, Normalize) and method.regularizer is None
     assert method.projection.isotropic == (kind == "isotropic")
@@ -132,7 +137,7 @@ def task() -> Task:
 
 def test_batches_and_order_change_nothing() -> None:
     prior = tiny_prior(torch.float32)
-    settings = Settings(steps=3, iterations=6, evaluations=12, tolerance=0.02, batch=3)
+    settings = replace(QUICK, batch=3)
     kept: list[list[int]] = []
     found, spent = generate(
         prior, task(), SEEDS, settings, keep=lambda found, rows: kept.append(rows)
@@ -146,7 +151,7 @@ def test_batches_and_order_change_nothing() -> None:
 
 def test_restarts_try_other_seeds_and_count_everything() -> None:
     prior = tiny_prior(torch.float32)
-    settings = Settings(steps=2, iterations=2, restarts=2)
+    settings = replace(PLAIN, restarts=2)
     seen: list[list[int]] = []
     found, _ = generate(
         prior,
@@ -166,12 +171,61 @@ def test_restarts_try_other_seeds_and_count_everything() -> None:
 
 def run_once(prior: Prior, turn: int) -> Found:
     seeds = restart_seed(torch.tensor(SEEDS), turn)
-    return steer(prior, wanted(LOW), seeds, COUNTS, Settings(steps=2, iterations=2))[0]
+    return steer(prior, wanted(LOW), seeds, COUNTS, PLAIN)[0]
+
+
+def test_a_start_is_the_best_of_its_draws_in_any_batch() -> None:
+    prior, draws = tiny_prior(torch.float32), 3
+    settings = replace(PLAIN, draws=draws, restarts=1)
+    seen: list[list[int]] = []
+    found, spent = generate(
+        prior,
+        task(),
+        SEEDS,
+        settings,
+        watch=lambda turn, seeds: seen.append(sorted(seeds.tolist())),  # type: ignore[func-returns-value]
+    )
+    for turn in range(2):
+        tried = torch.stack(
+            [restart_seed(torch.tensor(SEEDS), turn * draws + i) for i in range(draws)]
+        )
+        costs = torch.stack(
+            [
+                wanted(LOW)(fitted(prior, COUNTS).sample(seeds, Midpoint(settings.steps)))
+                for seeds in tried
+            ]
+        )
+        best = tried.gather(0, costs.argmin(0, keepdim=True))[0]
+        assert seen[turn] == sorted(best.tolist())
+        assert not torch.equal(best, tried[0])
+    # draws are solves as well, forward alone
+    assert spent.forward_rows == 2 * settings.steps * int(found.evaluations.sum())
+    assert spent.forward_rows - spent.vjp_rows == 2 * settings.steps * 2 * draws * len(SEEDS)
+    alone, _ = generate(prior, task(), SEEDS, replace(settings, batch=1))
+    assert torch.equal(alone.seeds, found.seeds)
+    assert torch.allclose(alone.signals, found.signals, atol=1e-3)
+
+
+def test_whole_molecules_come_first_and_nan_last() -> None:
+    ethane = join(torch.tensor([[[0.0, 0, 0], [1.53, 0, 0]]]), torch.tensor([[3, 3]]), KINDS)
+    apart = join(torch.tensor([[[0.0, 0, 0], [2.53, 0, 0]]]), torch.tensor([[3, 3]]), KINDS)
+    signals = torch.cat((ethane, apart, ethane, apart))
+    order = standing(torch.tensor([9.0, 1.0, 4.0, torch.nan]), signals, "qm9-heavy").argsort()
+    assert order.tolist() == [2, 0, 1, 3]
+
+
+def test_valences_are_a_cost_of_steered_molecules() -> None:
+    prior = tiny_prior(torch.float32)
+    free = run(replace(QUICK, tolerance=1e-6))
+    held, _ = steer(prior, wanted(LOW), SEEDS, COUNTS, replace(QUICK, tolerance=1e-6, valence=1.0))
+    valence = ValenceCost("qm9-heavy")
+    assert torch.allclose(held.costs, wanted(LOW)(held.signals) + valence(held.signals), rtol=1e-4)
+    assert valence(held.signals).sum() < valence(free.signals).sum()
 
 
 def test_a_black_box_score_ranks_the_starts() -> None:
     prior = tiny_prior(torch.float32)
-    settings = Settings(steps=2, iterations=1, restarts=2)
+    settings = replace(PLAIN, iterations=1, restarts=2)
     found, _ = generate(
         prior, task(), SEEDS, settings, rank=lambda signals: -gyration(signals).squeeze(1)
     )
@@ -215,7 +269,7 @@ def test_only_priors_of_molecules_have_an_alphabet() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 0}, {"batch": 0}, {"restarts": -1}, {"tolerance": 0.0}, {"chi": -1.0},
-     {"normalise": "paper"}, {"evaluations": 0}],
+     {"normalise": "paper"}, {"evaluations": 0}, {"draws": 0}, {"valence": -1.0}],
 )  # fmt: skip
 def test_settings_refuse(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -262,10 +316,10 @@ def test_lead_runs_stay_in_their_ball() -> None:
     z = fitted(prior, COUNTS).source.sample(SEEDS)
     centre = torch.nn.functional.pad(z, (0, 0, 0, PLACES - z.shape[1]))
     ball = Ball(centre, 0.3)
-    found = run(Settings(steps=3, iterations=10, tolerance=1e-3), start=centre, ball=ball)
+    found = run(replace(QUICK, iterations=10, tolerance=1e-3), start=centre, ball=ball)
     assert (ball.distance(found.controls) <= 0.3 * (1 + 1e-5)).all()
     assert (ball.distance(found.controls) > 0.01).any()
-    free = run(Settings(steps=3, iterations=0), start=centre, ball=ball)
+    free = run(replace(QUICK, iterations=0), start=centre, ball=ball)
     assert torch.allclose(free.controls, centre, atol=1e-6)
     assert (found.costs <= free.costs).all() and (found.costs < free.costs).any()
 
