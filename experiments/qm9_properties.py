@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -39,7 +38,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from torch import Tensor
 
 from ctrlgen.console import dumps
 from ctrlgen.domains.molecules import chemistry
@@ -51,7 +49,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.ragged import alphabet_of
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES, evaluate, score
 from ctrlgen.domains.molecules.sheets import reference_of
-from ctrlgen.domains.molecules.sizes import DEVIATION
+from ctrlgen.experiments.qm9_figures import figures, table
 from ctrlgen.experiments.qm9_rows import (
     Bench,
     Row,
@@ -66,30 +64,7 @@ from ctrlgen.experiments.qm9_rows import (
 )
 from ctrlgen.priors import load
 
-__all__ = ["PUBLISHED", "bootstrap", "main", "measure", "run", "summary", "table"]
-
-PUBLISHED: dict[str, dict[str, float]] = {
-    name: dict(zip(("alpha", "gap", "homo", "lumo", "mu", "cv"), values, strict=True))
-    for name, values in {
-        "EDM (conditional)": (2.76, 655, 356, 584, 1.111, 1.101),
-        "EquiFM (conditional)": (2.41, 591, 337, 530, 1.106, 1.033),
-        "GeoLDM (conditional)": (2.37, 587, 340, 522, 1.108, 1.025),
-        "EEGSDE (separate guide)": (2.50, 487, 302, 447, 0.777, 0.941),
-        "D-Flow (evaluator = guide)": (1.39, 344, 182, 330, 0.300, 0.784),
-    }.items()
-}
-"""Mean absolute errors of the literature, in the package's units; its own evaluators."""
-
-
-def bootstrap(values: Tensor, draws: int = 1000) -> tuple[float, float, float]:
-    """Mean and its 95 % interval by bootstrap; NaN entries are left out, none left gives NaN."""
-    known = values[values.isfinite()].double()
-    if not len(known):
-        return math.nan, math.nan, math.nan
-    draw = torch.Generator().manual_seed(0)
-    means = known[torch.randint(len(known), (draws, len(known)), generator=draw)].mean(1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-    return float(known.mean()), low, high
+__all__ = ["main", "measure", "run"]
 
 
 def measure(bench: Bench, row: Row, seconds: float) -> dict[str, Any]:
@@ -119,70 +94,6 @@ def measure(bench: Bench, row: Row, seconds: float) -> dict[str, Any]:
     if bench.name == "mu":
         found["xtb"] = [answer.mu for answer in chemistry.xtb(scores.mols)]
     return found
-
-
-def summary(row: dict[str, Any], targets: Tensor, deviation: float) -> dict[str, Any]:
-    """Mean errors with their intervals; `hacked`: the guide within 0.1 deviations, not the other.
-
-    Args:
-        row: of `measure`.
-        targets: shape (B,).
-        deviation: mean absolute deviation of the property.
-    """
-    if "error" in row:
-        return {"real": bootstrap(torch.tensor(row["error"]))}
-    found: dict[str, Any] = {}
-    errors = {
-        key: (torch.tensor([math.nan if v is None else v for v in row[key]]) - targets).abs()
-        for key in ("guide", "evaluator", "xtb")
-        if key in row
-    }
-    found = {key: bootstrap(error) for key, error in errors.items()}
-    stable = torch.tensor(row["stable"])
-    found["evaluator, stable"] = bootstrap(errors["evaluator"][stable])
-    lost = ~(errors["evaluator"] <= 0.5 * deviation)
-    found["hacked"] = float(((errors["guide"] <= 0.1 * deviation) & lost).double().mean())
-    found["judged"] = float(errors["evaluator"].isfinite().double().mean())
-    return found
-
-
-def table(results: dict[str, Any]) -> str:
-    """The tables as markdown, one per property."""
-    lines = [f"# Properties of QM9, prior `{results['prior']}`, {results['molecules']} molecules\n"]
-    for name, rows in results["rows"].items():
-        known = PROPERTIES[name]
-        targets, digits = torch.tensor(results["targets"][name]), known.decimals + 1
-
-        def cell(value: Any, digits: int = digits) -> str:
-            mean, low, high = value
-            return (
-                f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]" if mean == mean else "-"
-            )
-
-        lines += [
-            f"\n## {known.text} ({known.unit})\n",
-            "| row | evaluator MAE | guide MAE (paper protocol) | evaluator, stable only | xTB | "
-            "stable | atoms stable | valid | valid x unique | novel | hacked | evals | s/mol |",
-            "|" + "---|" * 13,
-        ]
-        for label, row in rows.items():
-            told = summary(row, targets, DEVIATION[name])
-            if "real" in told:
-                lines.append(f"| {label} (real values) | {cell(told['real'])} |" + " - |" * 11)
-                continue
-            shares = row["metrics"]
-            wanted = ("molecule_stable", "atom_stable", "valid", "valid_unique", "novel")
-            cells = [
-                cell(told["evaluator"]), cell(told["guide"]), cell(told["evaluator, stable"]),
-                cell(told["xtb"]) if "xtb" in told else "-",
-                *("-" if shares.get(k) is None else f"{100 * shares[k]:.1f} %" for k in wanted),
-                f"{100 * told['hacked']:.0f} %", f"{row['evaluations']:.0f}",
-                f"{row['seconds']:.2f}",
-            ]  # fmt: skip
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
-        for label, values in PUBLISHED.items():
-            lines.append(f"| *{label}, published* | {values[name]:g} |" + " - |" * 11)
-    return "\n".join(lines) + "\n"
 
 
 def rows_of(
@@ -248,7 +159,7 @@ def main(
     threads: Annotated[int, typer.Option(help="torch threads")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
 ) -> None:
-    """Run the experiment, or what is left of it; writes results.json, targets.csv and a table."""
+    """Run the experiment, or what is left of it; writes results, targets, a table and figures."""
     torch.set_num_threads(threads)
     names = [word.strip() for word in properties.split(",")]
     unknown = [name for name in names if name not in PROPERTIES]
@@ -293,6 +204,7 @@ def main(
         results["rows"][name] = run(bench, tried, cache / "qm9_properties" / label, key)
         (out / "results.json").write_text(dumps(results) + "\n")
         (out / "table.md").write_text(table(results))
+    figures(results, out)
     typer.echo(table(results))
 
 

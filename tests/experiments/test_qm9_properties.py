@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from ctrlgen.domains.molecules.generation import Settings
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join
-from ctrlgen.experiments.qm9_properties import PUBLISHED, bootstrap, summary, table
+from ctrlgen.experiments.qm9_figures import PUBLISHED, bootstrap, figures, summary, table
 from ctrlgen.experiments.qm9_rows import (
     Bench,
     best_of_draws,
@@ -137,7 +139,7 @@ def test_summary_counts_what_the_evaluator_does_not_confirm() -> None:
     assert told["evaluator, stable"][0] == pytest.approx(scale)
 
 
-def test_the_table_has_the_published_rows_beside_ours() -> None:
+def test_the_table_has_the_published_rows_beside_ours(tmp_path: Path) -> None:
     metrics = {"molecule_stable": 0.5, "atom_stable": 0.9, "valid": 0.7, "valid_unique": 0.6}
     row = {
         "guide": [1.0, 2.0], "evaluator": [3.0, None], "stable": [True, False],
@@ -145,10 +147,20 @@ def test_the_table_has_the_published_rows_beside_ours() -> None:
     }  # fmt: skip
     results = {
         "prior": "toy", "molecules": 2, "targets": {"mu": [0.0, 0.0]},
-        "rows": {"mu": {"D-Flow": row, "per-n median": {"error": [1.0, 1.0]}}},
+        "rows": {
+            "mu": {
+                "D-Flow": row, "unguided": {**row, "evaluator": [9.0, 9.0]},
+                "same-n shuffle": {"error": [6.0, 6.0]}, "per-n median": {"error": [1.0, 1.0]},
+            }
+        },
     }  # fmt: skip
     text = table(results)
     assert "3.0000 [3.0000, 3.0000]" in text and "1.5000" in text and "per-n median (real" in text
     for name, values in PUBLISHED.items():
         assert f"*{name}, published* | {values['mu']:g}" in text
     assert set(next(iter(PUBLISHED.values()))) == set(PROPERTIES)
+    assert "mu: 2.0 times below the same-n shuffle, 0.4 below EDM's 1.111 D" in text
+    assert "50.0% stable, unguided 50.0%" in text
+    figures(results, tmp_path)
+    for name in ("targets.png", "errors.png"):
+        assert plt.imread(tmp_path / name).std() > 0
