@@ -94,7 +94,17 @@ def _search(
     )
     task = designer.task() if start is None else designer.lead_task(start, radius, settings)
     running.run(
-        ctx, designer, task, names, settings, file, options.rank, options.data, options.json, start
+        ctx,
+        designer,
+        task,
+        names,
+        settings,
+        file,
+        options.rank,
+        options.data,
+        options.json,
+        start,
+        options.posebusters,
     )
 
 
@@ -139,6 +149,7 @@ def sample(
     batch: Run.Batch = 64,
     evaluator: Run.Evaluator = None,
     data: Run.Data = None,
+    posebusters: Run.PoseBusters = False,
     device: Run.Device = "cpu",
     out: Run.Out = None,
     overwrite: Run.Overwrite = False,
@@ -151,7 +162,9 @@ def sample(
     from ctrlgen.domains.molecules import running
 
     names, file = seeds_of(seeds, number, 16), check_files(out, "molecules", overwrite)
-    running.sample(prior, names, atoms, steps, batch, evaluator, data, device, file, json)
+    running.sample(
+        prior, names, atoms, steps, batch, evaluator, data, device, file, json, posebusters
+    )
 
 
 @app.command()
@@ -160,6 +173,7 @@ def score(
     evaluator: Run.Evaluator = None,
     data: Run.Data = None,
     xtb: Annotated[bool, typer.Option("--xtb", help="GFN2-xTB dipoles as well.")] = False,
+    posebusters: Run.PoseBusters = False,
     out: Run.Out = None,
     overwrite: Run.Overwrite = False,
     json: Run.Json = False,
@@ -171,4 +185,5 @@ def score(
     from ctrlgen.domains.molecules import running
 
     target = check_files(out, f"score-{file.stem}", overwrite)
-    running.score(read_molecules(file, "file"), evaluator, data, xtb, target, json)
+    mols = read_molecules(file, "file")
+    running.score(mols, evaluator, data, target, json, xtb=xtb, posebusters=posebusters)

@@ -167,9 +167,9 @@ class Designer:
             self.warnings.append(f"{EVALUATOR} is not installed: no evaluator values")
 
     def sheet(
-        self, seeds: Sequence[int], reference: Collection[str] | None = None, xtb: bool = False
+        self, seeds: Sequence[int], reference: Collection[str] | None = None, **checks: bool
     ) -> Sheet:
-        """An empty sheet for molecules of these seeds."""
+        """An empty sheet for molecules of these seeds; `checks` are `xtb` and `posebusters`."""
         return Sheet(
             self.wish,
             self.name,
@@ -177,7 +177,7 @@ class Designer:
             guide=self.guide,
             evaluator=self.evaluator,
             reference=reference,
-            xtb=xtb,
+            **checks,
         )
 
     def task(self) -> Task:

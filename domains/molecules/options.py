@@ -112,6 +112,12 @@ class Run:
     ]
     Batch = Annotated[int, _option(RUN, min=1, help="Molecules at a time.")]
     Device = Annotated[str, _option(RUN, help="cpu, cuda, ...")]
+    PoseBusters = Annotated[
+        bool,
+        _option(
+            OUTPUT, "--posebusters", help="PoseBusters' checks as well, a third of a second each."
+        ),
+    ]
     Data = Annotated[
         Path | None,
         _option(
@@ -160,6 +166,7 @@ class Search:
     rank: Run.Rank = None
     batch: Run.Batch = 16
     data: Run.Data = None
+    posebusters: Run.PoseBusters = False
     device: Run.Device = "cpu"
     out: Run.Out = None
     overwrite: Run.Overwrite = False

@@ -113,9 +113,11 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
         console.stdout.print(f"[dim]and {count - most} more in {escape(str(file))}")
     parts = [
         f"{flag} {100 * found[flag]:.0f} %"
-        for flag in ("satisfied", "stable", "valid", "connected", "novel")
+        for flag in ("satisfied", "stable", "valid", "connected", "novel", "posebusters")
         if found[flag] is not None
     ]
+    if found["median strain (kcal/mol)"] is not None:
+        parts.append(f"median strain {found['median strain (kcal/mol)']:.1f} kcal/mol")
     for name in names:
         known = PROPERTIES[name]
         error = found[f"evaluator MAE {name} ({known.unit})"]

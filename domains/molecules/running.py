@@ -113,6 +113,7 @@ def run(
     data: Path | None,
     json: bool,
     lead: Any = None,
+    posebusters: bool = False,
 ) -> None:
     """Generate into files, and show the end; an interruption is exit code 130.
 
@@ -127,9 +128,11 @@ def run(
         data: folder of QM9, or None.
         json: print JSON.
         lead: molecule that the run began with; its own values are told beside the others.
+        posebusters: make PoseBusters' checks.
     """
     reference = reference_of(data, designer.name)
-    sheet = designer.sheet(seeds, reference, xtb=asks_xtb(designer.wish.names))
+    checks = {"xtb": asks_xtb(designer.wish.names), "posebusters": posebusters}
+    sheet = designer.sheet(seeds, reference, **checks)
     order: Callable[..., Any] | None = scorer(rank, designer.name) if rank else None
     file.parent.mkdir(parents=True, exist_ok=True)
     progress, begun = BatchProgress(len(seeds)), time.perf_counter()
@@ -228,11 +231,12 @@ def sample(
     device: str,
     file: Path,
     json: bool,
+    posebusters: bool = False,
 ) -> None:
     """Draw molecules of a prior into files, and show them."""
     model = load(prior, device=console.device_named(device))
     name, begun = alphabet_of(model), time.perf_counter()
-    sheet = _bare_sheet(name, seeds, evaluator, data, False, device)
+    sheet = _bare_sheet(name, seeds, evaluator, data, device, posebusters=posebusters)
     parse_atoms(atoms, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     spent = draw(model, atoms, seeds, sheet, steps, batch, lambda: sheet.write(file))
@@ -246,11 +250,16 @@ def sample(
 
 
 def score(
-    mols: list[Any], evaluator: str | None, data: Path | None, xtb: bool, file: Path, json: bool
+    mols: list[Any],
+    evaluator: str | None,
+    data: Path | None,
+    file: Path,
+    json: bool,
+    **checks: bool,
 ) -> None:
-    """Score molecules of a file into files, and show them."""
+    """Score molecules of a file into files, and show them; `checks` are those of a `Sheet`."""
     begun = time.perf_counter()
-    sheet = _bare_sheet("qm9", list(range(len(mols))), evaluator, data, xtb, "cpu")
+    sheet = _bare_sheet("qm9", list(range(len(mols))), evaluator, data, "cpu", **checks)
     report(mols, sheet)
     file.parent.mkdir(parents=True, exist_ok=True)
     _end(file, sheet, {"asked": [], "prior": None}, begun, None, json)
@@ -261,14 +270,14 @@ def _bare_sheet(
     seeds: list[int],
     evaluator: str | None,
     data: Path | None,
-    xtb: bool,
     device: str,
+    **checks: bool,
 ) -> Sheet:
     network = None
     if evaluator is not None or EVALUATOR in plugins.cards():
         network = regressor(evaluator or EVALUATOR, device)
     reference = reference_of(data, name)
-    return Sheet(None, name, seeds, evaluator=network, reference=reference, xtb=xtb)
+    return Sheet(None, name, seeds, evaluator=network, reference=reference, **checks)
 
 
 def _end(

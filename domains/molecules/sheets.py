@@ -9,6 +9,7 @@ interrupted run leaves readable ones.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,6 +72,7 @@ class Sheet:
         evaluator: network of the alphabet "qm9".
         reference: SMILES that are not novel; novelty is unknown without.
         xtb: compute the dipole by GFN2-xTB as well.
+        posebusters: make PoseBusters' checks as well.
     """
 
     def __init__(
@@ -83,9 +85,11 @@ class Sheet:
         evaluator: Network | None = None,
         reference: Collection[str] | None = None,
         xtb: bool = False,
+        posebusters: bool = False,
     ) -> None:
         self.wish, self.name, self.seeds = wish, name, list(seeds)
-        self.guide, self.evaluator, self.reference, self.xtb = guide, evaluator, reference, xtb
+        self.guide, self.evaluator, self.reference = guide, evaluator, reference
+        self.xtb, self.posebusters = xtb, posebusters
         self._rows: dict[int, tuple[tuple[int, int], dict[str, Any], Mol | None]] = {}
 
     def add(self, found: Found, rows: Sequence[int]) -> None:
@@ -144,6 +148,8 @@ class Sheet:
         )
         told = scores.assessment
         dipoles = chemistry.xtb(scores.mols) if self.xtb else None
+        relaxed = chemistry.relax(scores.mols)
+        busted = chemistry.posebusters(scores.mols) if self.posebusters else None
         bounds = self.wish.intervals(self.name, found.counts.cpu()) if self.wish else {}
         rows = []
         for i, mol in enumerate(scores.mols):
@@ -165,6 +171,11 @@ class Sheet:
             row |= self._values(bounds, scores.guide[i], scores.evaluator[i], i)
             if dipoles is not None:
                 row["xtb mu (D)"] = dipoles[i].mu
+            row |= {"strain (kcal/mol)": relaxed[i].strain, "MMFF rmsd (A)": relaxed[i].rmsd}
+            if busted is not None:
+                failed = [name for name, passed in busted[i].checks.items() if not passed]
+                row["posebusters"] = busted[i].passed
+                row["posebusters fails"] = busted[i].error or ", ".join(failed) or None
             row |= {
                 "cost": float(found.costs[i]),
                 "status": Status(int(found.status[i])).label,
@@ -197,10 +208,15 @@ class Sheet:
 def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
     """The sheet in numbers: shares over all rows, none left out, and mean errors per property."""
     found: dict[str, Any] = {"molecules": len(rows)}
-    for flag in ("satisfied", "stable", "valid", "connected", "novel", "duplicate"):
-        told = [row[flag] for row in rows if row[flag] is not None]
+    flags = ("satisfied", "stable", "valid", "connected", "novel", "duplicate", "posebusters")
+    for flag in flags:
+        told = [row[flag] for row in rows if row.get(flag) is not None]
         # what is not valid is no duplicate; what was never asked has no share
         found[flag] = sum(told) / len(rows) if told and rows else None
+    strains = [row["strain (kcal/mol)"] for row in rows]
+    strains = [strain for strain in strains if not math.isnan(strain)]
+    found["median strain (kcal/mol)"] = statistics.median(strains) if strains else None
+    found["without strain"] = len(rows) - len(strains)
     for name in names:
         unit = PROPERTIES[name].unit
         errors = [row[f"error {name} ({unit})"] for row in rows]

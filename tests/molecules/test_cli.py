@@ -302,8 +302,14 @@ def test_sample_draws_and_score_says_the_same_of_the_file(
     ctrlgen: Command, cards: Cards, tmp_path: Path
 ) -> None:
     lead = ethanol(tmp_path)
-    told = solved(ctrlgen, "score", lead, "--evaluator", cards.evaluator, "-o", "told.sdf")
+    told = solved(
+        ctrlgen, "score", lead, "--evaluator", cards.evaluator, "--posebusters", "-o", "told.sdf"
+    )
     (row,) = told["molecules"]
+    assert row["posebusters"] and row["posebusters fails"] is None
+    assert 0 <= row["strain (kcal/mol)"] < 30 and 0 <= row["MMFF rmsd (A)"] < 0.5
+    assert told["summary"]["posebusters"] == 1 and told["summary"]["without strain"] == 0
+    assert told["summary"]["median strain (kcal/mol)"] == row["strain (kcal/mol)"]
     assert row["smiles"] == "CCO" and row["formula"] == "C2H6O" and row["satisfied"] is None
     assert row["stable"] and row["valid"] and row["connected"] and row["atoms"] == 9
     words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 2]
