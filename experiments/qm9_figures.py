@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.experiments.tables import head
 
 __all__ = ["PUBLISHED", "bootstrap", "figures", "summary", "table", "verdicts"]
+
+Panel = Callable[[Axes, dict[str, Any], str], None]
 
 OURS, OTHER, WRONG, EDM = "#1f6f8b", "#8c8c8c", "#c0392b", "#d08a2e"
 
@@ -134,11 +137,12 @@ def verdicts(results: dict[str, Any]) -> list[str]:
 
 def figures(results: dict[str, Any], out: Path) -> None:
     """Write targets.png and errors.png."""
-    _draw(results, out / "targets.png", _targets)
-    _draw(results, out / "errors.png", _errors)
+    _draw(results, out / "targets.png", _targets, "what the evaluator says against the target")
+    note = "mean error by the evaluator; dashed: published, EDM (orange) and D-Flow (red)"
+    _draw(results, out / "errors.png", _errors, note)
 
 
-def _draw(results: dict[str, Any], file: Path, panel: Any) -> None:
+def _draw(results: dict[str, Any], file: Path, panel: Panel, note: str) -> None:
     names = list(results["rows"])
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
@@ -152,6 +156,7 @@ def _draw(results: dict[str, Any], file: Path, panel: Any) -> None:
         ax.spines[["top", "right"]].set_visible(False)
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
+    fig.supxlabel(note, fontsize=9)
     fig.savefig(file, dpi=150)
     plt.close(fig)
 
@@ -165,9 +170,8 @@ def _targets(ax: Axes, results: dict[str, Any], name: str) -> None:
     ends = [wanted.min(), wanted.max()]
     ax.plot(ends, ends, color=OTHER, lw=1)
     ax.plot(wanted[stable], found[stable], "o", ms=2.5, color=OURS, label="stable")
-    ax.plot(wanted[~stable], found[~stable], "x", ms=4, color=WRONG, label="not stable")
-    ax.set_xlabel("target", fontsize=8)
-    ax.set_ylabel("evaluator", fontsize=8)
+    if not stable.all():
+        ax.plot(wanted[~stable], found[~stable], "x", ms=4, color=WRONG, label="not stable")
     ax.legend(frameon=False, fontsize=7, loc="upper left")
 
 
@@ -184,4 +188,3 @@ def _errors(ax: Axes, results: dict[str, Any], name: str) -> None:
         ax.axvline(PUBLISHED[label][name], color=colour, lw=1, ls="--")
     ax.set_yticks(place, list(told), fontsize=7)
     ax.invert_yaxis()
-    ax.set_xlabel("mean error; dashed: published, EDM (orange), D-Flow (red)", fontsize=7)
