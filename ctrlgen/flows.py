@@ -66,6 +66,9 @@ class Evaluations:
         """The counts as they stand."""
         return Evaluations(**vars(self))
 
+    def __add__(self, other: Evaluations) -> Evaluations:
+        return Evaluations(**{k: v + getattr(other, k) for k, v in vars(self).items()})
+
     def __sub__(self, earlier: Evaluations) -> Evaluations:
         return Evaluations(**{k: v - getattr(earlier, k) for k, v in vars(self).items()})
 

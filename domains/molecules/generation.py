@@ -155,7 +155,7 @@ class Task:
 
 
 def restart_seed(seeds: Tensor, start: int) -> Tensor:
-    """Seeds of a further start: those of start 0 plus 2³² for each."""
+    """Seeds of a further draw: those of draw 0 plus 2³² for each; a start takes `draws` of them."""
     return seeds + start * 2**32
 
 
@@ -255,8 +255,8 @@ def generate(
             if draws > 1:
                 tried = torch.stack([restart_seed(names, i) for i in range(draws)])
                 aim, solver = _with_valences(cost, prior, settings), Midpoint(settings.steps)
-                names, spent = screen(prior, aim, tried, atoms, solver)
-                total = _sum(total, spent)
+                names, screened = screen(prior, aim, tried, atoms, solver)
+                total += screened
             found, spent = steer(
                 prior,
                 cost,
@@ -268,8 +268,8 @@ def generate(
                 ball=ball,
             )
             if draws > 1:
-                found.evaluations = found.evaluations + draws
-            total = _sum(total, spent)
+                found.evaluations += draws
+            total += spent
             scores = _scores(found, rank, name)
             for place, (row, score) in enumerate(zip(rows.tolist(), scores, strict=True)):
                 one = found.take(torch.tensor([place]))
@@ -284,10 +284,6 @@ def _with_valences(cost: CostLike, prior: Prior, settings: Settings) -> CostLike
     if not settings.valence:
         return cost
     return as_cost(cost) + settings.valence * ValenceCost(alphabet_of(prior))
-
-
-def _sum(first: Evaluations, second: Evaluations) -> Evaluations:
-    return Evaluations(**{key: n + vars(second)[key] for key, n in vars(first).items()})
 
 
 def _scores(found: Found, rank: Callable[[Tensor], Tensor] | None, name: str) -> list[float]:

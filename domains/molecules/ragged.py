@@ -32,7 +32,8 @@ class Found(PerSample):
         counts: atoms of the prior's alphabet, long, shape (B,).
         seeds: of the start that was kept, shape (B,).
         status: `ctrlgen.results.Status`, shape (B,).
-        iterations, evaluations: of the start that was kept; of all starts; shape (B,).
+        iterations: of the start that was kept, shape (B,).
+        evaluations: solves of all starts, with their draws, shape (B,).
         starts: how many starts it took, shape (B,).
         satisfied: in one piece, stable, on target; bool, shape (B,).
     """

@@ -321,11 +321,12 @@ def test_gradients_reach_conditions_times_and_parameters():
         assert leaf.grad is not None and leaf.grad.abs().sum() > 0
 
 
-def test_evaluations_subtract_and_copy():
+def test_evaluations_add_subtract_and_copy():
     evaluations = Evaluations(3, 2, 1, 30, 20, 10)
     before = evaluations.copy()
     evaluations.add("vjp", 7)
     assert evaluations - before == Evaluations(vjp=1, vjp_rows=7)
+    assert before + (evaluations - before) == evaluations
     assert before == Evaluations(3, 2, 1, 30, 20, 10)
 
 
