@@ -45,7 +45,7 @@ from ctrlgen.costs import (
 from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
 from ctrlgen.domains.molecules.composition import CompositionCost
-from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost
+from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.leads import Ball, Given
 from ctrlgen.domains.molecules.ragged import Found
@@ -423,6 +423,11 @@ COSTS: dict[str, Case] = {
     ),
     "fragment": cost_case(
         lambda: FragmentCost(draw(3, 3, stream=42), torch.eye(5)[:3] > 0, types="soft"),
+        shape=(4, 8),
+    ),
+    "valence": cost_case(
+        # broad bonds: the law's random atoms lie apart, where sharp ones have no slope
+        lambda: ValenceCost("qm9", width=0.5, slack=0.0, types="soft"),
         shape=(4, 8),
     ),
     "similarity": cost_case(
