@@ -29,8 +29,9 @@ from ctrlgen.extras import require
 from ctrlgen.flows import Flow, Guided
 from ctrlgen.priors import Card, Prior, load
 from ctrlgen.solvers import Midpoint
+from ctrlgen.training.curves import loss_curve
 
-__all__ = ["draw", "loss_curve", "measure_cifar10", "measure_classifier", "measure_mnist", "sheet"]
+__all__ = ["draw", "measure_cifar10", "measure_classifier", "measure_mnist", "sheet"]
 
 
 def draw(
@@ -70,24 +71,6 @@ def sheet(images: Tensor, file: Path, columns: int = 10) -> None:
     picture = image.fromarray(flat.squeeze(-1) if channels == 1 else flat)
     file.parent.mkdir(parents=True, exist_ok=True)
     picture.resize((2 * picture.width, 2 * picture.height), image.Resampling.NEAREST).save(file)
-
-
-def loss_curve(log: Path, file: Path) -> None:
-    """Plot the training and validation losses of a training log."""
-    require("matplotlib", "images")
-    from matplotlib.figure import Figure
-
-    entries = [json.loads(line) for line in log.read_text().splitlines()]
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
-    axes = figure.subplots()
-    for key, style in (("loss", "-"), ("validation", "o-")):
-        points = [(e["step"], e[key]) for e in entries if key in e]
-        axes.plot(*zip(*points, strict=True), style, label=key, linewidth=1, markersize=3)
-    axes.set(xlabel="step", ylabel="flow matching loss", yscale="log", title=log.name.split(".")[0])
-    axes.legend()
-    axes.grid(alpha=0.3)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
 
 
 def measure_classifier(folder: str | Path) -> dict[str, Any]:

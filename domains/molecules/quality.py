@@ -8,7 +8,7 @@ from D_b's histogram by the same seed; stability, validity, uniqueness, novelty 
 connectivity (`metrics`), and for the heavy alphabet once more after the hydrogens were placed. Of a
 regressor: mean absolute errors on the test split and on D_b, which D-Flow's table calls the lower
 bound where the network was trained on D_a. Numbers go to weights/quality/<name>.json and into the
-card.
+card, with a picture of the loss over the time of training.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ctrlgen.domains.molecules.training import WEIGHTS, targets_of
 from ctrlgen.priors import Prior, load
 from ctrlgen.seeds import uniform
 from ctrlgen.solvers import Midpoint
+from ctrlgen.training.curves import loss_curve
 
 __all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "sample"]
 
@@ -187,6 +188,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{options.name}.json").write_text(json.dumps(card.quality, indent=2) + "\n")
     card.write(file)
+    log = options.cards / f"{options.name}.log.jsonl"
+    if log.is_file():
+        loss_curve(log, folder / f"{options.name}-loss.png", "molecules")
     print(json.dumps(card.quality, indent=2))
 
 
