@@ -43,4 +43,4 @@ def loss_curve(log: Path, file: Path, extra: str = "images") -> None:
 
 
 if __name__ == "__main__":
-    loss_curve(*map(Path, sys.argv[1:3]))
+    loss_curve(Path(sys.argv[1]), Path(sys.argv[2]))

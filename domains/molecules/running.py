@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -277,7 +278,7 @@ def _bare_sheet(
     if evaluator is not None or EVALUATOR in plugins.cards():
         network = regressor(evaluator or EVALUATOR, device)
     reference = reference_of(data, name)
-    return Sheet(None, name, seeds, evaluator=network, reference=reference, **checks)
+    return Sheet(None, name, seeds, guide=None, evaluator=network, reference=reference, **checks)
 
 
 def _end(
@@ -297,6 +298,4 @@ def _end(
 
 def asks_xtb(names: tuple[str, ...]) -> bool:
     """Whether the xTB dipole is asked and can be had."""
-    from importlib.util import find_spec
-
     return "mu" in names and find_spec("tblite") is not None
