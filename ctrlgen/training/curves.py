@@ -1,6 +1,8 @@
 """Loss curves of training logs.
 
-python -m ctrlgen.training.curves LOG.jsonl PICTURE.png
+    python -m ctrlgen.training.curves LOG.jsonl PICTURE.png
+
+Losses are drawn over the minutes of training, those of the averaged weights on held data as dots.
 """
 
 from __future__ import annotations

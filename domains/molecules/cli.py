@@ -93,19 +93,7 @@ def _search(
         wish, options.prior, atoms, options.guide, options.evaluator, options.device
     )
     task = designer.task() if start is None else designer.lead_task(start, radius, settings)
-    running.run(
-        ctx,
-        designer,
-        task,
-        names,
-        settings,
-        file,
-        options.rank,
-        options.data,
-        options.json,
-        start,
-        options.posebusters,
-    )
+    running.run(ctx, designer, task, names, settings, file, options, start)
 
 
 @app.command()

@@ -157,9 +157,7 @@ class SimilarityCost(ClassCost):
         """D and the composition, of length one, shape (B, D)."""
         parts = split(x)
         kinds = self.weights(parts) @ self.table.to(x)
-        gaps = parts.positions.unsqueeze(2) - parts.positions.unsqueeze(1)
-        distance = (gaps.square().sum(3) + 1e-6).sqrt()
-        near = distance.unsqueeze(3) - self.grid.to(x)
+        near = _distances(parts.positions).unsqueeze(3) - self.grid.to(x)
         bumps = torch.exp(-near.square() / (2 * self.width**2))
         other = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         bumps = bumps * other[..., None]
@@ -205,8 +203,7 @@ class ValenceCost(ClassCost):
         parts = split(x)
         p = self.weights(parts)
         limits = torch.einsum("nik,okl,njl->noij", p, self.limits.to(x), p)
-        gaps = parts.positions.unsqueeze(2) - parts.positions.unsqueeze(1)
-        distance = (gaps.square().sum(3) + 1e-6).sqrt()
+        distance = _distances(parts.positions)
         pair = parts.mask.unsqueeze(2) & parts.mask.unsqueeze(1)
         pair = pair & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         bonds = torch.sigmoid((limits - distance.unsqueeze(1)) / self.width)
@@ -216,6 +213,12 @@ class ValenceCost(ClassCost):
         parts = split(x)
         wrong = (self.orders(x) - self.weights(parts) @ self.open.to(x)).abs() - self.slack
         return torch.where(parts.mask, wrong.clamp_min(0), 0).square().sum(1)
+
+
+def _distances(positions: Tensor) -> Tensor:
+    """Of all pairs, shape (B, N, N); a thousandth where two atoms coincide, for the gradient."""
+    gaps = positions.unsqueeze(2) - positions.unsqueeze(1)
+    return (gaps.square().sum(3) + 1e-6).sqrt()
 
 
 def allowed_classes(classes: Sequence[tuple[str, int]], name: str) -> Tensor:

@@ -110,11 +110,8 @@ def run(
     seeds: list[int],
     settings: Settings,
     file: Path,
-    rank: str | None,
-    data: Path | None,
-    json: bool,
+    options: Search,
     lead: Any = None,
-    posebusters: bool = False,
 ) -> None:
     """Generate into files, and show the end; an interruption is exit code 130.
 
@@ -125,16 +122,13 @@ def run(
         seeds: one per molecule.
         settings: how.
         file: FILE.sdf.
-        rank: FILE.py:NAME of a score, or None.
-        data: folder of QM9, or None.
-        json: print JSON.
+        options: of the command.
         lead: molecule that the run began with; its own values are told beside the others.
-        posebusters: make PoseBusters' checks.
     """
-    reference = reference_of(data, designer.name)
-    checks = {"xtb": asks_xtb(designer.wish.names), "posebusters": posebusters}
+    reference = reference_of(options.data, designer.name)
+    checks = {"xtb": asks_xtb(designer.wish.names), "posebusters": options.posebusters}
     sheet = designer.sheet(seeds, reference, **checks)
-    order: Callable[..., Any] | None = scorer(rank, designer.name) if rank else None
+    order: Callable[..., Any] | None = scorer(options.rank, designer.name) if options.rank else None
     file.parent.mkdir(parents=True, exist_ok=True)
     progress, begun = BatchProgress(len(seeds)), time.perf_counter()
     content = about(designer, settings, str((ctx.obj or {}).get("command", "")))
@@ -162,7 +156,7 @@ def run(
     progress.close()
     seconds = time.perf_counter() - begun
     content = finish(file, sheet, content, seconds, done.network, complete=True)
-    if json:
+    if options.json:
         print(console.dumps({"file": file, **content}))
     else:
         show(content, designer.wish.names, file)

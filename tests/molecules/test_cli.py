@@ -298,6 +298,20 @@ def test_a_user_ranks_the_starts(cards: Cards, tmp_path: Path, ctrlgen: Command)
     assert refused.code == 2 and "rank: mine.py has no function 'lightest'" in refused.err
 
 
+def test_the_options_of_a_run_are_its_settings(ctrlgen: Command, cards: Cards) -> None:
+    words = ["-p", "gap=6.8eV", "-n", 1, *cards.options, "--valence", 0.5, "--tolerance", 0.2]
+    begins = ["--draws", 3, "--normalise", "isotropic", "--atoms", "4"]
+    content = solved(ctrlgen, "generate", *words, *begins, "-o", "out.sdf")
+    wanted = {
+        "steps": 2, "evaluations": 2, "restarts": 0, "valence": 0.5, "tolerance": 0.2,
+        "draws": 3, "normalise": "isotropic",
+    }  # fmt: skip
+    assert {key: content["settings"][key] for key in wanted} == wanted
+    # three draws and at most two evaluations; of four midpoint evaluations each
+    assert 3 < content["molecules"][0]["evaluations"] <= 5
+    assert content["network"]["forward_rows"] == 4 * content["molecules"][0]["evaluations"]
+
+
 def test_sample_draws_and_score_says_the_same_of_the_file(
     ctrlgen: Command, cards: Cards, tmp_path: Path
 ) -> None:
