@@ -30,7 +30,9 @@ def run(
 ) -> float:
     """Train until the budget is spent; returns the last validation loss.
 
-    Budgets count over all resumed parts; minutes are those of the steps alone, by `clock`.
+    Budgets count over all resumed parts; minutes are those of the steps alone, by `clock`. The
+    first step of each shape of a compiled run is left out of them: it is compilation for the most
+    part, and logged as such.
 
     Raises:
         ValueError: not exactly one budget was given.
@@ -42,7 +44,7 @@ def run(
         done = trainer.steps / steps if steps else trainer.seconds / (60 * (minutes or 0.0))
         return min(1.0, done)
 
-    def write(entry: dict[str, float]) -> None:
+    def write(entry: dict[str, Any]) -> None:
         if log is not None:
             with log.open("a") as file:
                 file.write(json.dumps(entry) + "\n")
@@ -55,19 +57,31 @@ def run(
 
     losses: list[float] = []
     norm, validation, saved = 0.0, math.nan, time.monotonic()
+    compiled_shapes, compilation = set[tuple[int, ...]](), 0.0
+    machine = {
+        "device": trainer.device.type,
+        "precision": str(trainer.precision).removeprefix("torch."),
+    }
+    write({"step": trainer.steps, "seconds": round(trainer.seconds, 1), **machine})
     while spent() < 1:
         started = clock()
         loss, norm = trainer.step(spent())
-        trainer.seconds += clock() - started
+        if trainer.compiled and trainer.shape not in compiled_shapes:
+            compiled_shapes.add(trainer.shape)
+            compilation += clock() - started
+        else:
+            trainer.seconds += clock() - started
         losses.append(loss)
         if trainer.steps % log_every == 0:
-            entry = {
+            entry: dict[str, Any] = {
                 "step": trainer.steps,
                 "seconds": round(trainer.seconds, 1),
                 "loss": round(sum(losses) / len(losses), 5),
                 "gradient": round(norm, 4),
                 "lr": round(trainer.schedule.rate(spent()), 6),
             }
+            if trainer.compiled:
+                entry["compilation"] = round(compilation, 1)
             losses.clear()
             if trainer.steps % validate_every == 0:
                 entry["validation"] = validation = round(trainer.validate(512), 5)

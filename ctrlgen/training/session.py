@@ -49,6 +49,7 @@ def export(trainer: Trainer, card: Card, out: Path) -> None:
         "steps": trainer.steps,
         "seconds": round(trainer.seconds),
         "device": trainer.device.type,
+        "precision": str(trainer.precision).removeprefix("torch."),
         **({"earlier": trainer.earlier} if trainer.earlier else {}),
     }
     card.weights, card.sha256 = weights.name, hashlib.sha256(partial.read_bytes()).hexdigest()
@@ -126,6 +127,7 @@ def session(
     target = folder if out is None else Path(out)
     if compiled:
         trainer.compile()
+        trainer.compiled = True
     budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
     options = " --compile" * compiled + " --resume-from-embedded" * resume_from_embedded
     command = f"ctrlgen train {recipe} {budget} --seed {trainer.seed}{options}"
@@ -139,6 +141,8 @@ def session(
     else:
         log.unlink(missing_ok=True)
     columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())
+    kind = str(trainer.precision).removeprefix("torch.")
+    print(f"{name}: training in {kind} on {trainer.device}")
     with Progress(*columns, TextColumn("{task.description}")) as bar:
         task = bar.add_task("", total=1.0)
         run(

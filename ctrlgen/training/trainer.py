@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ctrlgen.training.muon import Muon
+from ctrlgen.training.precision import precision, supports_bfloat16
 
 __all__ = ["Schedule", "Trainer", "batch_indices", "generator"]
 
@@ -40,7 +41,7 @@ class Schedule:
         average: decay of the averaged weights, approached from below.
         warmup: fraction of the budget until the peak.
         flat: fraction of the budget after which the rate falls.
-        autocast: bfloat16 where it is safe.
+        autocast: bfloat16 is safe; it is used where the machine has units for it.
     """
 
     batch: int = 64
@@ -75,9 +76,15 @@ def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
 
 
 def optimizers(
-    network: nn.Module, schedule: Schedule, outside: Sequence[str]
+    network: nn.Module, schedule: Schedule, outside: Sequence[str], dtype: torch.dtype
 ) -> list[torch.optim.Optimizer]:
     """Muon for the matrices whose names hold no word of outside, AdamW for the rest.
+
+    Args:
+        network: what is trained.
+        schedule: kind and settings.
+        outside: words in the names of matrices that Muon leaves to AdamW.
+        dtype: of Muon's products.
 
     Raises:
         ValueError: an unknown kind of optimiser.
@@ -91,7 +98,7 @@ def optimizers(
         (hidden if inside and schedule.optimizer == "muon" else other).append(parameter)
     lr, decay = schedule.lr, schedule.weight_decay
     adamw = torch.optim.AdamW(other, lr=lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
-    return [adamw, *([Muon(hidden, lr, decay)] if hidden else [])]
+    return [adamw, *([Muon(hidden, lr, decay, dtype=dtype)] if hidden else [])]
 
 
 class Trainer(ABC):
@@ -106,6 +113,9 @@ class Trainer(ABC):
         outside: words in the names of matrices that Muon leaves to AdamW.
         network, average: the weights and their moving average.
         steps, seconds: spent so far.
+        precision: of the steps, by recipe and machine (`ctrlgen.training.precision`).
+        compiled: the step runs compiled code.
+        shape: of the last step's batch, where shapes differ; each is compiled once.
         earlier: recipes of earlier parts, when the run began from trained weights.
     """
 
@@ -118,7 +128,10 @@ class Trainer(ABC):
             self.network = self.build().to(self.device)
             self.average = self.build().to(self.device).requires_grad_(False)
         self.average.load_state_dict(self.network.state_dict())
-        self.optimizers = optimizers(self.network, recipe, self.outside)
+        self.precision = precision(recipe.autocast, self.device)
+        products = torch.bfloat16 if supports_bfloat16(self.device) else torch.float32
+        self.optimizers = optimizers(self.network, recipe, self.outside, products)
+        self.compiled, self.shape = False, tuple[int, ...]()
         self.steps, self.seconds = 0, 0.0
         self.earlier: list[dict[str, Any]] = []
 
@@ -132,6 +145,11 @@ class Trainer(ABC):
 
         Needs a C++ compiler on the machine; the first steps take minutes.
         """
+
+    def autocast(self) -> torch.autocast:
+        """The context of a training step's evaluations: the run's precision."""
+        half = self.precision is torch.bfloat16
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     @abstractmethod
     def loss(self, draw: torch.Generator) -> Tensor:

@@ -90,7 +90,7 @@ class ClassifierTrainer(Trainer):
 
     def batch_loss(self, data: Tensor, label: Tensor, draw: torch.Generator) -> Tensor:
         data = augment(data, draw).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.autocast):
+        with self.autocast():
             logits = self.evaluate(data)
         return F.cross_entropy(logits.float(), label.to(self.device))
 

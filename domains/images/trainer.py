@@ -100,7 +100,7 @@ class Trainer(Base):
             mirror = torch.rand(len(data), generator=draw) < 0.5
             data = torch.where(mirror[:, None, None, None], data.flip(-1), data)
         data, noise, t, label = (part.to(self.device) for part in (data, noise, t, label))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.autocast):
+        with self.autocast():
             return flow_matching_loss(self.evaluate, data, noise, t, label).mean()
 
     @torch.no_grad()

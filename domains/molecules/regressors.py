@@ -287,11 +287,12 @@ class RegressorTrainer(Trainer):
 
     def loss(self, draw: torch.Generator) -> Tensor:
         places, rows = self.batches(self.steps)
+        self.shape = (places,)
         group = Molecule(*(part[rows] for part in self.data))
         group = Molecule(group.positions[:, :places], group.classes[:, :places], group.counts)
         inputs = (*self.disturbed(group, draw), group.classes >= 0)
         x, p, mask = (part.to(self.device) for part in inputs)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.autocast):
+        with self.autocast():
             found = self.predict(x, p, mask)
         return (found - self.targets[rows].to(self.device)).abs().mean()
 

@@ -15,6 +15,7 @@ may be aligned to the molecule first (`alignment`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -220,9 +221,9 @@ class PriorTrainer(Trainer):
         group: Molecule,
         t: Tensor,
         draw: torch.Generator,
-        autocast: bool = False,
+        context: AbstractContextManager[Any] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`molecular_loss` of molecules at times t."""
+        """`molecular_loss` of molecules at times t, its evaluation in the context."""
         data = self.states(group)
         noise = self.noise(data, group, draw)
         orders = None
@@ -230,16 +231,17 @@ class PriorTrainer(Trainer):
             orders = bond_orders(group.positions, group.classes, self.recipe.dataset)
             orders = orders.to(self.device)
         z1, z0, classes, at = (part.to(self.device) for part in (data, noise, group.classes, t))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+        with context or nullcontext():
             return molecular_loss(estimate, z1, z0, classes, at, self.recipe.classes_weight, orders)
 
     def loss(self, draw: torch.Generator) -> Tensor:
         recipe = self.recipe
         places, rows = self.batches(self.steps)
+        self.shape = (places,)
         group = Molecule(*(part[rows] for part in self.data))
         group = Molecule(group.positions[:, :places], group.classes[:, :places], group.counts)
         t = torch.rand(len(rows), generator=draw).pow(1 / recipe.late).clamp_max(0.99)
-        position, kind, bond = self.losses(self.estimate, group, t, draw, recipe.autocast)
+        position, kind, bond = self.losses(self.estimate, group, t, draw, self.autocast())
         return (position + kind + recipe.bonds_weight * bond).mean()
 
     @torch.no_grad()
