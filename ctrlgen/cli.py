@@ -20,6 +20,8 @@ import typer
 
 from ctrlgen import __version__, console, plugins
 from ctrlgen.errors import UnknownName
+from ctrlgen.interrupts import terminable
+from ctrlgen.options import common
 
 __all__ = ["EXPECTED", "app", "main"]
 
@@ -45,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _attach_domains()
-        app(words, prog_name="ctrlgen", obj={"command": shlex.join(["ctrlgen", *words])})
+        common(app)
+        with terminable():
+            app(words, prog_name="ctrlgen", obj={"command": shlex.join(["ctrlgen", *words])})
     except EXPECTED as error:
         if os.environ.get("CTRLGEN_DEBUG") == "1":
             raise
@@ -104,7 +108,10 @@ def priors(json: Json = False) -> None:
         return
     rows = []
     for name, card in sorted(cards.items()):
-        shape = "×".join(map(str, card.source.get("shape", []))) or card.source["type"]
+        shape = (
+            "×".join(map(str, card.source.get("shape", [])))
+            or card.source["type"].rpartition(":")[2]
+        )
         conditions = [
             f"{key} ({limits['classes']} classes)" if "classes" in limits else key
             for key, limits in card.conditions.items()
@@ -121,11 +128,7 @@ def priors(json: Json = False) -> None:
             )
         )
     columns = ("name", "domain", "shape", "conditions", "weights>", "quality", "licence")
-    shown = console.table("Priors", columns, rows)
-    for column in shown.columns:
-        # A narrow terminal breaks the text of the quality, never a name, shape or condition.
-        column.no_wrap, column.overflow = column.header != "quality", "fold"
-    console.stdout.print(shown)
+    console.stdout.print(console.table("Priors", columns, rows))
     console.stdout.print(
         '\n[dim]ctrlgen.load("NAME"), or --prior NAME; the path of a card works too'
     )

@@ -1,77 +1,149 @@
 """What the command line shows a person and hands to a machine: messages, progress, JSON.
 
-Everything for the eye goes to standard error, so that `--json` on standard output stays clean.
+Everything for the eye goes to standard error, so that `--json` on standard output stays clean. What
+comes from a user, a path above all, is never read as markup. Progress is live on a terminal; where
+there is none, and in Python, it is a line now and then of the logger "ctrlgen".
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from ctrlgen.optimizers.base import Event
 from ctrlgen.results import Status
+from ctrlgen.tables import Table
 
 __all__ = [
+    "Progress",
     "SampleProgress",
     "device_named",
     "dumps",
     "fail",
+    "log",
     "plain",
+    "say",
     "screen",
     "sparkline",
+    "speaking",
     "stdout",
     "table",
+    "warn",
 ]
 
 stdout = Console(highlight=False)
 screen = Console(stderr=True, highlight=False)
 
+log = logging.getLogger("ctrlgen")
+log.addHandler(logging.NullHandler())
+
+
+@dataclass
+class _Voice:
+    """What the running command was asked to say."""
+
+    quiet: bool = False
+
+
+_voice = _Voice()
+
 _BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+_WIDE = 10_000
+"""Columns of a terminal that is said to have any number of them."""
+
+
+class _Lines(logging.Handler):
+    """Records as plain lines on the screen."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = self.format(record)
+        if record.levelno >= logging.WARNING:
+            warn(text)
+        else:
+            screen.print(Text(text, style="dim"), soft_wrap=True)
+
+
+@contextmanager
+def speaking(quiet: bool = False, verbose: bool = False, wide: bool = False) -> Iterator[None]:
+    """What a command says while it runs: the logger's lines, and tables of any width.
+
+    Args:
+        quiet: no progress and no notes, only warnings and errors.
+        verbose: what else the logger has to tell.
+        wide: tables are not fitted to the terminal.
+
+    Raises:
+        ValueError: for quiet and verbose together.
+    """
+    if quiet and verbose:
+        raise ValueError("quiet: expected one of --quiet and --verbose")
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
+    before, width, handler = (log.level, _voice.quiet), stdout.width, _Lines()
+    log.setLevel(level)
+    log.addHandler(handler)
+    _voice.quiet = quiet
+    if wide:
+        stdout.width = _WIDE
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        _voice.quiet = before[1]
+        if wide:
+            stdout.width = width
 
 
 def fail(error: BaseException | str) -> None:
     """One line that says what is wrong."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:  # not "[Errno 28] ..."
+        text = ": ".join([*([str(error.filename)] if error.filename else []), error.strerror])
+    text = " ".join(text.split()) or type(error).__name__
     screen.print(f"[bold red]error[/] {escape(text)}", soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """One line that says what may be wrong; said even when a command is quiet."""
+    screen.print(f"[yellow]warning[/] {escape(' '.join(text.split()))}", soft_wrap=True)
+
+
+def say(text: object) -> None:
+    """A line on standard output as it is: a path, a name, anything of a user's."""
+    stdout.print(Text(str(text)), soft_wrap=True)
 
 
 def device_named(name: str) -> str:
     """A device of this machine by its name.
 
     Raises:
-        ValueError: if torch does not know it, or it is not here.
+        ValueError: if torch does not know it, it is not here, or it holds no numbers.
     """
     try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        torch.ones(1, device=name).item()
+    except Exception as error:  # torch raises four kinds, by the reason
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"device: {name!r} is not to be had here ({reason})") from error
     return name
 
 
-def table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], **options: Any
-) -> Table:
-    """A table in the house style; cells are rich markup, numeric columns end with '>'."""
-    made = Table(title=title, title_justify="left", title_style="bold", box=None, **options)
-    made.pad_edge = False
-    for column in columns:
-        name = column.removesuffix(">")
-        made.add_column(name, justify="right" if column.endswith(">") else "left", style="")
-    made.header_style = "dim"
-    for row in rows:
-        made.add_row(*row)
-    return made
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
+    """A table in the house style, for any width; cells are rich markup, numbers end with '>'."""
+    return Table(title, columns, rows)
 
 
 def plain(value: Any) -> Any:
@@ -104,13 +176,68 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
     return "".join(_BLOCKS[round((v - low) * scale)] for v in shown)
 
 
+class Progress:
+    """Says how far something has come: live on a terminal, elsewhere a line now and then.
+
+        with Progress("sampling", 64, "images") as progress:
+            progress.advance(8)
+
+    Args:
+        title: what is running.
+        total: how many there will be.
+        what: of what.
+        lines: seconds between two lines of the logger, where there is no terminal.
+        console: where to.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        what: str = "",
+        *,
+        lines: float = 15.0,
+        console: Console | None = None,
+    ) -> None:
+        self.title, self.total, self.what, self.lines = title, total, what, lines
+        self.console = console or screen
+        self.done = 0
+        self.live = self.console.is_terminal and not _voice.quiet
+        self._begun = self._last = time.monotonic()
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Progress:
+        if self.live:
+            self._live.start()
+            self.advance(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def advance(self, number: int = 1) -> None:
+        """So many more are done."""
+        self.done += number
+        now = time.monotonic()
+        text = f"{self.title}: {self.done} of {self.total} {self.what}".rstrip()
+        text += f", {now - self._begun:.0f} s"
+        if self.done and self.done < self.total:
+            text += f", about {(now - self._begun) * (self.total / self.done - 1):.0f} s more"
+        if self.live:
+            self._live.update(Text(text), refresh=True)
+        elif now - self._last >= self.lines:
+            self._last = now
+            log.info("%s", text)
+
+
 class SampleProgress:
     """Shows the cost of every sample while a method runs; an observer of its optimizer.
 
         with SampleProgress("inpainting", seeds, unit="dB", sign=-1, target=45) as progress:
             method(prior, cost, seeds=seeds, observer=progress)
 
-    Values are copied to the host a few times a second, whatever the speed of the rounds.
+    Values are copied to the host a few times a second on a terminal; elsewhere, and so in Python,
+    a line of the logger "ctrlgen" sums them up a few times a minute.
 
     Args:
         title: what is running.
@@ -120,7 +247,8 @@ class SampleProgress:
         target: shown beside the title.
         every: least seconds between two looks.
         most: samples listed; of more, those that still run come first.
-        console: where to; nothing is shown where that is no terminal.
+        lines: seconds between two lines of the logger, where there is no terminal.
+        console: where to.
     """
 
     def __init__(
@@ -133,18 +261,22 @@ class SampleProgress:
         target: float | None = None,
         every: float = 0.25,
         most: int = 12,
+        lines: float = 15.0,
         console: Console | None = None,
     ) -> None:
         self.title, self.seeds, self.unit, self.sign = title, list(seeds), unit, sign
-        self.target, self.every, self.most = target, every, most
+        self.target, self.most = target, most
         self.console = console or screen
+        self.live = self.console.is_terminal and not _voice.quiet
+        self.every = every if self.live else lines
         self.looks = 0
         self._trail: list[list[float]] = [[] for _ in self.seeds]
-        self._begun, self._last = time.monotonic(), -math.inf
+        self._begun = time.monotonic()
+        self._last = -math.inf if self.live else self._begun
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> SampleProgress:
-        if self.console.is_terminal:
+        if self.live:
             self._live.start()
             self._live.update(Text(f"{self.title}: starting"), refresh=True)
         return self
@@ -154,14 +286,29 @@ class SampleProgress:
 
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
-        if not self.console.is_terminal or now - self._last < self.every:
+        if now - self._last < self.every or not (self.live or log.isEnabledFor(logging.INFO)):
             return
         self._last, self.looks = now, self.looks + 1
         monitor = event.monitor.tolist()
+        rows = list(zip(monitor, event.evaluations.tolist(), event.status.tolist(), strict=True))
+        if not self.live:
+            log.info("%s", self._line(rows))
+            return
         for trail, value in zip(self._trail, monitor, strict=True):
             trail.append(self.sign * value)
-        rows = list(zip(monitor, event.evaluations.tolist(), event.status.tolist(), strict=True))
         self._live.update(self._view(rows), refresh=True)
+
+    def _line(self, rows: list[tuple[float, int, int]]) -> str:
+        """How it stands in one line: how many are done, and the middle of the costs."""
+        done = sum(row[2] != Status.RUNNING for row in rows)
+        values = sorted(self.sign * row[0] for row in rows if math.isfinite(row[0]))
+        middle = f", median {values[len(values) // 2]:.4g} {self.unit}".rstrip() if values else ""
+        goal = "" if self.target is None else f" (target {self.target:g})"
+        return (
+            f"{self.title}: {done} of {len(rows)} samples done, "
+            f"{max((row[1] for row in rows), default=0)} evaluations{middle}{goal}, "
+            f"{time.monotonic() - self._begun:.0f} s"
+        )
 
     def _view(self, rows: list[tuple[float, int, int]]) -> Group:
         running = [i for i, row in enumerate(rows) if row[2] == Status.RUNNING]
@@ -169,7 +316,7 @@ class SampleProgress:
         seconds = time.monotonic() - self._begun
         goal = "" if self.target is None else f"  target {self.target:g} {self.unit}"
         header = Text.from_markup(
-            f"[bold]{self.title}[/]  {len(done)}/{len(rows)} samples done"
+            f"[bold]{escape(self.title)}[/]  {len(done)}/{len(rows)} samples done"
             f"  {max(row[1] for row in rows)} evaluations  {seconds:.0f} s[dim]{goal}[/]"
         )
         listed = sorted((running + done)[: self.most])

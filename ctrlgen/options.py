@@ -1,4 +1,8 @@
-"""Options that several commands share, written once, as the fields of a dataclass."""
+"""Options that several commands share, written once, as the fields of a dataclass.
+
+`common` gives --quiet, --verbose and --wide to every command of an application, whosever it is, and
+ends a command that is interrupted in the same way everywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,30 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
-__all__ = ["sharing"]
+import typer
+
+from ctrlgen import console
+from ctrlgen.interrupts import exit_code
+
+__all__ = ["common", "sharing"]
+
+_OUTPUT = "Output"
+
+_COMMON = {
+    "quiet": Annotated[
+        bool,
+        typer.Option("--quiet", help="No progress, no notes.", rich_help_panel=_OUTPUT),
+    ],
+    "verbose": Annotated[
+        bool, typer.Option("--verbose", help="Tell more of the run.", rich_help_panel=_OUTPUT)
+    ],
+    "wide": Annotated[
+        bool,
+        typer.Option("--wide", help="Tables wider than the terminal.", rich_help_panel=_OUTPUT),
+    ],
+}
 
 
 def sharing(shared: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -37,9 +62,47 @@ def sharing(shared: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             options = shared(**{f.name: values.pop(f.name) for f in fields(shared)})
             function(**values, options=options)
 
-        signature = inspect.Signature([*own, *theirs])
-        command.__signature__ = signature  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
-        return command
+        return _signed(command, [*own, *theirs])
 
     return decorate
+
+
+def common(app: typer.Typer) -> None:
+    """Give every command of an application, and of those below it, the options of all commands."""
+    for info in app.registered_commands:
+        if info.callback is not None and not hasattr(info.callback, "speaks"):
+            info.callback = _speaking(info.callback)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            common(group.typer_instance)
+
+
+def _speaking(function: Callable[..., Any]) -> Callable[..., Any]:
+    parameters = inspect.signature(function, eval_str=True).parameters.values()
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
+    names = {p.name for p in own}
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in _COMMON.items()
+        if name not in names
+    ]
+
+    @functools.wraps(function)
+    def command(**values: Any) -> Any:
+        said = {p.name: values.pop(p.name) for p in added}
+        with console.speaking(**said):
+            try:
+                return function(**values)
+            except KeyboardInterrupt as stop:
+                console.warn("interrupted; nothing was written")
+                raise typer.Exit(exit_code(stop)) from None
+
+    command.speaks = True  # type: ignore[attr-defined]
+    return _signed(command, [*own, *added])
+
+
+def _signed(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:
+    signature = inspect.Signature(parameters)
+    command.__signature__ = signature  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command

@@ -1,7 +1,17 @@
-"""Folders of results that are written whole or not at all.
+"""Places of results: refused before any compute where they cannot be, held, and written whole.
 
-Files are written into a hidden folder beside the one that is wanted, which takes its name when
-everything is there. An error, or Ctrl-C, leaves nothing behind.
+    with reserved(out, "inpaint-photo", inputs=[photo]) as folder:    # before anything is computed
+        ...
+        with output_folder(folder) as place:                          # appears when it is whole
+            write(place / "result.json")
+
+A place that is held has a hidden file beside it, `.NAME.lock`, which is locked (flock) as long as
+its run lives; so of two runs into one place the second is refused, or takes the next free name
+where it was not told any. The lock ends with the process, however it ends. Writing that file is
+also what shows a disk that is full or read-only.
+
+Results are written into another hidden folder, which takes the place's name when everything is
+there. An error leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -9,25 +19,50 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-__all__ = ["check_output", "new_folder", "output_folder"]
+try:
+    import fcntl
+except ImportError:  # no such locks on this system: places are not held
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "Held",
+    "check_inputs",
+    "check_output",
+    "hold",
+    "hold_new",
+    "naming",
+    "new_folder",
+    "output_folder",
+    "reserved",
+]
+
+_PROBE = 1 << 18
+"""Bytes that are written to see whether a disk has room; the smallest result takes some."""
 
 
-def check_output(folder: Path, overwrite: bool = False) -> Path:
+class Held(ValueError):
+    """Another run writes there."""
+
+
+def check_output(folder: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Path:
     """Refuse, before any compute, a folder that cannot be written.
 
     Args:
         folder: the wanted folder.
         overwrite: whether an existing folder of results may be replaced.
+        inputs: files that the run reads, which must not lie in a folder that it replaces.
 
     Raises:
-        ValueError: if it is a file, or exists with something in it and `overwrite` is False, or
-            holds something else than results of ours.
+        ValueError: if it is a file or a link to nothing, lies below a file, or exists with
+            something in it and `overwrite` is False, or holds something else than results of ours
+            or an input.
         OSError: if its parent cannot be written.
     """
+    check_place(folder)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"out: expected a folder, {folder} is a file")
     if folder.is_dir() and any(folder.iterdir()):
@@ -35,10 +70,169 @@ def check_output(folder: Path, overwrite: bool = False) -> Path:
             raise ValueError(f"out: {folder} is not empty; name another folder or add --overwrite")
         if not (folder / "result.json").is_file():
             raise ValueError(f"out: {folder} holds no result.json of ours and is not replaced")
-    parent = next(p for p in folder.absolute().parents if p.exists())
-    if not os.access(parent, os.W_OK):
-        raise PermissionError(f"out: cannot write into {parent}")
+        for file in inputs:
+            if file.resolve().is_relative_to(folder.resolve()):
+                raise ValueError(f"out: {folder} holds {file}, which is read; name another folder")
     return folder
+
+
+def check_inputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
+    """Refuse to write over what is read, by whatever name.
+
+    Raises:
+        ValueError: if an output is one of the inputs.
+    """
+    read = [file for file in inputs if file is not None and file.exists()]
+    for out in outputs:
+        for file in read if out.exists() else ():
+            if out.samefile(file):
+                raise ValueError(f"out: {out} is {file}, which is read; name another file")
+
+
+def check_place(path: Path) -> Path:
+    """The nearest folder above a path that exists.
+
+    Raises:
+        ValueError: if the path is a link to nothing, or lies below a file or such a link.
+        OSError: if that folder cannot be written.
+    """
+    try:
+        for part in (path.absolute(), *path.absolute().parents):
+            if part.is_symlink() and not part.exists():
+                raise ValueError(f"out: {part} is a link to nothing")
+        parent = next(p for p in path.absolute().parents if p.exists())
+    except OSError as error:  # a loop of links, too long a name, a folder that cannot be entered
+        raise _named(error, path) from error
+    if not parent.is_dir():
+        raise ValueError(f"out: cannot write {path}, {parent} is a file")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"out: cannot write {path}: {parent} is not writable")
+    return parent
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the system that say nothing of the place get its name."""
+    try:
+        yield
+    except OSError as error:
+        raise _named(error, path) from error
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    if str(error).startswith("out: "):
+        return error
+    return type(error)(f"out: cannot write {path}: {error.strerror or error}")
+
+
+@contextmanager
+def hold(path: Path) -> Iterator[Path]:
+    """Keep a file or folder for this run; its parents are made, and go again if nothing came.
+
+    Raises:
+        Held: if another run has it.
+        ValueError: as `check_place`.
+        OSError: if nothing can be written there; the message names the place.
+    """
+    check_place(path)
+    folder = path.absolute().parent
+    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    lock = folder / f".{path.name}.lock"
+    try:
+        with naming(path), ExitStack() as stack:
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            stack.callback(os.close, handle)
+            if not _locked(handle, lock):
+                raise Held(f"out: another run writes {path}; name another place")
+            stack.callback(lock.unlink, missing_ok=True)
+            _fill(handle)
+            if path.is_dir():  # it is replaced from beside it, and must itself be ours to replace
+                check_place(path / "x")
+            rest = stack.pop_all()
+        with rest:
+            yield path
+    finally:
+        for parent in made:  # the innermost first; those that others use meanwhile stay
+            try:
+                parent.rmdir()
+            except OSError:
+                break
+
+
+def _locked(handle: int, lock: Path) -> bool:
+    """Whether the lock is ours, and still the one that others meet."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    try:
+        return os.fstat(handle).st_ino == lock.stat().st_ino
+    except FileNotFoundError:  # its last owner has just gone, and taken it along
+        return False
+
+
+def _fill(handle: int) -> None:
+    """Write some bytes and take them back."""
+    left = _PROBE
+    while left:
+        left -= os.write(handle, bytes(left))
+    os.ftruncate(handle, 0)
+
+
+@contextmanager
+def hold_new(stem: str, root: Path = Path("runs")) -> Iterator[Path]:
+    """The first of root/stem, root/stem-2, ... that does not exist and that no other run has."""
+    number = 0
+    while True:
+        number += 1
+        folder = root / (stem if number == 1 else f"{stem}-{number}")
+        if os.path.lexists(folder):
+            continue
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(hold(folder))
+            except Held:
+                continue
+            if not folder.exists():
+                yield folder
+                return
+
+
+@contextmanager
+def reserved(
+    out: Path | None,
+    stem: str,
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[Path] = (),
+    root: Path = Path("runs"),
+) -> Iterator[Path]:
+    """The folder that a run writes, checked and held: the one that is named, or a new one.
+
+    Args:
+        out: what the user named, if anything.
+        stem: of the name where nothing was named, `root`/`stem`.
+        overwrite: as for `check_output`.
+        inputs: as for `check_output`.
+        root: of new folders.
+
+    Raises:
+        ValueError: as `check_output`, or if another run writes there.
+        OSError: if nothing can be written there.
+    """
+    if out is None:
+        with hold_new(stem, root) as folder:
+            yield folder
+        return
+    inputs = list(inputs)
+    check_output(out, overwrite, inputs)
+    with hold(out):
+        yield check_output(out, overwrite, inputs)
 
 
 def new_folder(stem: str, root: Path = Path("runs")) -> Path:
@@ -54,15 +248,17 @@ def new_folder(stem: str, root: Path = Path("runs")) -> Path:
 def output_folder(folder: Path) -> Iterator[Path]:
     """A folder to write into; it becomes `folder` when the block ends without an error."""
     made = [p for p in (folder.absolute().parent, *folder.absolute().parents[1:]) if not p.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    partial.chmod(0o755)
+    with naming(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        partial.chmod(0o755)
     try:
-        yield partial
-        aside = partial.with_name(f"{partial.name}.old")
-        if folder.exists():
-            os.replace(folder, aside)
-        os.replace(partial, folder)
+        with naming(folder):
+            yield partial
+            aside = partial.with_name(f"{partial.name}.old")
+            if folder.exists():
+                os.replace(folder, aside)
+            os.replace(partial, folder)
         shutil.rmtree(aside, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)

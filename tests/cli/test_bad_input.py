@@ -253,7 +253,7 @@ def test_a_run_that_breaks_leaves_nothing_behind(
     monkeypatch.setattr(Velocity, "forward", lambda self, x, t, label=None: still(x))
     monkeypatch.setattr(figures, "restoration_figure", broken)
     message = inpaint(ctrlgen, grey_file, "--centre", 4, "--prior", grey_card)
-    assert message == "no space left on the device"
+    assert message == "out: cannot write out: no space left on the device"
 
 
 def test_a_missing_extra_is_named(
