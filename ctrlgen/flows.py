@@ -118,6 +118,16 @@ class Prediction:
         self._kind, self._value = kind, value
         self.x, self.coefficients = x, coefficients
 
+    def clipped(self, bound: float | None) -> Prediction:
+        """The same with |x̂| held within a bound, and all the rest what x and that x̂ leave.
+
+        ε̂ = (x − αx̂)/σ then is the one of the bounded x̂: the mean of a step is that of the
+        posterior of x̂, as in DDPM code. None for no bound.
+        """
+        if bound is None:
+            return self
+        return Prediction("data", self.data.clamp(-bound, bound), self.x, self.coefficients)
+
     @cached_property
     def data(self) -> Tensor:
         """x̂ = E[x_1 | x_t], the denoised state."""

@@ -44,6 +44,10 @@ class Source(PerSample, ABC):
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
         """d of each sample, shape (B,), in the dtype of x."""
 
+    def entries(self, x: Tensor) -> Tensor:
+        """How many numbers each state holds, padding not counted, shape (B,), in the dtype of x."""
+        return x.new_full((x.shape[0],), math.prod(x.shape[1:]))
+
     def sample(
         self,
         seeds: Seeds,
@@ -164,9 +168,11 @@ class MaskedGaussian(Source):
         centre = position.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
         return torch.cat((torch.where(mask, position - centre, 0), rest), dim=2)
 
+    def entries(self, x: Tensor) -> Tensor:
+        return self.mask.sum(1).to(x) * self.features
+
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
-        points = self.mask.sum(1).to(x)
-        return points * self.features - self.coordinates
+        return self.entries(x) - self.coordinates
 
     def __repr__(self) -> str:
         return f"MaskedGaussian({tuple(self.mask.shape)}, {self.features}, {self.coordinates})"

@@ -8,6 +8,7 @@ with numbers (a, b, c) that depend on the two levels only (`StepRule.mix`):
 
     DDIM(η)    a = α_s,   c = η σ_s √(1 − (σ_s/α_s)²/(σ_t/α_t)²),   b = √(σ_s² − c²)
                (Song et al., arXiv 2010.02502, eqs 12 and 16; η = 1: ancestral DDPM, Ho et al.)
+    ShareStep  a = α_s,   c = η σ_s,   b = √(1 − η²) σ_s     (FreeDoM's code for faces)
     EulerStep  a = α_t + hα̇_t,   b = σ_t + hσ̇_t,   h = s − t, on the clock of the path
 
 DDIM reads the same on every affine path, since x/α = x_1 + (σ/α) x_0 does; on straight paths
@@ -53,6 +54,7 @@ __all__ = [
     "EulerStep",
     "HeunStep",
     "Mix",
+    "ShareStep",
     "StepRule",
     "renoise",
     "step_noise",
@@ -138,6 +140,24 @@ class DDIM(StepRule):
         kept = (s.ratio / t.ratio) ** 2  # 0 from pure noise, and to the datum
         fresh = self.eta * s.sigma * math.sqrt(max(1 - kept, 0.0))
         return Mix(s.alpha, math.sqrt(max(s.sigma**2 - fresh**2, 0.0)), fresh)
+
+
+@dataclass(frozen=True)
+class ShareStep(StepRule):
+    """A step whose noise is η² fresh and 1 − η² old, whatever its length.
+
+    Args:
+        eta: η in [0, 1].
+    """
+
+    eta: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta: expected a number in [0, 1], got {self.eta}")
+
+    def mix(self, t: Level, s: Level) -> Mix:
+        return Mix(s.alpha, math.sqrt(1 - self.eta**2) * s.sigma, self.eta * s.sigma)
 
 
 @dataclass(frozen=True)

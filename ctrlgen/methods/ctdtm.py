@@ -120,7 +120,8 @@ class CTDTM(GuidedTransitions):
         return Response((x + t.sigma**2 * score) / t.alpha, score, x)
 
     def land(self, run: Run, response: Response, step: int) -> Tensor:
-        return run.move(response.data, -run.levels[step].sigma * response.quantity, step)
+        t = run.levels[step]  # −σ times the score, or what a bound of x̂ leaves of it
+        return run.move(response.data, (response.base - t.alpha * response.data) / t.sigma, step)
 
     def _problem(self, prior: Prior, cost: CostLike, like: Tensor) -> InverseProblem:
         """The measurement, with the noise that the cost's weight stands for."""

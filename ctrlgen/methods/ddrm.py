@@ -44,7 +44,8 @@ class DDRM(SteppedMethod):
     Args:
         eta: η in [0, 1], share of fresh noise in coordinates that are not measured well enough.
         eta_b: η_b in [0, 1], pull of the others towards the measurement.
-        clip: bound of |x̂| in every step, or None.
+        clip: bound of |x̂| in every step, with the ε̂ that belongs to it; None, as published, for
+            none.
 
     Raises:
         ValueError: for shares outside [0, 1].
@@ -55,9 +56,9 @@ class DDRM(SteppedMethod):
     needs_linear: ClassVar[bool] = True
     needs_signal: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
-        "sr4": {"clip": 1.0},
-        "deblur": {"clip": 1.0},
-        "inpaint": {"clip": 1.0},
+        "sr4": {},
+        "deblur": {},
+        "inpaint": {},
     }
 
     grid: Grid = field(default_factory=lambda: DDPMUniform(20))
@@ -98,9 +99,8 @@ class DDRM(SteppedMethod):
         t, after = run.at(step)
         assert run.measurement is not None
         with torch.no_grad():
-            seen = run.predict(x, t)
-            data = run.clipped(seen.data)
-            signal, scale = run.decode(data), _scale(run.prior)
+            seen = run.predict(x, t).clipped(self.clip)
+            signal, scale = run.decode(seen.data), _scale(run.prior)
             spectrum, inverse, measured = self._coordinates(run, signal)
             clean, old = spectrum.right(signal), scale * spectrum.right(seen.noise)
             fresh = spectrum.right(run.noise(step, x))

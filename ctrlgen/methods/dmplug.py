@@ -70,12 +70,8 @@ class Reverse:
         first = self.levels[0]
         x = (first.alpha**2 + first.sigma**2) ** 0.5 * z
         for t, s in pairwise(self.levels):
-            seen = velocity.prior.predict(x, t.time)
-            data, noise = seen.data, seen.noise
-            if self.clip is not None:
-                data = data.clamp(-self.clip, self.clip)
-                noise = (x - t.alpha * data) / t.sigma
-            x = self.rule(data, noise, t, s, None)
+            seen = velocity.prior.predict(x, t.time).clipped(self.clip)
+            x = self.rule(seen.data, seen.noise, t, s, None)
         return x if self.clip is None else x.clamp(-self.clip, self.clip)
 
 

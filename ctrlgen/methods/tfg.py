@@ -11,13 +11,19 @@ a step from t to s, `recurrences` times, is
     x_s    = rule(x̂ + Δ_mean, ε̂) + (α_s/α_t or 1) Δ_var
     x_t    ← x_s brought back by fresh noise, before the next recurrence,
 
-where ε̂ stays what it was before guidance. The special cases (their update rules are this one's):
+where ε̂ stays what it was before guidance; a bound of x̂ comes before both, and ε̂ is then that of
+the bounded x̂. Guidance may enter through the noise instead (`enters="noise"`),
+
+    ε̂' = ε̂ − σ_t ρ_t ∇_{x_t} log f̃ − (α_t/σ_t) Δ_mean,     x_s = rule((x_t − σ_t ε̂')/α_t, ε̂'),
+
+so that with b the rule's weight of ε̂ the two come to x_s with (α_s σ_t/α_t − b) σ_t ρ_t and
+α_s − b α_t/σ_t. The special cases (their update rules are this one's):
 
     DPS      ρ only, E = ‖Hx̂ − y‖          (Chung et al., arXiv 2209.14687)
     LGDMC    ρ and smoothing, M draws      (Song et al., ICML 2023)
     FreeDoM  ρ with recurrences            (Yu et al., arXiv 2303.09833)
     MPGD     μ only, one iteration         (He et al., arXiv 2311.16424)
-    UGD      ρ and μ with recurrences      (Bansal et al., arXiv 2302.07121)
+    UGD      ρ and μ through the noise     (Bansal et al., arXiv 2302.07121)
 
 Schedules, with ᾱ = α²/(α² + σ²), q_t = ᾱ_t/ᾱ_s and n steps:
 
@@ -38,7 +44,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat, row_sum
+from ctrlgen.batching import expand_like, row_sum
 from ctrlgen.grids import DDPMUniform, Grid, Level, ddpm
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.stepping import RuledMethod, Run
@@ -51,6 +57,7 @@ __all__ = ["TFG", "Energy", "Schedule", "residual_norm", "schedule_weights"]
 
 Schedule = Literal["increase", "decrease", "constant", "signal", "inverse"]
 Energy = Literal["cost", "norm", "ratio"]
+Enters = Literal["step", "noise"]
 
 _TINY = 1e-24  # under a root, where its derivative would be infinite
 
@@ -98,12 +105,15 @@ class TFG(RuledMethod):
         guide_within: share of the run in which there is guidance.
         energy: "cost": the cost itself. "norm": ‖Hx̂ − y‖, or the root of a cost without a
             measurement. "ratio": twice that, whose gradient is ∇‖Hx̂ − y‖²/‖Hx̂ − y‖.
+        enters: where guidance enters, "step" (TFG) or "noise" (UGD), see the module.
         carry: carry Δ_var, a change of x_t, to x_s by α_s/α_t (TFG), or add it as it is.
-        relative: scale Δ_var of each row to ρ_t times the root mean square of the step's own
-            change of the state, x_s − (α_s/α_t) x_t.
-        largest: bound of the mean square of a row's gradients, or None.
+        relative: scale Δ_var of each row to ρ_t times the root mean square of c (σ_t/α_t) ε̂, what ε̂
+            takes from an ancestral step; c = α_s (1 − (σ_s α_t/α_s σ_t)²) is the weight of x̂ there.
+        largest: gradients of a row whose mean square over its entries, padding not counted, is more
+            than this are multiplied by `largest` over that mean square (TFG's code for molecules);
+            None for no bound.
         manifold: applied to x̂ + Δ_mean, e.g. decode(encode(·)) of an autoencoder; None for none.
-        clip: bound of |x̂|, before guidance.
+        clip: bound of |x̂|, before guidance, with the ε̂ that belongs to it.
 
     Raises:
         ValueError: for numbers out of range or names that are not known.
@@ -138,6 +148,7 @@ class TFG(RuledMethod):
     recur_within: tuple[float, float] = (0.0, 1.0)
     guide_within: tuple[float, float] = (0.0, 1.0)
     energy: Energy = "cost"
+    enters: Enters = "step"
     carry: bool = True
     relative: bool = False
     largest: float | None = None
@@ -157,6 +168,7 @@ class TFG(RuledMethod):
             "mu_schedule": get_args(Schedule),
             "gamma_schedule": ("decrease", "constant"),
             "energy": get_args(Energy),
+            "enters": get_args(Enters),
         }
         for name, names in known.items():
             if getattr(self, name) not in names:
@@ -165,6 +177,8 @@ class TFG(RuledMethod):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= 1:
                 raise ValueError(f"{name}: expected 0 <= from <= to <= 1, got {low, high}")
+        if self.relative and self.enters == "noise":
+            raise ValueError("relative: is known for enters='step' only, got enters='noise'")
         if self.largest is not None and not self.largest > 0:
             raise ValueError(f"largest: expected a positive number or None, got {self.largest}")
         if self.manifold is not None and not callable(self.manifold):
@@ -172,7 +186,7 @@ class TFG(RuledMethod):
 
     def check(self, prior: Prior, cost: CostLike, x0: Tensor) -> None:
         super().check(prior, cost, x0)
-        carries = self.rho and (self.carry or self.relative)
+        carries = (self.rho and (self.carry or self.relative)) or self.enters == "noise"
         if (carries or "inverse" in (self.rho_schedule, self.mu_schedule)) and self.grid(
             prior.flow.path
         )[0].alpha == 0:
@@ -205,12 +219,17 @@ class TFG(RuledMethod):
             deltas = self._deltas(run, x, step, draw + 2)
             data, noise, slope = self._predict(run, x, t, deltas, bool(rho))
             better = self._ascend(run, data, deltas, mu)
+            if self.enters == "noise":
+                noise = noise - t.alpha / t.sigma * (better - data)
+                if slope is not None:
+                    noise = noise + t.sigma * rho * slope
+                    better = better - t.sigma**2 / t.alpha * rho * slope
             new = run.move(better, noise, step, draw)
-            if slope is not None:
+            if slope is not None and self.enters == "step":
                 scale = s.alpha / t.alpha if self.carry else 1.0
                 if self.relative:
-                    own = run.move(data, noise, step, draw) - s.alpha / t.alpha * x
-                    slope = slope * expand_like(_rms(own) / _rms(slope).clamp_min(_TINY), x)
+                    own = s.alpha * (1 - (s.ratio / t.ratio) ** 2) * t.ratio
+                    scale = scale * expand_like(own * _norm(noise) / _norm(slope), x)
                 new = new - scale * rho * slope
             new = run.project(new)
             if turn + 1 < rounds:
@@ -224,14 +243,13 @@ class TFG(RuledMethod):
         """x̂, ε̂ and, through the network, ∇_{x_t} E; all detached."""
         if not through:
             with torch.no_grad():
-                seen = run.predict(x, t)
-                return run.clipped(seen.data), seen.noise, None
+                seen = run.predict(x, t).clipped(self.clip)
+                return seen.data, seen.noise, None
         with torch.enable_grad():
             x = x.detach().requires_grad_()
-            seen = run.predict(x, t)
-            data = run.clipped(seen.data)
-            (slope,) = torch.autograd.grad(self._smoothed(run, data, deltas).sum(), x)
-        return data.detach(), seen.noise.detach(), self._bounded(slope)
+            seen = run.predict(x, t).clipped(self.clip)
+            (slope,) = torch.autograd.grad(self._smoothed(run, seen.data, deltas).sum(), x)
+        return seen.data.detach(), seen.noise.detach(), self._bounded(run, slope)
 
     def _ascend(self, run: Run, data: Tensor, deltas: list[Tensor], mu: float) -> Tensor:
         """x̂ + Δ_mean, on the manifold."""
@@ -239,7 +257,7 @@ class TFG(RuledMethod):
             with torch.enable_grad():
                 data = data.detach().requires_grad_()
                 (slope,) = torch.autograd.grad(self._smoothed(run, data, deltas).sum(), data)
-            data = data.detach() - mu * self._bounded(slope)
+            data = data.detach() - mu * self._bounded(run, slope)
         return data if self.manifold is None else self.manifold(data).detach()
 
     def _smoothed(self, run: Run, data: Tensor, deltas: list[Tensor]) -> Tensor:
@@ -266,18 +284,18 @@ class TFG(RuledMethod):
             width *= t.sigma / math.hypot(t.alpha, t.sigma)
         return [width * run.noise(step, x, draw + m) for m in range(self.draws) if width]
 
-    def _bounded(self, slope: Tensor) -> Tensor:
-        """A gradient whose rows have at most the mean square `largest`."""
+    def _bounded(self, run: Run, slope: Tensor) -> Tensor:
+        """g · min(ms, largest)/ms of each row of a gradient g, ms its mean square."""
         if self.largest is None:
             return slope
-        scale = math.sqrt(self.largest) / _rms(slope).clamp_min(_TINY)
-        return slope * expand_like(scale.clamp_max(1), slope)
+        mean = row_sum(slope.square()) / run.prior.source.entries(slope)
+        return slope * expand_like((self.largest / mean.clamp_min(_TINY)).clamp_max(1), slope)
 
 
 def _within(share: float, window: tuple[float, float]) -> bool:
     return window[0] <= share < window[1] or share == window[0] == window[1]
 
 
-def _rms(x: Tensor) -> Tensor:
-    """Root mean square of each row, shape (B,)."""
-    return (row_sum(x.square()) / flat(x).shape[1]).sqrt()
+def _norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each row, shape (B,), never zero."""
+    return row_sum(x.square()).sqrt().clamp_min(_TINY)

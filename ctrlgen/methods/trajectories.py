@@ -105,7 +105,7 @@ class Dynamics:
         rule: of the steps.
         seeds: (B,), of the frozen noise.
         side: where the control enters.
-        clip: bound of |x̂| in every step, or None.
+        clip: bound of |x̂| in every step, with the ε̂ that belongs to it; or None.
     """
 
     prior: Prior
@@ -134,8 +134,8 @@ class Dynamics:
             z = step_noise(self.prior.source, self.seeds, step, x)
         if self.clip is None:
             return self.rule.advance(self.prior, x, t, s, z)
-        seen = self.prior.predict(x, t.time)
-        return self.rule(seen.data.clamp(-self.clip, self.clip), seen.noise, t, s, z)
+        seen = self.prior.predict(x, t.time).clipped(self.clip)
+        return self.rule(seen.data, seen.noise, t, s, z)
 
     def decode(self, x: Tensor) -> Tensor:
         """The signals of final states, differentiable."""

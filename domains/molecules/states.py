@@ -180,6 +180,9 @@ class Atoms(Source):
     def project(self, x: Tensor) -> Tensor:
         return self._gaussian(len(x)).project(x)
 
+    def entries(self, x: Tensor) -> Tensor:
+        return self._gaussian(len(x)).entries(x)
+
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
         return self._gaussian(len(x)).degrees_of_freedom(x)
 

@@ -171,7 +171,10 @@ NAMED: dict[str, tuple[Any, Callable[[Reference], Tensor]]] = {
         FreeDoM(rho=0.1, recurrences=3, recur_within=(0.2, 0.7)),
         lambda r: r.freedom(0.1, 3, (0.2, 0.7)),
     ),
-    "ugd": (UGD(rho=0.05, mu=0.03, iterations=2), lambda r: r.tfg(0.05, 0.03, 2, 2, False)),
+    "ugd": (  # as TFG has it; UGD itself is in `test_parity`
+        UGD(rho=0.05, mu=0.03, iterations=2, enters="step"),
+        lambda r: r.tfg(0.05, 0.03, 2, 2, False),
+    ),
     "tfg": (
         TFG(rho=0.05, mu=0.03, iterations=2, recurrences=2),
         lambda r: r.tfg(0.05, 0.03, 2, 2, True),
@@ -244,6 +247,7 @@ CHANGES: dict[str, Any] = {
     "recurrences": 2,
     "guide_within": (0.0, 0.4),
     "energy": "norm",
+    "enters": "noise",
     "carry": False,
     "relative": True,
     "largest": 1e-4,
@@ -448,6 +452,9 @@ def ddrm(prior: Prior, weight: Tensor, y: Tensor, sigma_y: float, method: DDRM) 
         r = math.sqrt((1 - bar) / bar)
         seen, z = flow.predict(x, 1 - i / 999), step_noise(prior.source, SEEDS, k, x)
         data, noise = seen.data, seen.noise
+        if method.clip is not None:
+            data = data.clamp(-method.clip, method.clip)
+            noise = (x - math.sqrt(bars[i]) * data) / math.sqrt(1 - bars[i])
         for d in range(D):
             s = float(weight[d])
             if s == 0:
@@ -465,12 +472,13 @@ def ddrm(prior: Prior, weight: Tensor, y: Tensor, sigma_y: float, method: DDRM) 
 
 @pytest.mark.parametrize("sigma_y", [0.0, 0.4])
 @pytest.mark.parametrize("eta_b", [1.0, 0.6])
+@pytest.mark.parametrize("clip", [None, 0.5])
 def test_ddrm_treats_every_coordinate_as_the_paper_does(
-    sigma_y: float, eta_b: float, mixture: Build, prior_of: Build
+    sigma_y: float, eta_b: float, clip: float | None, mixture: Build, prior_of: Build
 ) -> None:
     weight = torch.tensor([1.4, 0.0, 0.3], dtype=torch.float64)
     prior, y = prior_of(mixture(2, D)), rows(D)
-    method = DDRM(eta_b=eta_b, grid=GRID, **DOUBLE)
+    method = DDRM(eta_b=eta_b, clip=clip, grid=GRID, **DOUBLE)
     cost = SquaredError(Diagonal(weight), y, sigma_y)
     found = method(prior, cost, seeds=SEEDS).samples
     expected = ddrm(prior, weight, y, sigma_y, method)
@@ -519,6 +527,8 @@ def test_ddrm_in_the_units_of_the_signal(mixture: Build, prior_of: Build) -> Non
         (lambda: TFG(recur_within=(0.5, 0.2)), "recur_within"),
         (lambda: TFG(largest=0.0), "largest"),
         (lambda: TFG(clip=-1.0), "clip"),
+        (lambda: TFG(enters="score"), "enters"),
+        (lambda: TFG(enters="noise", relative=True), "relative"),
         (lambda: TFG(start="measurement"), "start"),
         (lambda: DDRM(eta=1.5), "eta"),
         (lambda: DDRM(start="guided"), "start"),
@@ -568,6 +578,25 @@ def test_presets_hold_the_published_settings() -> None:
     assert DPS.preset("inpaint").rho == 0.5 and DPS.preset("sr4").grid == DDPMUniform(1000)
     baseline = DPS.preset("ndtm-baseline-sr4")
     assert (baseline.rho, baseline.energy, baseline.rule) == (1.0, "ratio", DDIM(0.5))
+    blurs = "ndtm-baseline-nonlinear-deblur", "ndtm-baseline-imagenet-nonlinear-deblur"
+    assert [DPS.preset(name).rho for name in blurs] == [0.3, 1.0]
+    # their code does not clip, the original of DPS does
+    unclipped = [name for name in DPS.presets if DPS.preset(name).clip is None]
+    assert unclipped == [name for name in DPS.presets if name.startswith("ndtm-baseline")]
+    assert all(DDRM.preset(name).clip is None for name in DDRM.presets)
+    last = {name: FreeDoM.preset(name).guide_within[1] for name in FreeDoM.presets}
+    indices = FreeDoM().grid.indices  # type: ignore[attr-defined]
+    guided = {name: min(i for k, i in enumerate(indices) if k < 100 * last[name]) for name in last}
+    assert guided == {
+        "face-segmentation": 210,  # stop at 200
+        "face-sketch": 110,  # stop at 100
+        "face-landmarks": 210,
+        "face-identity": 110,
+        "clip": 0,
+    }
+    travelled = FreeDoM.preset("clip").recur_within
+    again = [i for k, i in enumerate(indices) if travelled[0] <= k / 100 < travelled[1]]
+    assert (again[0], again[-1]) == (800, 500)
     deblur = TFG.preset("deblur")
     assert (deblur.mu, deblur.iterations, deblur.gamma) == (8.0, 4, 0.01)
     assert (DDRM().eta, DDRM().eta_b, DDRM().grid) == (0.85, 1.0, DDPMUniform(20))
