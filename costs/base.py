@@ -2,7 +2,7 @@ r"""Costs: what a sample should be like, one number per sample, and how costs co
 
 A cost maps signals (B, *) to values (B,), low where the wish is met. Costs form an algebra,
 
-    C = w_1 C_1 + w_2 C_2,      (w C)(x) = w · C(x),      C.through(codec)(z) = C(decode(z)),
+    C = w_1 C_1 + w_2 C_2 − C_3 / w_3,   (w C)(x) = w · C(x),   C.through(codec)(z) = C(decode(z)),
 
 each again a cost with the same promises: one value per sample, no sample sees another, and
 `take` restricts the data it holds to the samples still at work. A plain function that holds no
@@ -65,6 +65,24 @@ class Cost(PerSample, ABC):
         return ScaledCost(self, weight)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, weight: Weight) -> Cost:
+        if isinstance(weight, Tensor):
+            return ScaledCost(self, weight.reciprocal())
+        if not isinstance(weight, float | int):
+            raise TypeError(f"weight: expected a number or a tensor, got {type(weight).__name__}")
+        if weight == 0:
+            raise ValueError("weight: a cost cannot be divided by 0")
+        return ScaledCost(self, 1 / weight)
+
+    def __neg__(self) -> Cost:
+        return ScaledCost(self, -1.0)
+
+    def __sub__(self, other: Cost | Callable[[Tensor], Tensor]) -> Cost:
+        return self + -as_cost(other)
+
+    def __rsub__(self, other: Callable[[Tensor], Tensor]) -> Cost:
+        return as_cost(other) + -self
 
     def through(self, codec: Codec) -> Cost:
         """The same cost of the signal that a codec decodes: x ↦ self(codec.decode(x))."""

@@ -7,6 +7,7 @@ is asked for
     a gradient                 that exists, and is not zero everywhere
     repeatable                 C(x) = C(x)
     finite                     C(x) and ∇C(x)
+    a usable scale             ‖∇C(x)‖ neither overflows nor drowns when it is squared
     no sample sees another     C_i(x_i) = C(x)_i,   C_π(x_π) = C(x)_π,   ∂C_i/∂x_j = 0
     gradient = differences     ⟨∇C, v⟩ = (C(x + hv) − C(x − hv)) / 2h
 
@@ -126,6 +127,7 @@ def check_cost(
     if trial.sound:
         samples = prior.sample(rows, solver or Midpoint(10)).to(noise)
         trial.finite(samples, "samples of the prior")
+        trial.scaled(samples, "samples of the prior")
         scales = [_scale(made, noise, "decoded noise"), _scale(made, samples, "samples")]
         milliseconds = _milliseconds(made, samples)
     return Report(

@@ -17,8 +17,10 @@ from ctrlgen.seeds import normal
 __all__ = ["Check", "Trial", "value_and_gradient"]
 
 _DIRECTIONS = 5  # stream of the random directions
-_BASIC = ("one value per sample", "has a gradient")
+_BASIC = ("one value per sample", "is a number", "has a gradient")
 _INVARIANT = {torch.float64: 1e-10, torch.float32: 1e-4}  # relative to max(1, |C|)
+_SCALE = (1e-12, 1e12)
+"""Gradients that optimizers can square, and that Adam's 1e-8 does not drown, with room to spare."""
 _CLOSE = {torch.float64: 1e-3, torch.float32: 3e-2}  # of the difference quotient
 
 
@@ -60,17 +62,23 @@ class Trial:
         self.values()
         if not self.sound:
             return
+        self.numbers()
+        if not self.sound:
+            return
         self.has_gradient()
         if not self.sound:
             return
         self.repeatable()
         self.finite(self.x, "decoded noise")
+        self.scaled(self.x, "decoded noise")
         try:
             cost, x, why = _as_double(self.cost), self.x.double(), ""
             value_and_gradient(cost, x)
         except Exception as error:  # whatever a user's code raises is the finding
             cost, x, why = self.cost, self.x, _words(error)
-        if self.checks[-2].passed:  # of random values nothing further can be said
+        if all(
+            c.passed for c in self.checks if c.name == "repeatable"
+        ):  # of random values nothing further can be said
             self.independent(cost, x)
             self.differences(cost, x)
         self.formats()
@@ -87,7 +95,7 @@ class Trial:
         for rows in (len(self.x), 1):
             try:
                 value = self.cost.take(torch.arange(rows)).forward(self.x[:rows].clone())
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a user's code may do anything
                 return self.add(name, False, _words(error), "it is called with signals (B, *)")
             if not isinstance(value, Tensor) or value.shape != (rows,):
                 got = f"shape {(*value.shape,)}" if isinstance(value, Tensor) else _type(value)
@@ -95,6 +103,13 @@ class Trial:
             if not value.is_floating_point():
                 return self.add(name, False, _name(value.dtype), "return floating point values")
         self.add(name, True, f"shape ({len(self.x)},)")
+
+    def numbers(self) -> None:
+        """Whether any value is a number at all: of NaN nothing further can be said."""
+        value = self.cost(self.x).detach()
+        if bool(value.isnan().all()):
+            advice = "a NaN comes from 0/0, the root or logarithm of a negative number, ∞ − ∞"
+            self.add("is a number", False, f"NaN on all {len(value)} samples", advice)
 
     def has_gradient(self) -> None:
         name = "has a gradient"
@@ -112,7 +127,9 @@ class Trial:
             self.add(name, True, "differentiable in the signal")
 
     def repeatable(self) -> None:
-        off = _most(self.cost(self.x).detach() - self.cost(self.x).detach())
+        first, second = (self.cost(self.x).detach() for _ in range(2))
+        same = (first == second) | (first.isnan() & second.isnan())
+        off = _most(torch.where(same, 0, first - second))
         found = "the same twice" if off == 0 else f"off by {off:.1e}"
         self.add("repeatable", off == 0, found, "draw random numbers once, in the constructor")
 
@@ -120,16 +137,43 @@ class Trial:
         """Whether values and gradients are finite on these signals, shape (B, *)."""
         value, gradient = value_and_gradient(self.cost, x)
         assert gradient is not None
-        bad = int((~(value.isfinite() & flat(gradient).isfinite().all(1))).sum())
-        found = f"{bad} of {len(x)} samples are not" if bad else "values and gradients"
+        slope = flat(gradient)
+        bad = int((~(value.isfinite() & slope.isfinite().all(1))).sum())
+        counts = {
+            "values NaN": value.isnan(),
+            "values infinite": value.isinf(),
+            "gradients NaN": slope.isnan().any(1),
+            "gradients infinite": slope.isinf().any(1),
+        }
+        words = ", ".join(f"{name} {int(w.sum())}" for name, w in counts.items() if bool(w.any()))
+        found = f"{bad} of {len(x)} samples are not: {words}" if bad else "values and gradients"
         advice = "guard roots, logs and divisions where they are singular, e.g. by clamp_min"
         self.add(f"finite on {signals}", not bad, found, advice)
+
+    def scaled(self, x: Tensor, signals: str) -> None:
+        """Whether gradients on these signals are of a size that optimizers can work with."""
+        value, gradient = value_and_gradient(self.cost, x)
+        assert gradient is not None
+        norms = flat(gradient).double().norm(dim=1)
+        norms = norms[norms.isfinite() & value.isfinite()]
+        if not len(norms):
+            return
+        largest, (low, high) = float(norms.max()), _SCALE
+        found = f"‖gradient‖ up to {largest:.1e}"
+        advice = f"scale the cost so that its gradient lies between {low:g} and {high:g}"
+        self.add(f"usable scale on {signals}", low <= largest <= high, found, advice)
 
     def independent(self, cost: Cost, x: Tensor) -> None:
         whole, order = cost(x).detach(), torch.arange(len(x)).flip(0)
         alone = torch.cat([cost.take(i[None])(x[i[None]]).detach() for i in order])
         turned = cost.take(order)(x[order]).detach()
-        off = _most((torch.stack((alone, turned)) - whole[order]) / whole[order].abs().clamp_min(1))
+        # rounding of the signal moves the value by as much as eps times this
+        gradient = value_and_gradient(cost, x)[1]
+        assert gradient is not None
+        natural = float((flat(gradient).norm(dim=1) * flat(x).norm(dim=1)).max())
+        floor = min(1.0, natural) or 1.0
+        difference = torch.stack((alone, turned)) - whole[order]
+        off = _most(difference / whole[order].abs().clamp_min(floor))
         tolerance = _INVARIANT[x.dtype]
         advice = "reduce within each sample only, and name per-sample data in `per_sample`"
         self.add("no sample sees another", off <= tolerance, f"off by {off:.1e}", advice)

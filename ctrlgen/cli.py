@@ -262,10 +262,15 @@ def check(
         raise typer.Exit(1)
 
 
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
 def _argument(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (equals and key.isidentifier()):
         raise ValueError(f"arg: expected KEY=VALUE, got {text!r}")
+    if value.lower() in _WORDS:
+        return key, _WORDS[value.lower()]
     try:
         return key, literal_eval(value)
     except (ValueError, SyntaxError):

@@ -106,7 +106,7 @@ def load_file(file: Path, argument: str) -> ModuleType:
     sys.modules[unique] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end the interpreter
         raise ValueError(
             f"{argument}: {file} cannot be imported: {type(error).__name__}: {error}"
         ) from error

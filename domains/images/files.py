@@ -26,7 +26,7 @@ ROUNDING = 2 / 255 / math.sqrt(12)
 LARGEST = 4096 * 4096
 """Pixels of the largest file that is read."""
 
-_GREY, _DEEP = ("1", "L", "LA"), ("I;16", "I;16B", "I;16L", "I")
+_GREY, _DEEP = ("1", "L", "LA", "La"), ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 def read_image(file: Path | str, fit: tuple[int, int] | None = None, name: str = "file") -> Tensor:
@@ -51,14 +51,31 @@ def read_image(file: Path | str, fit: tuple[int, int] | None = None, name: str =
             raise ValueError(
                 f"{name}: {file} has transparent pixels; flatten it to grey or RGB first"
             )
-    if picture.mode in _DEEP:
-        deep = np.asarray(picture, dtype=np.float32)
-        picture = require("PIL.Image", "images").fromarray(deep / 65535 * 255)  # mode F
-    elif picture.mode != "F":
-        picture = picture.convert("L" if picture.mode in _GREY else "RGB")
-    else:
-        raise ValueError(f"{name}: {file} holds floating point numbers; expected 8 or 16 bits")
-    return _tensor(_fitted(picture, fit, "BICUBIC"))
+    return _tensor(_fitted(_levels(picture, f"{name}: {file}"), fit, "BICUBIC"))
+
+
+def _levels(picture: Any, what: str) -> Any:
+    """A picture on the scale 0 ... 255 in grey, mode L or F, or RGB; by the range of its own mode.
+
+    Pillow's own `convert` would clip words to bytes.
+
+    Raises:
+        ValueError: for a mode without a range: floating point numbers, or whole numbers that only
+            the file's maker can tell the largest of.
+    """
+    mode = picture.mode
+    if mode in _DEEP:
+        words = np.asarray(picture).astype(np.float32)
+        return require("PIL.Image", "images").fromarray(words / 65535 * 255)  # mode F
+    if mode == "I":
+        numbers = np.asarray(picture)
+        low, high = int(numbers.min()), int(numbers.max())
+        if low < 0 or high > 65535:
+            raise ValueError(f"{what} holds 32-bit numbers from {low} to {high}; expected 16 bits")
+        return require("PIL.Image", "images").fromarray(numbers.astype(np.float32) / 65535 * 255)
+    if mode == "F":
+        raise ValueError(f"{what} holds floating point numbers; expected 8 or 16 bits")
+    return picture.convert("L" if mode in _GREY else "RGB")
 
 
 def read_mask(file: Path | str, fit: tuple[int, int] | None = None) -> Tensor:
@@ -69,9 +86,9 @@ def read_mask(file: Path | str, fit: tuple[int, int] | None = None) -> Tensor:
         OSError: if it cannot be read.
     """
     picture = _open(Path(file), "mask")
-    if picture.mode in ("LA", "RGBA", "P", "PA"):
-        picture = picture.convert("RGB")
-    known = _tensor(_fitted(picture.convert("L"), fit, "NEAREST"))[0] < 0
+    picture = _levels(picture, f"mask: {file}")
+    picture = picture.convert("L") if picture.mode == "RGB" else picture
+    known = _tensor(_fitted(picture, fit, "NEAREST"))[0] < 0
     if bool(known.all()):
         raise ValueError(f"mask: {file} hides nothing; white marks the pixels to fill in")
     if not bool(known.any()):
@@ -100,7 +117,16 @@ def with_channels(image: Tensor, channels: int, name: str = "file") -> Tensor:
 
 
 def write_image(file: Path, image: Tensor) -> None:
-    """Write an image (1 or 3, H, W) in [-1, 1], clipped, as PNG."""
+    """Write an image (1 or 3, H, W) in [-1, 1], clipped, as PNG.
+
+    Raises:
+        ValueError: for pixels that are not numbers, which a PNG would show as black.
+    """
+    strange = int((~image.isfinite()).sum())
+    if strange:
+        raise ValueError(
+            f"image: {strange} of {image.numel()} values of {file.name} are no numbers"
+        )
     pixels = image.detach().cpu().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).numpy()
     pixels = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
     require("PIL.Image", "images").fromarray(np.ascontiguousarray(pixels)).save(file)

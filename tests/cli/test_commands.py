@@ -85,6 +85,30 @@ def test_check_tells_a_sound_cost_from_a_broken_one(
     assert "reduce over every dimension but the first" in broken.out
 
 
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [("true", True), ("False", False), ("none", None), ("'true'", "true"), ("1", 1), ("a", "a")],
+)
+def test_the_words_of_arguments(word: str, value: object) -> None:
+    key, given = cli._argument(f"flag={word}")
+    assert key == "flag" and given == value and type(given) is type(value)
+
+
+def test_a_file_that_ends_the_program_is_an_error(
+    ctrlgen: Run, grey_card: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(0)\n")
+    outcome = ctrlgen("check", f"{tmp_path / 'script.py'}:Cost", "--prior", grey_card)
+    assert outcome.code == 2 and "script.py cannot be imported: SystemExit" in outcome.err
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ctrlgen", "--version"], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, f"ctrlgen {__version__}\n")
+
+
 def test_check_finds_modules_in_the_working_directory(
     ctrlgen: Run, grey_card: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,7 +162,41 @@ def test_a_cost_that_is_singular_on_samples_is_found_there() -> None:
     # samples of a narrow law at 0 are within reach of the singularity, noise is not
     point = as_prior(gaussian(torch.zeros(2), 1e-24 * torch.eye(2)))
     _, broken = judged(lambda x: x.square().sum(1) ** -2, point)
-    assert broken == {"finite on samples of the prior"}
+    assert "finite on samples of the prior" in broken
+    assert "finite on decoded noise" not in broken
+
+
+@pytest.mark.parametrize("weight", [1e30, 1e-30, 1e15, 1e-15])
+def test_a_scale_that_no_optimizer_can_use_is_found(weight: float, prior: Prior) -> None:
+    report, broken = judged(weight * FunctionCost(energy), prior)
+    assert broken >= {"usable scale on decoded noise", "usable scale on samples of the prior"}
+    (advice,) = {c.advice for c in report.checks if c.name.startswith("usable")}
+    assert "scale the cost" in advice
+    assert not judged(1e6 * FunctionCost(energy), prior)[1]
+    assert not judged(1e-6 * FunctionCost(energy), prior)[1]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+def test_a_leak_is_found_at_any_scale(scale: float, prior: Prior) -> None:
+    _, broken = judged(lambda x: scale * energy(x - 1e-6 * x.mean(0)), prior)
+    assert {"no sample sees another", "no gradient across samples"} <= broken
+
+
+def test_a_cost_that_is_no_number_is_called_so(prior: Prior) -> None:
+    report, broken = judged(lambda x: energy(x) * math.nan, prior)
+    assert broken == {"is a number"}
+    assert report.checks[-1].found == "NaN on all 4 samples"
+    report, broken = judged(lambda x: (x[:, 0, 0]).sqrt() + energy(x), prior)
+    (finite,) = (c for c in report.checks if c.name == "finite on decoded noise")
+    assert "values NaN" in finite.found and "repeatable" not in broken
+
+
+def test_a_cost_that_ends_the_program_is_a_finding(prior: Prior) -> None:
+    def cost(x: Tensor) -> Tensor:
+        raise SystemExit(3)
+
+    report, broken = judged(cost, prior)
+    assert broken == {"one value per sample"} and report.checks[0].found == "SystemExit: 3"
 
 
 def test_the_scale_is_that_of_the_cost(prior: Prior) -> None:

@@ -178,3 +178,28 @@ def test_weights_of_another_kind_or_count_are_refused():
     for count in (1, 4):
         with pytest.raises(ValueError, match=r"weight: expected shape \(5,\)"):
             (torch.ones(count) * Power(2))(X)
+
+
+def test_costs_are_subtracted_and_divided() -> None:
+    x = torch.arange(6.0, dtype=torch.float64).reshape(3, 2) + 1
+    first, second = FunctionCost(lambda x: x.sum(1)), FunctionCost(lambda x: x.square().sum(1))
+    a, b = first(x), second(x)
+    weight = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
+    for made, expected in (
+        (first - second, a - b),
+        (-first, -a),
+        (first / 4, a / 4),
+        (first / weight, a / weight),
+        (first - (lambda x: x.square().sum(1)), a - b),
+        ((lambda x: x.square().sum(1)) - first, b - a),
+        ((first - second) / 2 - first, (a - b) / 2 - a),
+    ):
+        torch.testing.assert_close(made(x), expected)
+    part = torch.tensor([2, 0])
+    torch.testing.assert_close((first / weight).take(part)(x[part]), (a / weight)[part])
+    with pytest.raises(ValueError, match="weight: a cost cannot be divided by 0"):
+        first / 0
+    with pytest.raises(ValueError, match="weight: expected a finite number"):
+        first / torch.tensor([1.0, 0.0, 1.0])
+    with pytest.raises(TypeError, match="weight: expected a number or a tensor"):
+        first / second  # type: ignore[operator]

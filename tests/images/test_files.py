@@ -119,3 +119,44 @@ def test_channels() -> None:
     assert not is_grey(colour)
     with pytest.raises(ValueError, match="expected a grey image, got one in colour"):
         with_channels(colour, 1)
+
+
+def ramp() -> np.ndarray:
+    """16 greys, 0 to 65535."""
+    return (np.arange(16) * 4369).astype(np.uint16).reshape(4, 4)
+
+
+@pytest.mark.parametrize("form", ["png", "tif", "pgm", "32.tif"])
+def test_deep_greys_are_read_by_their_own_range(form: str, tmp_path: Path) -> None:
+    words, file = ramp(), tmp_path / f"deep.{form}"
+    if form == "pgm":
+        file.write_bytes(b"P5 4 4 65535\n" + words.astype(">u2").tobytes())
+    else:
+        Image.fromarray(words.astype(np.int32) if form == "32.tif" else words).save(file)
+    Image.fromarray((words // 257).astype(np.uint8)).save(tmp_path / "bytes.png")
+    torch.testing.assert_close(
+        read_image(file), read_image(tmp_path / "bytes.png"), atol=1e-6, rtol=0
+    )
+    known = read_mask(file)
+    assert int(known.sum()) == 8
+    assert torch.equal(known, read_mask(tmp_path / "bytes.png"))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 65536), (-1, 5), (0, 2**31 - 1)])
+def test_numbers_without_a_known_range_are_refused(low: int, high: int, tmp_path: Path) -> None:
+    Image.fromarray(np.array([[low, high]], dtype=np.int32)).save(tmp_path / "x.tif")
+    Image.fromarray(np.array([[0.0, 1.0]], dtype=np.float32)).save(tmp_path / "f.tif")
+    for read, name in ((read_image, "file"), (read_mask, "mask")):
+        with pytest.raises(ValueError, match=f"^{name}: .*from {low} to {high}; expected 16 bits"):
+            read(tmp_path / "x.tif")
+        with pytest.raises(ValueError, match=f"^{name}: .*floating point"):
+            read(tmp_path / "f.tif")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_is_not_written_as_black(value: float, tmp_path: Path) -> None:
+    x = torch.zeros(1, 3, 3)
+    x[0, 1, 1] = value
+    with pytest.raises(ValueError, match=r"image: 1 of 9 values of x\.png are no numbers"):
+        write_image(tmp_path / "x.png", x)
+    assert not (tmp_path / "x.png").exists()

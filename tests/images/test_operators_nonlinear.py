@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.operators import (
@@ -210,6 +211,27 @@ def test_surrogate_is_close_to_the_real_codec(data: str, chroma: str, quality: i
     assert psnr(ours, real).mean() > 48
     assert psnr(ours, real).min() > 34
     assert psnr(ours, real).mean() > psnr(x, real).mean() + 8
+
+
+SIZES = [
+    (1, 1), (1, 3), (2, 5), (3, 4), (5, 9), (7, 7), (8, 8), (9, 15), (10, 12), (11, 23),
+    (15, 16), (16, 8), (16, 17), (17, 32), (20, 20), (23, 26), (24, 31), (28, 28), (30, 10),
+    (33, 40),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("quality", "most"), [(50, 0.5), (90, 0.65)])
+def test_edges_are_continued_as_libjpeg_does(
+    size: tuple[int, int], quality: int, most: float
+) -> None:
+    """Sizes that are no multiple of a block: the right and lower edges as good as the rest."""
+    pytest.importorskip("PIL")
+    x = F.interpolate(held_out("cifar10", 24).images, size, mode="bilinear", antialias=True)
+    real, ours = (127.5 * JPEG(quality, codec)(x) for codec in ("pillow", "surrogate"))
+    off = (real - ours).abs()
+    assert off.mean() < most  # levels of 255
+    assert off[..., -1].mean() < 0.8 and off[..., -1, :].mean() < 0.8
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 15), (17, 32), (1, 3)])

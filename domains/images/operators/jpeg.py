@@ -3,7 +3,9 @@ r"""JPEG: what remains of an image after lossy compression, y = decode(encode(x)
 The surrogate follows the standard (ITU-T T.81) and libjpeg step by step on the scale 0 ... 255:
 YCbCr, chroma at half resolution (4:2:0) or at full (4:4:4), orthonormal 8 x 8 cosine transform of
 the planes less 128, division by the tables scaled to the quality as libjpeg does, rounding, and
-the way back with the triangular chroma interpolation of libjpeg. Every rounding and clipping is
+the way back with the triangular chroma interpolation of libjpeg. An image of no whole blocks is
+continued to the right at full resolution, its last column repeated, before chroma is halved; below,
+its last row of halved chroma is repeated. Every rounding and clipping is
 straight-through, so the gradient is that of the linear map which remains without them: the
 identity on grey images and at 4:4:4, a low-pass filter on chroma at 4:2:0.
 
@@ -132,11 +134,16 @@ class JPEG(Operator):
             chroma = self._code(chroma, 1)
         else:
             height, width = chroma.shape[2:]
-            half = F.avg_pool2d(_extended(chroma, 2), 2)
+            # whole blocks to the right before the mean, whole blocks below after it, as libjpeg
+            half = F.avg_pool2d(_extended(chroma, 2, 16), 2)
             half = _rounded(half, -_alternating(half))
-            half = _rounded(self._code(half, 1))
-            chroma = F.interpolate(half, scale_factor=2, mode="bilinear")
-            chroma = _rounded(chroma, _alternating(chroma))[..., :height, :width]
+            half = _rounded(self._code(half, 1))[..., : -(-width // 2)]
+            if half.shape[3] > 2:
+                chroma = F.interpolate(half, scale_factor=2, mode="bilinear")
+                chroma = _rounded(chroma, _alternating(chroma))
+            else:  # libjpeg does not interpolate so few columns
+                chroma = F.interpolate(half, scale_factor=2, mode="nearest")
+            chroma = chroma[..., :height, :width]
         planes = torch.cat((_whole(self._code(luma, 0) + 128), _whole(chroma + 128) - 128), dim=1)
         return _whole(_mix(_RGB, planes))
 
@@ -144,7 +151,7 @@ class JPEG(Operator):
         """Cosine transform, rounding to the steps of a table, and back."""
         height, width = plane.shape[2:]
         cosine, steps = self.cosine.to(plane.dtype), self.steps[table].to(plane.dtype)
-        blocks = _extended(plane, 8).unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
+        blocks = _extended(plane, 8, 8).unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
         coefficients = torch.einsum("ui,bcyixj,vj->bcyxuv", cosine, blocks, cosine)
         # halves away from zero
         coefficients = _rounded(coefficients / steps, _TILT * coefficients.sign()) * steps
@@ -230,9 +237,9 @@ def _mix(matrix: tuple[tuple[float, ...], ...], planes: Tensor) -> Tensor:
     return torch.einsum("dc,bchw->bdhw", planes.new_tensor(matrix), planes)
 
 
-def _extended(plane: Tensor, multiple: int) -> Tensor:
-    """The plane with its last row and column repeated up to a multiple of pixels."""
-    for dim in (2, 3):
+def _extended(plane: Tensor, rows: int, columns: int) -> Tensor:
+    """The plane with its last row and column repeated up to multiples of pixels."""
+    for dim, multiple in ((2, rows), (3, columns)):
         size = plane.shape[dim]
         index = torch.arange(-(-size // multiple) * multiple, device=plane.device)
         plane = plane.index_select(dim, index.clamp_max(size - 1))
