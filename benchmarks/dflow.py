@@ -162,8 +162,8 @@ def peers(prior: Prior, cost: NegativePSNR, samples: int, target: float) -> dict
         "per_sample_batched": {
             "seconds": batched,
             "on_target": int((ours.monitor <= target).sum()),
-            "evaluations_slowest": int(ours.evaluations.max()),
-            "evaluations_total": int(ours.evaluations.sum()),
+            "evaluations_slowest": int(ours.calls.max()),
+            "evaluations_total": int(ours.calls.sum()),
         },
         "torch_sequential": {
             "seconds": sequential,

@@ -162,10 +162,10 @@ def main(
         }
 
     sides = {
-        "one ragged batch": side(ours, found.costs.tolist(), found.evaluations.tolist()),
+        "one ragged batch": side(ours, found.costs.tolist(), found.objective_calls.tolist()),
         "torch L-BFGS, one by one": side(theirs, best, spent),
         "one ragged batch, draws and restarts": side(
-            all_in, reached.tolist(), whole.evaluations.tolist()
+            all_in, reached.tolist(), whole.objective_calls.tolist()
         ),
     }
     per_target = {label: row["cpu_seconds_per_molecule_at_target"] for label, row in sides.items()}

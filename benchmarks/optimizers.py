@@ -77,7 +77,7 @@ def by_us(function: Function, x0: Tensor, tolerance: float) -> Outcome:
     began = time.process_time()
     found = optimizer.minimize(FunctionObjective(function), x0[None])
     seconds = time.process_time() - began
-    return Outcome(int(found.iterations), int(found.evaluations), seconds, found.value.item())
+    return Outcome(int(found.iterations), int(found.calls), seconds, found.value.item())
 
 
 def by_torch(
@@ -184,7 +184,7 @@ def quadratics(rows: int) -> dict[str, dict[str, float]]:
         "ctrlgen, one batch": {
             "median value": ours.value.median().item(),
             "objective calls": ours.rounds,
-            "row evaluations": int(ours.evaluations.sum()),
+            "row evaluations": int(ours.calls.sum()),
             "seconds": seconds,
         },
         "torch, one per row": {
@@ -240,7 +240,7 @@ def inverse_problems(rows: int) -> dict[str, dict[str, float]]:
         "ctrlgen, one batch": {
             "rows at target": int((ours.monitor <= target).sum()),
             "objective calls": ours.rounds,
-            "row evaluations": int(ours.evaluations.sum()),
+            "row evaluations": int(ours.calls.sum()),
             "seconds": seconds,
         },
         "torch, one per row": {

@@ -290,7 +290,8 @@ class SampleProgress:
             return
         self._last, self.looks = now, self.looks + 1
         monitor = event.monitor.tolist()
-        rows = list(zip(monitor, event.evaluations.tolist(), event.status.tolist(), strict=True))
+        spent = event.calls if event.evaluations is None else event.evaluations
+        rows = list(zip(monitor, spent.tolist(), event.status.tolist(), strict=True))
         if not self.live:
             log.info("%s", self._line(rows))
             return

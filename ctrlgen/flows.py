@@ -16,9 +16,8 @@ another clock: the state is rescaled to the native path at equal signal-to-noise
 
 from __future__ import annotations
 
-import inspect
+import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -26,84 +25,13 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import expand_like
+from ctrlgen.counts import Evaluations, Meter, tally
 from ctrlgen.paths import Coefficients, Path
 
 __all__ = ["Evaluations", "Flow", "Guided", "Kind", "Prediction"]
 
 Kind = Literal["velocity", "data", "noise", "score", "v"]
-Pass = Literal["forward", "vjp", "jvp"]
 Network = Callable[..., Tensor]
-
-
-@dataclass
-class Evaluations:
-    """Network evaluations: calls, and rows (samples) summed over the calls.
-
-    A vjp is a backward pass through the network to its input, a jvp a forward-mode pass. Under
-    `torch.func.vmap` one call carries many rows: a Jacobian by reverse mode of B samples with d
-    outputs is one vjp of dB rows. Differentiating a vjp itself passes through the network twice
-    more, through its linear part and through its forward pass; a jvp by the double-vjp trick needs
-    the first of the two only, and is counted as two vjps.
-    """
-
-    forward: int = 0
-    vjp: int = 0
-    jvp: int = 0
-    forward_rows: int = 0
-    vjp_rows: int = 0
-    jvp_rows: int = 0
-
-    def add(self, kind: Pass, rows: int) -> None:
-        """Count one call of `rows` rows."""
-        setattr(self, kind, getattr(self, kind) + 1)
-        setattr(self, f"{kind}_rows", getattr(self, f"{kind}_rows") + rows)
-
-    def reset(self) -> None:
-        """Set every count to zero."""
-        self.__init__()  # type: ignore[misc]
-
-    def copy(self) -> Evaluations:
-        """The counts as they stand."""
-        return Evaluations(**vars(self))
-
-    def __add__(self, other: Evaluations) -> Evaluations:
-        return Evaluations(**{k: v + getattr(other, k) for k, v in vars(self).items()})
-
-    def __sub__(self, earlier: Evaluations) -> Evaluations:
-        return Evaluations(**{k: v - getattr(earlier, k) for k, v in vars(self).items()})
-
-
-class _Tally(torch.autograd.Function):
-    """The identity, which counts what passes through it and, in turn, its derivatives."""
-
-    @staticmethod
-    def forward(x: Tensor, evaluations: Evaluations, kind: Pass, rows: int) -> Tensor:
-        evaluations.add(kind, rows)
-        return x.view_as(x)
-
-    @staticmethod
-    def setup_context(
-        ctx: Any, inputs: tuple[Tensor, Evaluations, Pass, int], output: Tensor
-    ) -> None:
-        _, ctx.evaluations, _, ctx.rows = inputs
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _Tally.apply(gradient, ctx.evaluations, "vjp", ctx.rows), None, None, None
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _Tally.apply(tangent, ctx.evaluations, "jvp", ctx.rows)
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: tuple[int, ...], x: Tensor, evaluations: Evaluations, kind: Pass, rows: int
-    ) -> tuple[Tensor, int]:
-        return _Tally.apply(x, evaluations, kind, rows * info.batch_size), dims[0]
-
-
-# torch binds the arguments at every call; found anew each time, the signature costs more than that.
-_Tally.forward.__signature__ = inspect.signature(_Tally.forward)  # type: ignore[attr-defined]
 
 
 class Prediction:
@@ -191,6 +119,7 @@ class Flow:
 
     Attributes:
         evaluations: counts of every evaluation since the last `evaluations.reset()`.
+        meter: counts of one run, by sample, where the flow is `metered`.
     """
 
     def __init__(self, network: Network, path: Path, prediction: Kind = "velocity") -> None:
@@ -201,11 +130,30 @@ class Flow:
         self.network, self.path, self.kind = network, path, prediction
         self.native = path
         self.evaluations = Evaluations()
+        self.meter: Meter | None = None
 
     def on(self, path: Path) -> Flow:
         """The same network, counting in the same place, on the clock and scale of another path."""
-        flow = Flow(self.network, path, self.kind)
-        flow.native, flow.evaluations = self.native, self.evaluations
+        flow = copy.copy(self)
+        flow.path = path
+        return flow
+
+    def metered(self, rows: Tensor) -> tuple[Flow, Meter]:
+        """The same network, whose passes also count in a meter of a run's own; and that meter.
+
+        Args:
+            rows: anything of shape (B,), one entry per sample of the run.
+        """
+        flow = copy.copy(self)
+        meter = flow.meter = Meter(rows, self.meter or self.evaluations)
+        return flow, meter
+
+    def take(self, index: Tensor) -> Flow:
+        """The flow as the samples `index` of a run see it: their passes count for them alone."""
+        if self.meter is None:
+            return self
+        flow = copy.copy(self)
+        flow.meter = self.meter.take(index)
         return flow
 
     def predict(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Prediction:
@@ -266,7 +214,7 @@ class Flow:
         return times.expand(x.shape[0])
 
     def _evaluate(self, x: Tensor, t: Tensor, conditions: dict[str, Tensor]) -> Tensor:
-        counted = _Tally.apply(x, self.evaluations, "forward", x.shape[0])
+        counted = tally(x, self.meter or self.evaluations)
         value = self.network(counted, t, **conditions)
         if value.shape != x.shape:
             raise ValueError(

@@ -23,6 +23,7 @@ from ctrlgen import codecs, paths, plugins, sources
 from ctrlgen.batching import PerSample, rows_of
 from ctrlgen.cards import Card, load_weights, write_whole
 from ctrlgen.codecs import Codec, Identity
+from ctrlgen.counts import Meter
 from ctrlgen.errors import CardError, UnknownName
 from ctrlgen.flows import Flow, Prediction
 from ctrlgen.paths import Path
@@ -98,6 +99,18 @@ class Prior(PerSample):
         clone = copy.copy(self)
         clone.flow = self.flow.on(path)
         return clone
+
+    def metered(self, rows: Tensor) -> tuple[Prior, Meter]:
+        """The prior as one run reads it, and the meter of that run; see `Flow.metered`."""
+        clone = copy.copy(self)
+        clone.flow, meter = self.flow.metered(rows)
+        return clone, meter
+
+    def take(self, index: Tensor) -> Prior:
+        """The prior of the samples `index`, shape (b,): of their conditions, source and codec."""
+        taken = super().take(index)
+        taken.flow = self.flow.take(index)
+        return taken
 
     def predict(self, x: Tensor, t: Tensor | float) -> Prediction:
         """All the flow knows of states x (B, *) under the bound conditions; one evaluation."""

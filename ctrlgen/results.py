@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample
-from ctrlgen.flows import Evaluations
+from ctrlgen.counts import Evaluations
 
 __all__ = ["Result", "Status"]
 
@@ -71,11 +71,17 @@ class Result(PerSample):
         status: `Status` of each sample, int64, shape (B,).
         seeds: shape (B,), int64.
         iterations: accepted iterations of each sample, int64, shape (B,).
-        evaluations: evaluations of the objective spent on each sample, int64, shape (B,).
-        network: evaluations of the network by the whole run.
+        evaluations: network evaluations, forward passes for each sample, int64, shape (B,).
+        backward_passes: through the network for each sample, int64, shape (B,).
+        objective_calls: how often the objective, the cost or the misfit of its measurement, was
+            evaluated for each sample, int64, shape (B,).
+        network: passes through the network by the whole run.
         history: by name, tensors (R, B): one row per iteration, a sample that has left repeats its
-            last entry. "value" is what was minimised, "cost" the cost, "evaluations" what was
-            spent up to there.
+            last entry. "value" is what was minimised, "cost" the cost, "evaluations" and
+            "objective_calls" what was spent up to there.
+
+    The three counts are the method's own: what an observer or another run evaluates does not
+    count. The first look at the cost before any compute does not either.
         method: the method and its settings, as text.
     """
 
@@ -86,11 +92,16 @@ class Result(PerSample):
     seeds: Tensor
     iterations: Tensor
     evaluations: Tensor
+    backward_passes: Tensor
+    objective_calls: Tensor
     network: Evaluations = field(default_factory=Evaluations)
     history: dict[str, Tensor] = field(default_factory=dict)
     method: str = ""
 
-    per_sample = ("samples", "controls", "costs", "status", "seeds", "iterations", "evaluations")
+    per_sample = (
+        "samples", "controls", "costs", "status", "seeds", "iterations", "evaluations",
+        "backward_passes", "objective_calls",
+    )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -126,9 +137,12 @@ class Result(PerSample):
                 "worst": cost.max().item(),
                 "best": cost.min().item(),
             },
-            "evaluations": {
-                "median": self.evaluations.double().median().item(),
-                "total": int(self.evaluations.sum()),
+            **{
+                name: {
+                    "median": getattr(self, name).double().median().item(),
+                    "total": int(getattr(self, name).sum()),
+                }
+                for name in ("evaluations", "backward_passes", "objective_calls")
             },
             "network": vars(self.network).copy(),
             "method": self.method,

@@ -35,11 +35,11 @@ def table(results: dict[str, Any]) -> str:
     """The results as a Markdown table; medians over all images, none left out.
 
     "at 40 dB" is the share of the images whose measurement got there, with the median of the
-    evaluations that it took them.
+    objective calls that it took them.
     """
     head = (
         "| task | σ_y | start | on target | at 40 dB | y-PSNR | PSNR | spliced | H†y | beats H†y "
-        "| spliced | margin | SSIM | H†y SSIM | {fd} | H†y {fd} | evaluations | seconds |"
+        "| spliced | margin | SSIM | H†y SSIM | {fd} | H†y {fd} | objective calls | seconds |"
     )
     lines, embedder = [], ""
     for name, row in results["rows"].items():
@@ -58,17 +58,17 @@ def table(results: dict[str, Any]) -> str:
             f"| {row['better_than_pseudo_inverse']:.0%} | {both.mean():.0%} "
             f"| {row['median_margin_db']:+.2f} | {np.median(ours['ssim']):.3f} "
             f"| {np.median(plain['ssim']):.3f} | {ours['frechet']['value']:.2f} "
-            f"| {plain['frechet']['value']:.2f} | {np.median(row['evaluations']):.0f} "
+            f"| {plain['frechet']['value']:.2f} | {np.median(row['objective_calls']):.0f} "
             f"| {row['seconds']:.0f} |"
         )
     title = head.format(fd=embedder)
     rule = "|" + "---|" * (title.count("|") - 1)
-    ablation = ["", "| λ | PSNR | y-PSNR | evaluations | ‖x_0‖/√d |", "|---|---|---|---|---|"]
+    ablation = ["", "| λ | PSNR | y-PSNR | objective calls | ‖x_0‖/√d |", "|---|---|---|---|---|"]
     for weight in results["lambdas"]:
         row = results["rows"][f"lambda-{weight:g}"]
         ablation.append(
             f"| {weight:g} | {np.median(row['dflow']['psnr']):.2f} "
-            f"| {np.median(row['measurement_psnr']):.1f} | {np.median(row['evaluations']):.0f} "
+            f"| {np.median(row['measurement_psnr']):.1f} | {np.median(row['objective_calls']):.0f} "
             f"| {np.median(row['source_radius_over_root_d']):.3f} |"
         )
     bits = ["", "| images | bits per dimension, median (10-90 %) |", "|---|---|"]
@@ -80,7 +80,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _share(row: dict[str, Any], level: int) -> str:
-    """How many images got to a level, and the median of the evaluations that this took them."""
+    """How many images got to a level, and the median of the objective calls that this took them."""
     counts = row["reached"][str(level)]
     hits = [n for n in counts if n is not None]
     return f"{len(hits) / len(counts):.1%} ({np.median(hits):.0f})" if hits else "0%"
@@ -94,7 +94,7 @@ def figures(results: dict[str, Any], images: dict[str, Tensor], truth: Tensor, o
 
 
 def _convergence(results: dict[str, Any], file: Path) -> None:
-    """Fraction of the images at each level of measurement PSNR against evaluations spent."""
+    """Fraction of the images at each level of measurement PSNR against objective calls spent."""
     levels = [str(level) for level in results["levels_db"]]
     fig, axes = plt.subplots(
         len(TASKS), len(levels), figsize=(11, 7), sharex=True, sharey=True, constrained_layout=True
@@ -108,7 +108,7 @@ def _convergence(results: dict[str, Any], file: Path) -> None:
                 counts = row["reached"][level]
                 hits = sorted(n for n in counts if n is not None)
                 steps = np.arange(len(hits) + 1) / len(counts)
-                end = max(row["evaluations"])
+                end = max(row["objective_calls"])
                 ax.step(
                     [0, *hits, end], [*steps, steps[-1]], where="post", color=colour,
                     label=LABELS[start], lw=1.8,
@@ -121,7 +121,7 @@ def _convergence(results: dict[str, Any], file: Path) -> None:
                 ax.set_title(f"{level} dB")
         line[0].set_ylabel(title)
     for ax in axes[-1]:
-        ax.set_xlabel("evaluations per image")
+        ax.set_xlabel("objective calls per image")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
     fig.suptitle("Fraction of images whose measurement is met to the given PSNR")
     fig.savefig(file, dpi=130)

@@ -53,7 +53,7 @@ from ctrlgen.solvers import Midpoint
 __all__ = ["INITIALIZERS", "TASKS", "Task", "main"]
 
 NOISE = 0.05
-LEVELS = (35, 40, 45, 55)  # dB at which the evaluations spent are counted
+LEVELS = (35, 40, 45, 55)  # dB at which the objective calls spent are counted
 MAP = 0.02  # λ of the Gaussian NLL
 LAMBDAS = (0.0, 0.001, 0.01, 0.1, 1.0)
 EMBEDDERS = {"mnist": "FD-MNISTClassifier", "cifar10": "FD-EfficientNetLite0"}
@@ -102,13 +102,13 @@ def problem(task: Task, truth: Tensor, noise: float, seeds: range) -> NegativePS
 
 
 def reached(result: Result) -> dict[str, list[int | None]]:
-    """Per level in dB, the evaluations each sample had spent when it got there, None if never."""
+    """Per level in dB, the objective calls a sample had spent when it got there, None if never."""
     best = result.history["cost"].cummin(0).values
     counts = {}
     for level in LEVELS:
         there = best <= -level
         first = there.float().argmax(0)
-        spent = result.history["evaluations"].gather(0, first.unsqueeze(0)).squeeze(0)
+        spent = result.history["objective_calls"].gather(0, first.unsqueeze(0)).squeeze(0)
         counts[str(level)] = [
             int(n) if hit else None for n, hit in zip(spent, there.any(0), strict=True)
         ]
@@ -159,7 +159,7 @@ def run_row(
         "summary": result.summary(),
         "measurement_psnr": (-result.costs).tolist(),
         "status": result.status.tolist(),
-        "evaluations": result.evaluations.tolist(),
+        "objective_calls": result.objective_calls.tolist(),
         "reached": reached(result),
         "dflow": ours,
         "pseudo_inverse": baseline,
@@ -234,7 +234,7 @@ def main(
     prior: Annotated[str, typer.Option(help="mnist or cifar10")] = "mnist",
     images: Annotated[int, typer.Option(help="held-out images, all in one batch")] = 64,
     iterations: Annotated[int, typer.Option(help="L-BFGS iterations per image")] = 200,
-    evaluations: Annotated[int, typer.Option(help="objective evaluations per image")] = 150,
+    evaluations: Annotated[int, typer.Option(help="objective calls per image")] = 150,
     few: Annotated[int, typer.Option(help="images for the ablation and bits per dimension")] = 8,
     out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
     cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),

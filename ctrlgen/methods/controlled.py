@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import flat, row_sum, take
+from ctrlgen.counts import Meter
 from ctrlgen.methods.base import CostLike, cost_rows
 from ctrlgen.methods.riccati import Curvature, Gains
 from ctrlgen.methods.trajectories import Dynamics, Link, Trajectory, last_finite
@@ -54,7 +55,10 @@ class Plan:
 class Sweep:
     """One run on B samples, of which b are still at work."""
 
-    def __init__(self, plan: Plan, dynamics: Dynamics, cost: CostLike, x0: Tensor) -> None:
+    def __init__(
+        self, plan: Plan, dynamics: Dynamics, cost: CostLike, x0: Tensor, meter: Meter
+    ) -> None:
+        self.meter = meter
         self.plan, self.dynamics, self.cost = plan, dynamics, cost
         self.whole, self.seeds = cost, dynamics.seeds
         self.everyone = dynamics
@@ -64,14 +68,21 @@ class Sweep:
         self.damping = x0.new_full((count,), plan.method.damping)
         self.failures = torch.zeros_like(self.rows)
         self.status = torch.zeros_like(self.rows)
-        self.iterations, self.spent = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
-        self.tables: dict[str, list[Tensor]] = {"value": [], "cost": [], "evaluations": []}
+        self.iterations, self.calls = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
+        self.counts = {
+            name: torch.zeros_like(self.rows)
+            for name in ("evaluations", "backward_passes", "objective_calls")
+        }
+        self.tables: dict[str, list[Tensor]] = {
+            name: [] for name in ("value", "cost", "evaluations", "objective_calls")
+        }
         still = [torch.zeros_like(x0)] * dynamics.steps
         self.moments = (
             [torch.zeros_like(flat(x0))] * dynamics.steps,
             [torch.zeros_like(flat(x0))] * dynamics.steps,
         )
         self.at = self._rollout(x0, still)
+        self.calls += 1
         self.value, self.monitor = self._evaluate(self.at)
         self.best = {
             "value": self.value.nan_to_num(nan=torch.inf),
@@ -81,7 +92,7 @@ class Sweep:
         }
 
     def run(self) -> Result:
-        """All iterations; the counts of the network and the method's name are the caller's."""
+        """All iterations; the method's name is the caller's."""
         self._close(~self.value.isfinite(), Status.DIVERGED)
         self._finish_round(torch.zeros_like(self.rows, dtype=torch.bool))
         for _ in range(self.plan.method.iterations):
@@ -112,7 +123,8 @@ class Sweep:
             status=self.status,
             seeds=self.seeds,
             iterations=self.iterations,
-            evaluations=self.spent,
+            **self.counts,
+            network=self.meter.total,
             history={name: torch.stack(table) for name, table in self.tables.items()},
         )
 
@@ -126,6 +138,7 @@ class Sweep:
         directions = self.plan.curvature.directions(d)
         with torch.enable_grad():
             state = end.detach().requires_grad_()
+            self.calls[self.rows] += 1
             total = self.cost(self.dynamics.decode(state)).sum()
             (slope,) = torch.autograd.grad(total, state, create_graph=directions > 0)
 
@@ -147,7 +160,7 @@ class Sweep:
         for k in reversed(range(self.dynamics.steps)):
             link = at.links[k] if at.links is not None else None
             if link is None:
-                link = self._counted(at.states[k], at.controls[k], k)
+                link = self.dynamics.link(at.states[k], at.controls[k], k)
             gain, value = self.plan.curvature.step(
                 value,
                 partial(link.pull, vectorized=method.vectorized),
@@ -170,12 +183,6 @@ class Sweep:
         seeds = self.seeds[self.rows]
         return normal(seeds, (d, probes), _RANGE_FINDER, dtype=like.dtype, device=like.device)
 
-    def _counted(self, x: Tensor, u: Tensor, step: int) -> Link:
-        before = self.dynamics.prior.flow.evaluations.forward
-        link = self.dynamics.link(x, u, step)
-        self.spent[self.rows] += self.dynamics.prior.flow.evaluations.forward - before
-        return link
-
     # ---------------------------------------------------------------- forward
 
     def _search(self, gains: list[Gains]) -> Tensor:
@@ -185,18 +192,16 @@ class Sweep:
         for trial in range(self.plan.method.halvings + 1):
             nominal, laws = self.at.take(pending), [gain.take(pending) for gain in gains]
             dynamics, cost = self.dynamics.take(pending), cost_rows(self.cost, pending)
-            rows, scale = self.rows[pending], 0.5**trial
-            lengths = self.value.new_full((len(pending),), scale)
+            lengths = self.value.new_full((len(pending),), 0.5**trial)
             x = nominal.states[0]
             states, controls = [x], list[Tensor]()
-            before = dynamics.prior.flow.evaluations.forward
             for k, law in enumerate(laws):
                 change = law.law(lengths, flat(x - nominal.states[k])).reshape(x.shape)
                 controls.append(nominal.controls[k] + change)
                 x = dynamics.move(x, controls[-1], k)
                 states.append(x)
-            self.spent[rows] += dynamics.prior.flow.evaluations.forward - before
             found = Trajectory(states, controls)
+            self.calls[self.rows[pending]] += 1
             value, monitor = self._evaluate(found, cost, dynamics)
             lower = value < self.value[pending]
             where, inside = pending[lower], lower.nonzero().squeeze(1)
@@ -229,10 +234,11 @@ class Sweep:
             u = flat(nominal.controls[k]) * (1 - method.learning_rate * method.weight_decay)
             u = u - method.learning_rate * scaled + gain.law(zero, flat(x - nominal.states[k]))
             controls.append(u.reshape(x.shape))
-            links.append(self._counted(x, controls[-1], k))
+            links.append(self.dynamics.link(x, controls[-1], k))
             x = self.dynamics.leave(links[-1].after.detach(), controls[-1])
             states.append(x)
         found = Trajectory(states, controls, links)
+        self.calls[self.rows] += 1
         value, monitor = self._evaluate(found)
         self._close(~value.isfinite(), Status.DIVERGED)
         self.at, self.value, self.monitor = found, value, monitor
@@ -242,7 +248,6 @@ class Sweep:
         """The first trajectory, with graphs where they will be of use."""
         keep = self.plan.method.update == "adam"
         states, links = [x], list[Link]()
-        before = self.dynamics.prior.flow.evaluations.forward
         for k, u in enumerate(controls):
             if keep:
                 links.append(self.dynamics.link(x, u, k))
@@ -250,7 +255,6 @@ class Sweep:
             else:
                 x = self.dynamics.move(x, u, k)
             states.append(x)
-        self.spent += self.dynamics.prior.flow.evaluations.forward - before
         return Trajectory(states, controls, links if keep else None)
 
     def _evaluate(
@@ -292,21 +296,42 @@ class Sweep:
         self._note()
         self._leave()
 
+    def _count(self) -> None:
+        """What was spent on the rows that run; what a row has spent when it leaves stays."""
+        spent = {
+            "evaluations": self.meter.evaluations,
+            "backward_passes": self.meter.backward_passes,
+            "objective_calls": self.calls,
+        }
+        for name, count in spent.items():
+            self.counts[name][self.rows] = count[self.rows]
+
     def _note(self) -> None:
-        news = {"value": self.best["value"], "cost": self.best["cost"], "evaluations": self.spent}
+        self._count()
+        news = {**self.best, **self.counts}
         for name, table in self.tables.items():
             table.append(news[name].clone())
         if self.plan.observer is not None:
             rows = (self.status == Status.RUNNING).nonzero().squeeze(1)
-            counts = (t.clone() for t in (self.iterations, self.spent, self.status))
-            values = self.tables["value"][-1], self.tables["cost"][-1]
-            self.plan.observer(Event(len(self.tables["value"]), rows, *values, *counts))
+            latest = {name: table[-1] for name, table in self.tables.items()}
+            event = Event(
+                round=len(self.tables["value"]),
+                rows=rows,
+                value=latest["value"],
+                monitor=latest["cost"],
+                iterations=self.iterations.clone(),
+                calls=latest["objective_calls"],
+                status=self.status.clone(),
+                evaluations=latest["evaluations"],
+            )
+            self.plan.observer(event)
 
     def _leave(self) -> Tensor | None:
         """Rows that are done leave; the positions of those that stay, None where none left."""
         kept = (self.status[self.rows] == Status.RUNNING).nonzero().squeeze(1)
         if len(kept) == len(self.rows):
             return None
+        self._count()
         self.rows, self.at = self.rows[kept], self.at.take(kept)
         self.value, self.monitor = self.value[kept], self.monitor[kept]
         self.damping, self.failures = self.damping[kept], self.failures[kept]

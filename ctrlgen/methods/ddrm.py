@@ -91,7 +91,7 @@ class DDRM(SteppedMethod):
         s, sigma_y, r = spectrum.values, float(run.measurement.noise), abs(scale) * level.ratio
         known = s * r > sigma_y
         variance = torch.where(known, r**2 - (sigma_y * inverse) ** 2, r**2)
-        centre = spectrum.right(run.decode(torch.zeros_like(z)))
+        centre = spectrum.right(run.prior.codec.decode(torch.zeros_like(z)))
         start = torch.where(known, measured, centre) + variance.clamp_min(0).sqrt() * noise
         return level.alpha * run.prior.codec.encode(spectrum.right_inverse(start))
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import rows_of, take
-from ctrlgen.flows import Evaluations
+from ctrlgen.counts import Meter
 from ctrlgen.initializers import Blend, Initializer, SourceSample
 from ctrlgen.likelihood import Augmented, probes
 from ctrlgen.methods.base import (
@@ -37,6 +37,7 @@ from ctrlgen.methods.base import (
 from ctrlgen.optimizers import LBFGS
 from ctrlgen.optimizers.base import (
     Evaluated,
+    Objective,
     Observer,
     Optimizer,
     Projection,
@@ -145,28 +146,72 @@ class DFlow(Method):
             if held is not None and held != len(rows):
                 raise ValueError(f"{name}: holds data of {held} samples, expected {len(rows)}")
         try_cost(prior, cost, z)
-        before = prior.flow.evaluations.copy()
+        prior, meter = prior.metered(rows)
         x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z)
-        objective = SourceObjective(prior, cost, self.solver, self.regularizer, rows, x0)
+        objective = MeteredObjective(
+            SourceObjective(prior, cost, self.solver, self.regularizer, rows, x0), meter
+        )
         found = self.optimizer.minimize(
-            objective, x0, target=self.target, observer=observer, projection=self.projection
+            objective,
+            x0,
+            target=self.target,
+            observer=metered_observer(observer, meter),
+            projection=self.projection,
         )
         found = replace(found, x=prior.source.project(found.x))
-        return source_result(found, rows, prior.flow.evaluations - before, repr(self))
+        return source_result(found, rows, objective, repr(self))
 
 
-def source_result(found: Solution, seeds: Tensor, network: Evaluations, method: str) -> Result:
-    """The result of an optimizer's solution for a `SourceObjective`.
+class MeteredObjective:
+    """An objective of a network, with a note of what was spent before every call.
+
+    A row takes part in every call until it leaves, so that its n-th objective call is the n-th of
+    the run: the notes tell what the network had done for it after any number of them.
+    """
+
+    def __init__(self, objective: Objective, meter: Meter) -> None:
+        self.objective, self.meter, self._notes = objective, meter, list[Tensor]()
+
+    def take(self, index: Tensor) -> MeteredObjective:
+        taken = copy.copy(self)
+        taken.objective = self.objective.take(index)
+        return taken
+
+    def __call__(self, x: Tensor) -> Evaluated:
+        self._notes.append(self.meter.evaluations)
+        return self.objective(x)
+
+    def evaluations(self, calls: Tensor) -> Tensor:
+        """Network evaluations of every row after numbers of objective calls (R, B): (R, B)."""
+        return torch.stack([*self._notes, self.meter.evaluations]).gather(0, calls)
+
+
+def metered_observer(observer: Observer | None, meter: Meter) -> Observer | None:
+    """The observer of a run, to whom its events tell the network evaluations as well."""
+    if observer is None:
+        return None
+    return lambda event: observer(event._replace(evaluations=meter.evaluations))
+
+
+def source_result(
+    found: Solution, seeds: Tensor, objective: MeteredObjective, method: str
+) -> Result:
+    """The result of an optimizer's solution.
 
     Args:
-        found: the solution, source points of all samples.
+        found: the solution for all samples, whose `aux` are the signals.
         seeds: shape (B,).
-        network: evaluations of the run.
+        objective: what was minimised.
         method: the method and its settings, as text.
     """
     assert found.aux is not None  # the objective always carries the signal
-    history = {**found.history, "cost": found.history["monitor"]}
-    del history["monitor"]
+    meter, calls = objective.meter, found.history["calls"]
+    history = {
+        "value": found.history["value"],
+        "cost": found.history["monitor"],
+        "evaluations": objective.evaluations(calls),
+        "objective_calls": calls,
+    }
     return Result(
         samples=found.aux,
         controls=found.x,
@@ -174,8 +219,10 @@ def source_result(found: Solution, seeds: Tensor, network: Evaluations, method: 
         status=found.status,
         seeds=seeds,
         iterations=found.iterations,
-        evaluations=found.evaluations,
-        network=network,
+        evaluations=meter.evaluations,
+        backward_passes=meter.backward_passes,
+        objective_calls=found.calls,
+        network=meter.total,
         history=history,
         method=method,
     )

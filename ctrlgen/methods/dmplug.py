@@ -35,7 +35,12 @@ from ctrlgen.methods.base import (
     first_points,
     try_cost,
 )
-from ctrlgen.methods.dflow import SourceObjective, source_result
+from ctrlgen.methods.dflow import (
+    MeteredObjective,
+    SourceObjective,
+    metered_observer,
+    source_result,
+)
 from ctrlgen.optimizers import Adam, Observer, Optimizer, WindowedVariance
 from ctrlgen.optimizers.base import check_target
 from ctrlgen.paths import Path
@@ -133,9 +138,11 @@ class DMPlug(Method):
         if any(self.rule.draws(t, s) for t, s in pairwise(levels)):
             raise ValueError(f"rule: expected a deterministic one, got {self.rule!r}")
         try_cost(prior, cost, z)
-        before = prior.flow.evaluations.copy()
+        prior, meter = prior.metered(rows)
         reverse: Any = Reverse(levels, self.rule, self.clip)
-        objective = SourceObjective(prior, cost, reverse, None, rows, z)
-        found = self.optimizer.minimize(objective, z, target=self.target, observer=observer)
+        objective = MeteredObjective(SourceObjective(prior, cost, reverse, None, rows, z), meter)
+        found = self.optimizer.minimize(
+            objective, z, target=self.target, observer=metered_observer(observer, meter)
+        )
         found = replace(found, x=prior.source.project(found.x))
-        return source_result(found, rows, prior.flow.evaluations - before, repr(self))
+        return source_result(found, rows, objective, repr(self))

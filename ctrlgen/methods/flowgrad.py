@@ -46,7 +46,7 @@ from ctrlgen.methods.base import (
     measurement_of,
     try_cost,
 )
-from ctrlgen.methods.dflow import source_result
+from ctrlgen.methods.dflow import MeteredObjective, metered_observer, source_result
 from ctrlgen.optimizers import Adam, GradientDescent
 from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, check_target
 from ctrlgen.priors import Prior
@@ -107,15 +107,17 @@ class TrajectoryControl(Method):
         levels = self.grid(prior.flow.path)
         check_target(self.target, z)
         try_cost(prior, cost, z)
-        before = prior.flow.evaluations.copy()
+        prior, meter = prior.metered(rows)
         x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z).detach()
         first = levels[0]
         x0 = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
         euler = self.euler(prior, levels)
-        objective = _Objective(euler, self.prices(euler.widths), cost, x0)
+        objective = MeteredObjective(_Objective(euler, self.prices(euler.widths), cost, x0), meter)
         still = x0.new_zeros(len(x0), euler.steps, *x0.shape[1:])
-        found = self.optimizer.minimize(objective, still, target=self.target, observer=observer)
-        return source_result(found, rows, prior.flow.evaluations - before, repr(self))
+        found = self.optimizer.minimize(
+            objective, still, target=self.target, observer=metered_observer(observer, meter)
+        )
+        return source_result(found, rows, objective, repr(self))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,14 +207,14 @@ class OptimalControl(Method):
         try_cost(prior, cost, z)
         if self.rank != 0:
             _try_twice(prior, cost, z)
-        before = prior.flow.evaluations.copy()
+        counted, meter = given.metered(rows)
+        dynamics.prior = counted.on(self.clock)
         # the source is the same on every clock, the times of an initializer are those of its own
-        x0 = self.initializer.first_points(given, measurement_of(cost), rows, z).detach()
+        x0 = self.initializer.first_points(counted, measurement_of(cost), rows, z).detach()
         first = levels[0]
         x0 = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
         plan = Plan(self, self.curvature(), weights, target, observer)
-        result = Sweep(plan, dynamics, cost, x0).run()
-        result.network = prior.flow.evaluations - before
+        result = Sweep(plan, dynamics, cost, x0, meter).run()
         result.method = repr(self)
         return result
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctrlgen.counts import Meter
 from ctrlgen.optimizers.base import Event
 from ctrlgen.results import Status
 
@@ -14,21 +15,31 @@ __all__ = ["History"]
 class History:
     """Costs and counts, step by step; rows that have ended repeat their last entry."""
 
-    def __init__(self, x: Tensor, spent: int) -> None:
-        self._first = spent
+    def __init__(self, x: Tensor, meter: Meter) -> None:
+        self._meter = meter
         self.iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-        self.evaluations = torch.zeros_like(self.iterations)
+        none = torch.zeros_like(self.iterations)
+        self.counts = {"evaluations": none, "backward_passes": none, "objective_calls": none}
         self._cost = x.new_full((len(x),), torch.inf)
-        self._tables: dict[str, list[Tensor]] = {"cost": [], "evaluations": []}
+        self._tables: dict[str, list[Tensor]] = {
+            "cost": [],
+            "evaluations": [],
+            "objective_calls": [],
+        }
 
-    def write(self, alive: Tensor, cost: Tensor, spent: int, last: bool = False) -> None:
-        """Note a step: its costs (B,), and the network's evaluations of the run up to here."""
+    def write(self, alive: Tensor, cost: Tensor, calls: int, last: bool = False) -> None:
+        """Note a step: its costs (B,), and the run's objective calls up to here."""
         self._cost = torch.where(alive & cost.isfinite(), cost.to(self._cost), self._cost)
         self.iterations = self.iterations + (0 if last else alive.long())
-        now = torch.full_like(self.evaluations, spent - self._first)
-        self.evaluations = torch.where(alive, now, self.evaluations)
+        now = {
+            "evaluations": self._meter.evaluations,
+            "backward_passes": self._meter.backward_passes,
+            "objective_calls": torch.full_like(self.iterations, calls),
+        }
+        self.counts = {k: torch.where(alive, now[k], old) for k, old in self.counts.items()}
         self._tables["cost"].append(self._cost)
-        self._tables["evaluations"].append(self.evaluations)
+        for name in ("evaluations", "objective_calls"):
+            self._tables[name].append(self.counts[name])
 
     def status(self, alive: Tensor, finished: bool = False) -> Tensor:
         """`Status` of each row."""
@@ -38,8 +49,16 @@ class History:
     def event(self, alive: Tensor) -> Event:
         """What the observer hears after a step."""
         rows = alive.nonzero().squeeze(1)
-        counts = self.iterations, self.evaluations, self.status(alive)
-        return Event(len(self._tables["cost"]), rows, self._cost, self._cost, *counts)
+        return Event(
+            round=len(self._tables["cost"]),
+            rows=rows,
+            value=self._cost,
+            monitor=self._cost,
+            iterations=self.iterations,
+            calls=self.counts["objective_calls"],
+            status=self.status(alive),
+            evaluations=self.counts["evaluations"],
+        )
 
     def tables(self) -> dict[str, Tensor]:
         """Per step and at the end, shape (n + 1, B) each; `value` is the cost."""

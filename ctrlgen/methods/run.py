@@ -30,6 +30,7 @@ class Run:
         rule: of the steps, where the method has one.
         clip: bound of |x̂|, where the method has one.
         memory: what a method keeps between its steps, e.g. a kernel that it estimates.
+        objective_calls: how often signals were decoded, each time for the objective.
     """
 
     prior: Prior
@@ -40,6 +41,7 @@ class Run:
     rule: StepRule = field(default_factory=DDIM)
     clip: float | None = None
     memory: dict[str, Any] = field(default_factory=dict)
+    objective_calls: int = 0
 
     def at(self, step: int) -> tuple[Level, Level]:
         """The levels (t, s) between which a step goes."""
@@ -58,7 +60,8 @@ class Run:
         return self.prior.source.project(x)
 
     def decode(self, state: Tensor) -> Tensor:
-        """The signals of states, differentiable."""
+        """The signals of states, differentiable; an objective call, for which they are decoded."""
+        self.objective_calls += 1
         return self.prior.codec.decode(state)
 
     def value(self, state: Tensor) -> Tensor:

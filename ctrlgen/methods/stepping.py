@@ -163,18 +163,18 @@ class SteppedMethod(Method):
                 f"t = {levels[0].time}; start later, or on another clock"
             )
         self.check(prior, cost, z)
-        before = prior.flow.evaluations.copy()
+        prior, meter = prior.metered(rows)
         run = Run(prior, cost, measurement_of(cost), rows, levels)
         run.rule, run.clip = getattr(self, "rule", run.rule), getattr(self, "clip", None)
         x = run.project(self.first_state(run, z).detach())
         self.begin(run, x)
-        history = History(z, before.forward)
+        history = History(z, meter)
         alive = flat(x).isfinite().all(1)
         x = torch.where(expand_like(alive, x), x, z)
         for step in range(len(levels) - 1):
             new, value = self.update(run, x, step)
             alive, x = self._settle(alive, run.project(new.detach()), x)
-            history.write(alive, value.detach(), prior.flow.evaluations.forward)
+            history.write(alive, value.detach(), run.objective_calls)
             if observer is not None:
                 observer(history.event(alive))
         new = self.finish(run, x).detach()
@@ -183,7 +183,7 @@ class SteppedMethod(Method):
             samples = run.decode(x)
             costs = run.cost(samples)
         alive = alive & costs.isfinite()
-        history.write(alive, costs, prior.flow.evaluations.forward, last=True)
+        history.write(alive, costs, run.objective_calls, last=True)
         return Result(
             samples=samples,
             controls=self.controls(run, x),
@@ -191,8 +191,8 @@ class SteppedMethod(Method):
             status=history.status(alive, finished=True),
             seeds=rows,
             iterations=history.iterations,
-            evaluations=history.evaluations,
-            network=prior.flow.evaluations - before,
+            **history.counts,
+            network=meter.total,
             history=history.tables(),
             method=repr(self),
         )

@@ -95,8 +95,10 @@ class Event(NamedTuple):
         value: value at the best iterate of every row so far, shape (B,).
         monitor: monitor at that iterate, shape (B,).
         iterations: accepted iterations of every row, int64 of shape (B,).
-        evaluations: evaluations spent on every row, int64 of shape (B,).
+        calls: objective calls spent on every row, int64 of shape (B,).
         status: `Status` of every row, int64 of shape (B,).
+        evaluations: network evaluations spent on every row, int64 of shape (B,); None where an
+            optimizer runs alone, which knows of no network.
     """
 
     round: int
@@ -104,8 +106,9 @@ class Event(NamedTuple):
     value: Tensor
     monitor: Tensor
     iterations: Tensor
-    evaluations: Tensor
+    calls: Tensor
     status: Tensor
+    evaluations: Tensor | None = None
 
 
 Observer = Callable[[Event], None]
@@ -131,10 +134,10 @@ class Solution:
         gradient_norm: max-norm of the gradient at x, shape (B,).
         status: `Status` of each row, int64 of shape (B,).
         iterations: accepted iterations, int64 of shape (B,).
-        evaluations: evaluations of value and gradient, int64 of shape (B,).
+        calls: objective calls, each of value and gradient, int64 of shape (B,).
         rounds: number of objective calls, each on all rows that were then running.
-        history: "value", "monitor" (x0's dtype) and "evaluations" (int64) of shape (R, B): entry
-            k is the k-th accepted iterate of the row (0 is the initial point) and the evaluations
+        history: "value", "monitor" (x0's dtype) and "calls" (int64) of shape (R, B): entry k is
+            the k-th accepted iterate of the row (0 is the initial point) and the objective calls
             spent up to it. A row that has left repeats its last entry.
     """
 
@@ -145,7 +148,7 @@ class Solution:
     gradient_norm: Tensor
     status: Tensor
     iterations: Tensor
-    evaluations: Tensor
+    calls: Tensor
     rounds: int
     history: dict[str, Tensor]
 
@@ -162,8 +165,8 @@ class Optimizer(ABC):
 
     Args:
         max_iterations: accepted iterations per row, >= 0 (0 only evaluates the initial point).
-        max_evaluations: evaluations per row, >= 1, or None for no limit. A projection keeps one
-            evaluation in reserve for the last projected point.
+        max_evaluations: of the objective, per row, >= 1, or None for no limit. A projection keeps
+            one in reserve for the last projected point.
         gradient_tolerance: a row has converged when the max-norm of its gradient is at most this.
         change_tolerance: a row has converged when an iteration changes its value by at most this
             times max(1, |value|), or no coordinate by more than this. Changes below the resolution

@@ -30,7 +30,7 @@ class Record:
         self._history = {
             "value": first.value[None].clone(),
             "monitor": first.monitor[None].clone(),
-            "evaluations": torch.ones_like(first.value, dtype=torch.int64)[None],
+            "calls": torch.ones_like(first.value, dtype=torch.int64)[None],
         }
 
     def improve(self, better: Tensor, point: Point) -> None:
@@ -45,7 +45,7 @@ class Record:
             moved: which of the running rows have news, bool of shape (b,).
             entry: iteration number of each running row, int64 of shape (b,).
             rows: original number of each running row, int64 of shape (b,).
-            news: "value", "monitor" and "evaluations", each of shape (b,).
+            news: "value", "monitor" and "calls", each of shape (b,).
         """
         self._writes += 1  # no row has more iterations than that
         for name, new in news.items():
@@ -67,13 +67,13 @@ class Record:
             self.best[name] = field[kept]
 
     def event(
-        self, round: int, rows: Tensor, iterations: Tensor, evaluations: Tensor, status: Tensor
+        self, round: int, rows: Tensor, iterations: Tensor, calls: Tensor, status: Tensor
     ) -> Event:
         """The news of a round for an observer, who may keep it: nothing in it changes later."""
         value, monitor = (
             self.final[name].index_copy(0, rows, self.best[name]) for name in ("value", "monitor")
         )
-        counts = iterations.clone(), evaluations.clone(), status.clone()
+        counts = iterations.clone(), calls.clone(), status.clone()
         return Event(round, rows, value, monitor, *counts)
 
     def history(self, iterations: Tensor) -> dict[str, Tensor]:

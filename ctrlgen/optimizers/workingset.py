@@ -8,10 +8,10 @@ running, each at a trial point of its own:
         ...                                             # the method judges the trial, row by row
         round = work.close(accepted, point, failure)    # move, record, stop, let rows leave
 
-The working set does all that is not the method itself: it counts evaluations, moves the iterates,
-keeps the best one and the history, tests the stopping rules, applies projections, and compacts
-the batch as soon as a row has finished. Everything stays on the device but for one transfer of a
-few integers a row at the end of each round, from which the host learns who has left.
+The working set does all that is not the method itself: it counts objective calls, moves the
+iterates, keeps the best one and the history, tests the stopping rules, applies projections, and
+compacts the batch as soon as a row has finished. Everything stays on the device but for one
+transfer of a few integers a row at the end of each round, from which the host learns who has left.
 
 Rows never influence each other: all tests are masks, all reductions run along a single row.
 """
@@ -71,7 +71,7 @@ class WorkingSet:
         at: their current iterates, flattened to (b, d).
         returning: rows whose next evaluation is the projection of their iterate, whatever the
             method proposes for them; bool of shape (b,).
-        iterations, evaluations, status: of all rows, int64 of shape (B,).
+        iterations, calls, status: of all rows, int64 of shape (B,).
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class WorkingSet:
         self._observer = observer
         self.status = torch.zeros_like(self.rows)
         self.iterations = torch.zeros_like(self.rows)
-        self.evaluations = torch.zeros_like(self.rows)
+        self.calls = torch.zeros_like(self.rows)
         self._reason = torch.zeros_like(self.rows)  # why a row leaves once it is projected
         # The initial point is reached the way a projected point is: from outside the method.
         everyone = torch.ones_like(self.rows, dtype=torch.bool)
@@ -122,11 +122,11 @@ class WorkingSet:
 
     @property
     def spent(self) -> Tensor:
-        """Running rows that have no evaluation left, shape (b,)."""
+        """Running rows that have no objective call left, shape (b,)."""
         if self.rules.max_evaluations is None:
             return torch.zeros_like(self.returning)
         reserve = 0 if self._projection is None else 1
-        return self.evaluations[self.rows] >= self.rules.max_evaluations - reserve
+        return self.calls[self.rows] >= self.rules.max_evaluations - reserve
 
     @property
     def due(self) -> Tensor:
@@ -155,7 +155,7 @@ class WorkingSet:
             image = flat(self._projection(trial.reshape(-1, *self.shape[1:])).detach())
             trial = torch.where(projected[:, None], image.to(trial), trial)
         self.rounds += 1
-        self.evaluations[self.rows] += 1
+        self.calls[self.rows] += 1
         self._trial = evaluate(self._objective, trial.reshape(-1, *self.shape[1:]))
         return self._trial
 
@@ -222,7 +222,7 @@ class WorkingSet:
             fresh, restarted, host = fresh[kept], restarted[kept], host[:, running]
         self._any_returning = bool(host[1].any())
         if self._observer is not None:
-            counts = self.iterations, self.evaluations, self.status
+            counts = self.iterations, self.calls, self.status
             self._observer(self.record.event(self.rounds, self.rows, *counts))
         watched = int(host[3].max()) if self.active else 0
         return Round(kept, fresh, restarted, bool(host[2].any()), watched)
@@ -238,7 +238,7 @@ class WorkingSet:
             gradient_norm=final["gradient_norm"],
             status=self.status,
             iterations=self.iterations,
-            evaluations=self.evaluations,
+            calls=self.calls,
             rounds=self.rounds,
             history=self.record.history(self.iterations),
         )
@@ -304,8 +304,8 @@ class WorkingSet:
             better = torch.where(self._windows.full, self._windows.lower, better)
         better = moved & self._admissible & better
         record.improve(better | (status == Status.TARGET), at)
-        spent = self.evaluations[self.rows]
-        news = {"value": at.value, "monitor": at.monitor, "evaluations": spent}
+        spent = self.calls[self.rows]
+        news = {"value": at.value, "monitor": at.monitor, "calls": spent}
         record.write(moved, self.clock, self.rows, news)
 
     def _compact(self, running: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ from ctrlgen.results import Result
 __all__ = ["Scene", "run"]
 
 _COUNT = 8
-_BUDGET = 120  # evaluations per sample
+_BUDGET = 120  # objective calls per sample
 _STEER_SEEDS = (0, 1, 2)
 _CONFIDENT = 0.01  # nats: a probability of 99 %
 
@@ -207,6 +207,7 @@ def _about(scene: Scene) -> dict[str, Any]:
         "reached": int(scene.result.converged.sum()),
         "samples": len(scene.result),
         "evaluations": scene.result.evaluations,
+        "objective_calls": scene.result.objective_calls,
         "seconds": round(scene.seconds, 1),
         "summary": scene.result.summary(),
     }
@@ -216,7 +217,7 @@ def _show(scenes: list[Scene], seconds: float) -> None:
     rows = []
     for scene in scenes:
         n = scene.numbers
-        middle = int(n["evaluations"].median())
+        middle = int(n["objective_calls"].median())
         if "psnr" in n:
             quality = f"{float(n['psnr'].median()):.1f} dB"
             plain = f"{float(n['psnr_pseudo_inverse'].median()):.1f} dB"
@@ -234,7 +235,7 @@ def _show(scenes: list[Scene], seconds: float) -> None:
                 f"{n['seconds']:.0f} s",
             )
         )
-    columns = ("problem", "prior", "at target>", "evaluations>", "result>", "H†y>", "time>")
+    columns = ("problem", "prior", "at target>", "objective calls>", "result>", "H†y>", "time>")
     console.stdout.print(
         console.table(f"D-Flow on held-out images, {seconds:.0f} s", columns, rows)
     )

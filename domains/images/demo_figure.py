@@ -97,7 +97,7 @@ def _panel(
 
 def _finding(scene: Scene) -> str:
     n = scene.numbers
-    effort = f"median {int(n['evaluations'].median())} evaluations"
+    effort = f"median {int(n['objective_calls'].median())} objective calls"
     if "probability" in n:
         sure = f"{n['reached']} of {n['samples']} above {100 * math.exp(-n['target']):.0f} %"
         return f"left: what the seed draws; then 0 to 9  ·  {sure}  ·  {effort}"

@@ -102,7 +102,7 @@ def curves(
             color=FAINT,
         )
     axes.margins(y=0.12)
-    axes.set_xlabel("evaluations", fontsize=8, color=INK)
+    axes.set_xlabel("network evaluations", fontsize=8, color=INK)
     axes.set_title(label, fontsize=8, color=INK, loc="left", pad=6)
     axes.tick_params(labelsize=7, colors=FAINT, length=0)
     axes.grid(color="#ebeaf0", linewidth=0.7)

@@ -271,6 +271,8 @@ def _samples(problem: Problem, cost: MeasurementCost, result: Result) -> list[di
         "status": [Status(code).label for code in result.status.tolist()],
         "iterations": result.iterations.tolist(),
         "evaluations": result.evaluations.tolist(),
+        "backward_passes": result.backward_passes.tolist(),
+        "objective_calls": result.objective_calls.tolist(),
     }
     if problem.truth is not None:
         columns |= _scores(result.samples, problem.truth.expand_as(result.samples))

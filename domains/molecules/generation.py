@@ -205,6 +205,8 @@ def steer(
         status=result.status,
         iterations=result.iterations,
         evaluations=result.evaluations,
+        backward_passes=result.backward_passes,
+        objective_calls=result.objective_calls,
         starts=torch.ones_like(result.seeds),
         satisfied=result.status == Status.TARGET,
     )
@@ -268,7 +270,8 @@ def generate(
                 ball=ball,
             )
             if draws > 1:
-                found.evaluations += draws
+                found.evaluations += 2 * settings.steps * draws
+                found.objective_calls += draws
             total += spent
             scores = _scores(found, rank, name)
             for place, (row, score) in enumerate(zip(rows.tolist(), scores, strict=True)):
@@ -300,6 +303,6 @@ def _better(old: tuple[Found, float] | None, new: Found, score: float) -> tuple[
         return new, score
     best, kept = (new, score) if score < old[1] else old
     best = copy.copy(best)
-    best.evaluations = new.evaluations + old[0].evaluations
-    best.starts = new.starts + old[0].starts
+    for name in ("evaluations", "backward_passes", "objective_calls", "starts"):
+        setattr(best, name, getattr(new, name) + getattr(old[0], name))
     return best, kept

@@ -33,7 +33,9 @@ class Found(PerSample):
         seeds: of the start that was kept, shape (B,).
         status: `ctrlgen.results.Status`, shape (B,).
         iterations: of the start that was kept, shape (B,).
-        evaluations: solves of all starts, with their draws, shape (B,).
+        evaluations: of the network, for all starts with their draws, shape (B,).
+        backward_passes: through the network, for all starts, shape (B,).
+        objective_calls: of all starts, shape (B,).
         starts: how many starts it took, shape (B,).
         satisfied: in one piece, stable, on target; bool, shape (B,).
     """
@@ -46,12 +48,14 @@ class Found(PerSample):
     status: Tensor
     iterations: Tensor
     evaluations: Tensor
+    backward_passes: Tensor
+    objective_calls: Tensor
     starts: Tensor
     satisfied: Tensor
 
     per_sample = (
         "signals", "controls", "costs", "counts", "seeds", "status", "iterations", "evaluations",
-        "starts", "satisfied",
+        "backward_passes", "objective_calls", "starts", "satisfied",
     )  # fmt: skip
 
     def __len__(self) -> int:

@@ -199,7 +199,7 @@ def unsteered(signals: Tensor, counts: Tensor, seeds: Tensor) -> Found:
     return Found(
         signals=signals, controls=signals, costs=zero.float(), counts=counts, seeds=seeds,
         status=torch.full_like(seeds, int(Status.FINISHED)), iterations=zero, evaluations=zero,
-        starts=zero + 1, satisfied=zero.bool(),
+        backward_passes=zero, objective_calls=zero, starts=zero + 1, satisfied=zero.bool(),
     )  # fmt: skip
 
 

@@ -181,6 +181,8 @@ class Sheet:
                 "status": Status(int(found.status[i])).label,
                 "iterations": int(found.iterations[i]),
                 "evaluations": int(found.evaluations[i]),
+                "backward passes": int(found.backward_passes[i]),
+                "objective calls": int(found.objective_calls[i]),
             }
             rows.append((row, mol))
         return rows

@@ -40,7 +40,7 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
     for title, scene in scenes.items():
         assert title in outcome.err  # said when it was done
         assert 0 <= scene["reached"] <= scene["samples"] == len(scene["evaluations"])
-        assert max(scene["evaluations"]) <= 4
+        assert max(scene["objective_calls"]) <= 4
     assert scenes["Twice the size"]["psnr"][0] > scenes["Twice the size"]["psnr_pseudo_inverse"][0]
     assert "not empty" in ctrlgen("demo", "--out", tmp_path / "demo").err
 

@@ -384,7 +384,7 @@ def test_a_row_that_is_not_finite_is_marked_and_nobody_notices(
     if when == "start":
         assert result.costs[row].isfinite() == (bad is None)
         assert torch.equal(result.controls[row], prior.start(SEEDS, **DOUBLE)[row])
-        assert result.evaluations[row] == 1
+        assert result.objective_calls[row] == 1
     else:
         assert radius[row] <= result.costs[row] < start
         assert result.iterations[row] >= 1
@@ -445,12 +445,17 @@ def test_the_network_is_evaluated_as_often_as_announced(
     # A target that some rows reach early: they leave, and cost nothing further.
     method = DFlow(solver=solver, optimizer=optimizer, target=-14.0, **DOUBLE)
     result = method(prior, cost, seeds=SEEDS, observer=events.append)
-    spent, counts = int(result.evaluations.sum()), result.network
+    spent, counts = int(result.objective_calls.sum()), result.network
+    assert torch.equal(result.evaluations, result.objective_calls * solver.evaluations)
+    assert torch.equal(result.backward_passes, result.evaluations)
     assert counts.forward_rows == spent * solver.evaluations
     assert counts.vjp_rows == spent * solver.evaluations
     assert counts.forward == counts.vjp == len(events) * solver.evaluations
     assert counts.jvp == 0
-    assert len(events) == int(result.evaluations.max())
+    assert len(events) == int(result.objective_calls.max())
+    assert torch.equal(events[-1].calls, result.objective_calls)
+    assert events[-1].evaluations is not None
+    assert torch.equal(events[-1].evaluations, result.evaluations)
     if isinstance(optimizer, LBFGS):
         assert len(set(result.evaluations.tolist())) > 1
 
@@ -463,9 +468,9 @@ def test_recomputation_is_counted(
     result = DFlow(solver=solver, optimizer=LBFGS(max_iterations=5), **DOUBLE)(
         prior, cost, seeds=SEEDS
     )
-    spent = int(result.evaluations.sum())
-    assert result.network.forward_rows == 2 * 6 * spent
-    assert result.network.vjp_rows == 6 * spent
+    spent = int(result.objective_calls.sum())
+    assert result.network.forward_rows == 2 * 6 * spent == int(result.evaluations.sum())
+    assert result.network.vjp_rows == 6 * spent == int(result.backward_passes.sum())
 
 
 @pytest.mark.parametrize(
@@ -568,7 +573,7 @@ def test_what_a_result_holds(operator: LinearOperator, mixture: Build, prior_of:
     assert not result.samples.requires_grad and not result.controls.requires_grad
     assert torch.allclose(Midpoint(3)(prior.velocity, result.controls), result.samples)
     assert result.seeds.tolist() == SEEDS
-    assert result.history.keys() == {"value", "cost", "evaluations"}
+    assert result.history.keys() == {"value", "cost", "evaluations", "objective_calls"}
     longest = int(result.iterations.max()) + 1
     assert all(entries.shape == (longest, 4) for entries in result.history.values())
     assert torch.equal(result.history["evaluations"][-1], result.evaluations)

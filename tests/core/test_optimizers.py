@@ -96,7 +96,7 @@ class Spy:
 def same(a: Solution, b: Solution, rows: Tensor | None = None) -> None:
     """Bitwise equality of two solutions, the second restricted to some rows."""
     index = torch.arange(len(b.x)) if rows is None else rows
-    for field in ("x", "value", "monitor", "gradient_norm", "status", "iterations", "evaluations"):
+    for field in ("x", "value", "monitor", "gradient_norm", "status", "iterations", "calls"):
         torch.testing.assert_close(
             getattr(a, field), getattr(b, field)[index], rtol=0, atol=0, equal_nan=True, msg=field
         )
@@ -144,15 +144,15 @@ def test_nobody_notices_a_diverging_neighbour(optimizer: Optimizer) -> None:
     clean = optimizer.minimize(objective, x0)
     spoilt = optimizer.minimize(Spy(objective, poison={2: 0, 5: 7, 9: 1}), x0)
     others = torch.tensor([row for row in range(12) if row not in (2, 5, 9)])
-    for field in ("x", "value", "status", "iterations", "evaluations"):
+    for field in ("x", "value", "status", "iterations", "calls"):
         assert torch.equal(getattr(spoilt, field)[others], getattr(clean, field)[others])
     assert spoilt.status[[2, 5, 9]].tolist() == [Status.DIVERGED] * 3
     # Never finite: x0 comes back. Later: the best iterate, with its finite value.
     assert torch.equal(spoilt.x[[2, 9]], x0[[2, 9]])
-    assert spoilt.value[2].isnan() and spoilt.evaluations[2] == 1
+    assert spoilt.value[2].isnan() and spoilt.calls[2] == 1
     assert spoilt.history["value"][:, 2].isnan().all()
     assert spoilt.value[5] == objective(spoilt.x).value[5] < objective(x0).value[5]
-    assert spoilt.evaluations[5] <= 7 + 12  # rescue attempts are bounded
+    assert spoilt.calls[5] <= 7 + 12  # rescue attempts are bounded
     assert torch.equal(spoilt.x[5], clean.x[5]) is False
 
 
@@ -161,9 +161,9 @@ def test_no_evaluation_is_wasted(optimizer: Optimizer) -> None:
     spy = Spy(objective)
     solution = optimizer.minimize(spy, x0, target=targets(optimizer, objective, x0))
     counted = torch.tensor([sum(row in call for call in spy.calls) for row in range(16)])
-    assert torch.equal(solution.evaluations, counted)
+    assert torch.equal(solution.calls, counted)
     # Rows do not wait for each other: the batch takes as many calls as its slowest row alone.
-    assert solution.rounds == len(spy.calls) == int(solution.evaluations.max())
+    assert solution.rounds == len(spy.calls) == int(solution.calls.max())
     # The working set is taken anew only when somebody has left.
     sizes = [16] + [len(rows) for rows in spy.takes]
     assert all(after < before for before, after in pairwise(sizes))
@@ -173,7 +173,7 @@ def test_no_evaluation_is_wasted(optimizer: Optimizer) -> None:
 def test_history_and_best_are_those_of_each_row(optimizer: Optimizer) -> None:
     objective, x0 = problem(9)
     solution = optimizer.minimize(objective, x0)
-    value, evaluations = solution.history["value"], solution.history["evaluations"]
+    value, evaluations = solution.history["value"], solution.history["calls"]
     assert value.shape == evaluations.shape == (int(solution.iterations.max()) + 1, 9)
     assert torch.equal(value[0], objective(x0).value)
     assert torch.equal(value.amin(dim=0), solution.value)
@@ -192,7 +192,7 @@ def test_target_stops_each_row_at_the_first_iterate_that_meets_it(optimizer: Opt
     solution = optimizer.minimize(objective, x0, target=target)
     hit = solution.status == Status.TARGET
     assert hit[:3].all() and not hit[5]
-    assert solution.evaluations[0] == 1 and torch.equal(solution.x[0], x0[0])
+    assert solution.calls[0] == 1 and torch.equal(solution.x[0], x0[0])
     for row in hit.nonzero().flatten().tolist():
         monitored = solution.history["monitor"][: solution.iterations[row] + 1, row]
         assert monitored[-1] <= target[row] and (monitored[:-1] > target[row]).all()
@@ -221,14 +221,14 @@ def test_budgets_hold_for_each_row(optimizer: Optimizer) -> None:
         by_evaluations = replace(optimizer, max_evaluations=budget, **changes)
         solution = by_evaluations.minimize(objective, x0)
         assert (solution.status == Status.MAX_EVALUATIONS).all()
-        assert (solution.evaluations == budget).all()
+        assert (solution.calls == budget).all()
         assert torch.equal(objective(solution.x).value, solution.value)
         by_iterations = replace(optimizer, max_iterations=budget, **changes)
         solution = by_iterations.minimize(objective, x0)
         assert (solution.status == Status.MAX_ITERATIONS).all()
         assert (solution.iterations == budget).all()
     nothing = replace(optimizer, max_iterations=0).minimize(objective, x0)
-    assert torch.equal(nothing.x, x0) and (nothing.evaluations == 1).all()
+    assert torch.equal(nothing.x, x0) and (nothing.calls == 1).all()
     assert (nothing.status == Status.MAX_ITERATIONS).all()
 
 
@@ -259,11 +259,11 @@ def test_projection_returns_only_projected_points(optimizer: Optimizer, every: i
             solution.value[3:], torch.full((3,), 4.0).double(), rtol=1e-3, atol=0
         )
     counted = torch.tensor([sum(row in call for call in spy.calls) for row in range(6)])
-    assert torch.equal(solution.evaluations, counted)
+    assert torch.equal(solution.calls, counted)
     if not isinstance(optimizer, LBFGS) and every == 1:  # a projected step is one evaluation
-        assert torch.equal(solution.evaluations, solution.iterations + 1)
+        assert torch.equal(solution.calls, solution.iterations + 1)
     few = replace(optimizer, max_evaluations=7).minimize(spy.objective, x0, projection=unit)
-    assert (few.evaluations <= 7).all()
+    assert (few.calls <= 7).all()
     torch.testing.assert_close(unit(few.x), few.x)
 
 

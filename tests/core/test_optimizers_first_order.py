@@ -101,7 +101,7 @@ def test_a_step_into_the_void_is_shortened(kind: type[Optimizer]) -> None:
     climb = FunctionObjective(lambda x: -wall(x))  # its gradient leads to the wall
     found = kind(learning_rate=100.0, max_iterations=1).minimize(climb, x0)  # type: ignore[call-arg]
     assert (found.value < climb(x0).value).all() and (found.status == Status.MAX_ITERATIONS).all()
-    assert (found.evaluations > 2).all()
+    assert (found.calls > 2).all()
     trap = FunctionObjective(lambda x: torch.where(x == 0, x, x / 0 * 0).sum(dim=1))
     lost = kind(learning_rate=1.0).minimize(trap, x0)  # type: ignore[call-arg]
     assert (lost.status == Status.DIVERGED).all() and torch.equal(lost.x, x0)

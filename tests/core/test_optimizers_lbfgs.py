@@ -103,7 +103,7 @@ def test_keeps_pace_with_torch_and_scipy(name: str) -> None:
     assert ours.status.item() == Status.CONVERGED_GRADIENT
     assert ours.gradient_norm.item() <= tolerance
     peers = [peer(function, x0, tolerance) for peer in (torch_evaluations, scipy_evaluations)]
-    assert ours.evaluations.item() <= 1.1 * min(peers) + 2, peers
+    assert ours.calls.item() <= 1.1 * min(peers) + 2, peers
 
 
 def test_the_first_step_is_torchs() -> None:
@@ -322,7 +322,7 @@ def test_a_lying_gradient_ends_the_line_search_with_the_best_point() -> None:
     x0 = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
     found = LBFGS().minimize(FunctionObjective(Uphill.apply), x0)
     assert (found.status == Status.LINE_SEARCH).all() and torch.equal(found.x, x0)
-    assert (found.evaluations <= 27).all() and not found.converged.any()
+    assert (found.calls <= 27).all() and not found.converged.any()
 
 
 @pytest.mark.parametrize("condition", [1e1, 1e3])
@@ -333,7 +333,7 @@ def test_single_precision_reaches_its_own_limit(condition: float) -> None:
     found = LBFGS(max_iterations=500, gradient_tolerance=1e-6).minimize(objective, x0)
     assert found.converged.all()
     torch.testing.assert_close(found.value, torch.ones(16), rtol=2e-6, atol=0)
-    assert (found.evaluations < 300).all()  # no row searches on below the rounding of its value
+    assert (found.calls < 300).all()  # no row searches on below the rounding of its value
 
 
 def test_a_million_unknowns_in_a_row() -> None:

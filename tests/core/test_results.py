@@ -31,6 +31,8 @@ def result() -> Result:
         seeds=torch.tensor([10, 11, 12, 13, 14]),
         iterations=torch.tensor([3, 9, 0, 4, 5]),
         evaluations=torch.tensor([4, 12, 1, 6, 7]),
+        backward_passes=torch.tensor([2, 6, 0, 3, 3]),
+        objective_calls=torch.tensor([1, 3, 1, 2, 2]),
         network=Evaluations(forward=180, forward_rows=30),
         history={"value": torch.arange(15.0).reshape(3, 5), "cost": torch.zeros(3, 5)},
         method="DFlow()",
@@ -71,6 +73,8 @@ def test_summary_counts_every_sample() -> None:
     }
     assert summary["cost"] == {"median": 3.0, "worst": math.inf, "best": 1.0}
     assert summary["evaluations"] == {"median": 6.0, "total": 30}
+    assert summary["backward_passes"] == {"median": 3.0, "total": 14}
+    assert summary["objective_calls"] == {"median": 2.0, "total": 9}
     assert summary["network"]["forward"] == 180
     assert json.loads(json.dumps(summary)) == summary
 

@@ -1,4 +1,4 @@
-"""The image experiment from end to end on two images and three evaluations."""
+"""The image experiment from end to end on two images and three objective calls."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_every_row_is_measured_once_and_drawn(
     assert len(runs) == 31
     for row in runs:
         assert len(row["status"]) == len(row["dflow"]["psnr"]) == 2  # nobody is left out
-        assert row["summary"]["evaluations"]["total"] <= 6
+        assert row["summary"]["objective_calls"]["total"] <= 6
     for name in ("convergence.png", "reconstructions.png", "ablation.png", "table.md"):
         assert (out / name).stat().st_size > 0
     stamps = {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
@@ -31,7 +31,7 @@ def test_every_row_is_measured_once_and_drawn(
     assert stamps == {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
 
 
-def test_evaluations_are_counted_to_the_first_crossing_of_a_level() -> None:
+def test_objective_calls_are_counted_to_the_first_crossing_of_a_level() -> None:
     one = torch.ones(2)
     result = Result(
         samples=one,
@@ -41,9 +41,11 @@ def test_evaluations_are_counted_to_the_first_crossing_of_a_level() -> None:
         seeds=one.long(),
         iterations=one.long(),
         evaluations=one.long(),
+        backward_passes=one.long(),
+        objective_calls=one.long(),
         history={
             "cost": torch.tensor([[-20.0, -36.0], [-41.0, -30.0], [-38.0, -34.0]]),
-            "evaluations": torch.tensor([[1, 1], [4, 3], [6, 5]]),
+            "objective_calls": torch.tensor([[1, 1], [4, 3], [6, 5]]),
         },
     )
     assert LEVELS == (35, 40, 45, 55)

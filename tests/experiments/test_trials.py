@@ -84,7 +84,16 @@ class Shift(Method):
         images = cost.y + self.by
         one = torch.ones(len(images), dtype=torch.long)
         return Result(
-            images, images, cost(images), one * int(Status.FINISHED), one, one, one, Evaluations()
+            images,
+            images,
+            cost(images),
+            one * int(Status.FINISHED),
+            one,
+            one,
+            one,
+            one,
+            one,
+            Evaluations(),
         )
 
 

@@ -128,6 +128,7 @@ class Case:
         heavy: whether a few indices must do.
         rounding: agreement of float32 with float64, relative to the size; None where it rounds.
         part: builds the component itself, where it holds data of samples.
+        method: the method itself, where the case is of one.
     """
 
     kind: type | tuple[type, ...]
@@ -136,6 +137,7 @@ class Case:
     heavy: bool = False
     rounding: float | None = 1e-4
     part: Callable[[], PerSample] | None = None
+    method: Any = None
 
     @property
     def kinds(self) -> tuple[type, ...]:
@@ -287,7 +289,7 @@ def optimizer_case(optimizer: Optimizer) -> Case:
             "gradient": found.gradient_norm,
             "status": found.status,
             "iterations": found.iterations,
-            "evaluations": found.evaluations,
+            "calls": found.calls,
             "first": found.history["value"][:3].T,
         }
 
@@ -534,13 +536,17 @@ def initializer_case(initializer: Initializer) -> Case:
     return Case(type(initializer), rows, heavy=True, rounding=1e-3)
 
 
+def method_cost(dtype: torch.dtype = torch.float64) -> Cost:
+    """What methods are tried on: a linear measurement."""
+    return (0.1 * SquaredError(*measured(D), noise=0.1)).to(dtype)
+
+
 def method_case(method: Any) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        prior = conditional_prior(dtype).take(index)
-        cost = (0.1 * SquaredError(*measured(D), noise=0.1)).to(dtype).take(index)
+        prior, cost = conditional_prior(dtype).take(index), method_cost(dtype).take(index)
         return result_rows(replace(method, dtype=dtype)(prior, cost, seeds=SEEDS[index]))
 
-    return Case((type(method), Result), rows, heavy=True, rounding=None)
+    return Case((type(method), Result), rows, heavy=True, rounding=None, method=method)
 
 
 def blind_case() -> Case:
@@ -748,6 +754,12 @@ def all_cases() -> dict[str, Case]:
 
 
 @pytest.fixture
+def linear_problem() -> SimpleNamespace:
+    """The problem of the method cases: `prior(dtype)`, `cost(dtype)` and `seeds`."""
+    return SimpleNamespace(prior=conditional_prior, cost=method_cost, seeds=SEEDS)
+
+
+@pytest.fixture
 def seeds() -> Tensor:
     """Of the four samples."""
     return SEEDS
@@ -767,6 +779,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ),
         "smooth_case": lambda name, case: case.rounding is not None,
         "part_case": lambda name, case: case.part is not None,
+        "method_case": lambda name, case: case.method is not None,
     }
     for fixture, chosen in selections.items():
         if fixture in metafunc.fixturenames:

@@ -307,9 +307,12 @@ def test_the_options_of_a_run_are_its_settings(ctrlgen: Command, cards: Cards) -
         "draws": 3, "normalise": "isotropic",
     }  # fmt: skip
     assert {key: content["settings"][key] for key in wanted} == wanted
-    # three draws and at most two evaluations; of four midpoint evaluations each
-    assert 3 < content["molecules"][0]["evaluations"] <= 5
-    assert content["network"]["forward_rows"] == 4 * content["molecules"][0]["evaluations"]
+    # three draws and at most two calls more; of four midpoint evaluations each
+    molecule = content["molecules"][0]
+    assert 3 < molecule["objective calls"] <= 5
+    assert molecule["backward passes"] == 4 * (molecule["objective calls"] - 3)
+    assert content["network"]["forward_rows"] == molecule["evaluations"]
+    assert molecule["evaluations"] == 4 * molecule["objective calls"]
 
 
 def test_sample_draws_and_score_says_the_same_of_the_file(
