@@ -1,0 +1,1 @@
+"""Audio: codecs of continuous latents, operators on the waveform, metrics, data."""
