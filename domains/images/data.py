@@ -8,6 +8,7 @@ from tiny images" (CIFAR-10, 2009). Only standard file layouts are read and noth
     CIFAR-10   data_batch_{1..5}.png and test_batch.png: one image a row, 1024 RGB pixels in raster
                order; labels in train_lables.json and test_lables.json (sic)
 
+Wherever a folder is asked for, a packed file of the training split does as well (`packed`).
 Images are float32 in [-1, 1], x = byte / 127.5 - 1, shape (N, C, H, W).
 """
 
@@ -27,6 +28,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from ctrlgen.domains.images import packed
 
 __all__ = [
     "HeldOut",
@@ -184,10 +187,21 @@ def read_cifar10(folder: str | Path, split: Split = "train") -> Images:
 
 
 def read(name: str, folder: str | Path, split: Split = "train") -> Images:
-    """Read "mnist" or "cifar10"; see `read_mnist` and `read_cifar10`."""
+    """Read "mnist" or "cifar10" from a folder (`read_mnist`, `read_cifar10`) or a packed file.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: an unknown name or split, a file that is not what its name says, or the test
+            split of a packed file.
+    """
     _known(name)
     if split not in ("train", "test"):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
+    if Path(folder).is_file():
+        if split != "train":
+            raise ValueError(f"split: {folder} holds the training split alone, got {split!r}")
+        pixels, labels = packed.load(name, folder)
+        return Images(_scaled(pixels), torch.from_numpy(labels))
     return (read_mnist if name == "mnist" else read_cifar10)(folder, split)
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 
 from ctrlgen.cards import Card
+from ctrlgen.domains.images import packed
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe, Trainer
 from ctrlgen.training.session import check_budget, session
 
-__all__ = ["RECIPES", "WEIGHTS", "card_of", "train"]
+__all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -80,11 +81,39 @@ def card_of(trainer: Trainer, command: str) -> Card:
 
 
 def _folder(dataset: str, data: str | Path | None) -> Path:
-    """The folder to read, downloaded into data/<dataset> when none was given."""
+    """The folder or packed file to read, downloaded into data/<dataset> when none was given."""
     if data is not None:
         return Path(data)
     default = Path("data") / dataset
     return default if default.is_dir() else fetch(dataset, default)
+
+
+def pack(
+    name: str, path: str | Path, *, data: str | Path | None = None, samples: int | None = None
+) -> Path:
+    """Write the training images of a recipe to one file that `train` takes as data.
+
+    Args:
+        name: a key of `RECIPES`.
+        path: file to write.
+        data: folder of the data set; downloaded into data/ when None.
+        samples: the first images of the training split; all when None.
+
+    Raises:
+        ValueError: an unknown name, or more images than there are.
+    """
+    dataset = _recipe(name).dataset
+    images, labels = read(dataset, _folder(dataset, data))
+    if samples is not None and not 1 <= samples <= len(images):
+        raise ValueError(f"samples: expected 1..{len(images)}, got {samples}")
+    pixels = ((images[:samples] + 1) * 127.5).round().to(torch.uint8).numpy()
+    return packed.save(pixels, labels[:samples].numpy(), dataset, path)
+
+
+def _recipe(name: str) -> Recipe:
+    if name not in RECIPES:
+        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
+    return RECIPES[name]
 
 
 def train(
@@ -105,7 +134,7 @@ def train(
 
     Args:
         name: a key of `RECIPES`.
-        data: folder of the data set; downloaded into data/ when None.
+        data: folder of the data set, or a packed file (`pack`); downloaded into data/ when None.
         out: folder of weights, card and log; runs/images-<name> when None. Checkpoints always lie
             in runs/images-<name>.
         minutes: budget in minutes of training, over all resumed parts.
@@ -124,12 +153,10 @@ def train(
     Raises:
         ValueError: an unknown name, not exactly one budget, or a checkpoint of another recipe.
     """
-    if name not in RECIPES:
-        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
+    recipe = _recipe(name)
     check_budget(minutes, steps)
     if threads is not None:
         torch.set_num_threads(threads)
-    recipe = RECIPES[name]
     kind = ClassifierTrainer if name == "mnist-classifier" else Trainer
     trainer = kind(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
     return session(

@@ -6,12 +6,12 @@
 
 The heavy alphabet attaches every hydrogen to the nearest heavy atom and keeps only the number.
 The published files (see `qm9`) are read once and kept as one safetensors file, `qm9.safetensors`,
-whose header holds the sha256 of its tensors; it is checked at every reading.
+whose header holds the sha256 of its tensors; it is checked at every reading. Wherever a folder is
+asked for, a packed file (`packed`) does as well.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -26,12 +26,23 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from ctrlgen.batching import PerSample
-from ctrlgen.domains.molecules import qm9
+from ctrlgen.domains.molecules import packed, qm9
 from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet, classes_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.splits import MOLECULES, Split, split_rows
+from ctrlgen.training.packed import digest
 
-__all__ = ["CACHE", "Molecules", "attach", "build_cache", "fetch", "pack", "read", "to_heavy"]
+__all__ = [
+    "CACHE",
+    "Molecules",
+    "attach",
+    "build_cache",
+    "fetch",
+    "pack",
+    "pack_file",
+    "read",
+    "to_heavy",
+]
 
 CACHE = "qm9.safetensors"
 """Name of the compact file beside the published ones."""
@@ -92,14 +103,6 @@ def attach(numbers: Tensor, positions: Tensor) -> Tensor:
     distances = torch.cdist(positions, positions, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = distances.masked_fill(~heavy.unsqueeze(1), torch.inf).argmin(dim=2)
     return torch.zeros_like(numbers).scatter_add_(1, nearest, hydrogen.to(numbers.dtype))
-
-
-def _digest(tensors: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape};".encode())
-        digest.update(np.ascontiguousarray(tensors[name]).tobytes())
-    return digest.hexdigest()
 
 
 def pack(records: Iterator[qm9.Record]) -> dict[str, np.ndarray]:
@@ -163,7 +166,7 @@ def build_cache(folder: str | Path) -> Path:
         found = len(arrays["index"])
         raise ValueError(f"QM9: expected {MOLECULES} molecules under {folder}, got {found}")
     path, scratch = folder / CACHE, folder / f".{CACHE}.{os.getpid()}"
-    save_file(arrays, scratch, metadata={"sha256": _digest(arrays), "data": "QM9"})
+    save_file(arrays, scratch, metadata={"sha256": digest(arrays), "data": "QM9"})
     scratch.replace(path)
     return path
 
@@ -188,6 +191,23 @@ def fetch(into: str | Path) -> Path:
     return into
 
 
+def pack_file(folder: str | Path, path: str | Path) -> Path:
+    """Write all of QM9 from a folder to one packed file, 14 MB; returns its path."""
+    return packed.save(_arrays(Path(folder)), path)
+
+
+def _arrays(source: Path) -> dict[str, np.ndarray]:
+    """The flat arrays behind a folder or a packed file."""
+    if source.is_file():
+        arrays = packed.load(source)
+        if len(arrays["index"]) != MOLECULES:
+            found = len(arrays["index"])
+            raise ValueError(f"QM9: expected {MOLECULES} molecules in {source}, got {found}")
+        return arrays
+    path = source / CACHE
+    return _load(path if path.is_file() else build_cache(source))
+
+
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework="numpy") as file:
@@ -195,7 +215,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             expected = (file.metadata() or {}).get("sha256")
     except Exception as error:  # safetensors raises its own kind for a broken header
         raise ValueError(f"{path}: expected a readable file ({error}); delete it") from error
-    if _digest(arrays) != expected:
+    if digest(arrays) != expected:
         raise ValueError(f"{path}: its contents differ from its sha256; delete it to rebuild it")
     return arrays
 
@@ -251,7 +271,7 @@ def read(name: str, folder: str | Path, split: Split = "D_b") -> Molecules:
 
     Args:
         name: "qm9" (A = 29) or "qm9-heavy" (A = 9).
-        folder: where the compact file or the published files are; see `fetch`.
+        folder: where the compact file or the published files are, see `fetch`; or a packed file.
         split: "train", "valid", "test", the halves "D_a" and "D_b" of train, or "all".
 
     Raises:
@@ -260,8 +280,7 @@ def read(name: str, folder: str | Path, split: Split = "D_b") -> Molecules:
     """
     alphabet(name)
     rows = split_rows(split)
-    path = Path(folder) / CACHE
-    arrays = _load(path if path.is_file() else build_cache(folder))
+    arrays = _arrays(Path(folder))
     numbers, positions, counts = _padded(arrays, rows)
     if name == "qm9":
         classes = classes_of(numbers)

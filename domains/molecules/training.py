@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from ctrlgen.cards import Card
-from ctrlgen.domains.molecules.data import Molecules, fetch, read
+from ctrlgen.domains.molecules.data import Molecules, fetch, pack_file, read
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import Molecule, PriorTrainer, Recipe
 from ctrlgen.training.session import check_budget, session
 
-__all__ = ["RECIPES", "WEIGHTS", "card_of", "train"]
+__all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -145,6 +145,36 @@ def _trainer(
     )
 
 
+def pack(
+    name: str, path: str | Path, *, data: str | Path | None = None, samples: int | None = None
+) -> Path:
+    """Write QM9 to one file that `train` takes as data, whatever the recipe.
+
+    Args:
+        name: a key of `RECIPES`.
+        path: file to write.
+        data: folder of QM9; downloaded into data/qm9 when None.
+        samples: None, the only choice: splits are drawn from all molecules.
+
+    Raises:
+        ValueError: an unknown name, or a number of samples.
+    """
+    _recipe(name)
+    if samples is not None:
+        raise ValueError(f"samples: expected none, QM9 is packed whole, got {samples}")
+    return pack_file(_source(data), path)
+
+
+def _recipe(name: str) -> Recipe | RegressorRecipe:
+    if name not in RECIPES:
+        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
+    return RECIPES[name]
+
+
+def _source(data: str | Path | None) -> Path:
+    return Path(data) if data is not None else fetch(Path("data") / "qm9")
+
+
 def train(
     name: str,
     *,
@@ -163,7 +193,7 @@ def train(
 
     Args:
         name: a key of `RECIPES`.
-        data: folder of QM9; downloaded into data/qm9 when None.
+        data: folder of QM9, or a packed file (`pack`); downloaded into data/qm9 when None.
         out: folder of weights, card and log; runs/molecules-<name> when None. Checkpoints always
             lie in runs/molecules-<name>.
         minutes: budget in minutes of training, over all resumed parts.
@@ -182,14 +212,11 @@ def train(
     Raises:
         ValueError: an unknown name, not exactly one budget, or a checkpoint of another recipe.
     """
-    if name not in RECIPES:
-        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
+    recipe = _recipe(name)
     check_budget(minutes, steps)
     if threads is not None:
         torch.set_num_threads(threads)
-    recipe = RECIPES[name]
-    source = Path(data) if data is not None else fetch(Path("data") / "qm9")
-    trainer = _trainer(recipe, source, seed, device)
+    trainer = _trainer(recipe, _source(data), seed, device)
     return session(
         trainer,
         f"molecules/{name}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 
 from ctrlgen import __version__, cli, plugins
@@ -147,6 +148,25 @@ def test_train_hands_its_options_to_the_recipe(
         "compiled": True,
         "resume_from_embedded": True,
     }
+
+
+def test_train_packs_data_instead_of_training(
+    ctrlgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctrlgen.domains.images import training
+    from ctrlgen.domains.images.data import Images, read
+
+    images = Images(torch.rand(6, 1, 28, 28) * 2 - 1, torch.arange(6))
+    monkeypatch.setattr(training, "read", lambda name, folder: images)
+    file = tmp_path / "mnist.safetensors"
+    words = ("train", "images/mnist", "--data", tmp_path, "--pack", file, "--samples", 4)
+    outcome = ctrlgen(*words)
+    assert outcome.code == 0 and "packed:" in outcome.out
+    pixels, labels = read("mnist", file)
+    torch.testing.assert_close(pixels, images.images[:4], rtol=0, atol=0.51 / 127.5)
+    assert labels.tolist() == [0, 1, 2, 3]
+    words = ("train", "images/mnist", "--data", tmp_path, "--samples", 4, "--steps", 1)
+    assert ctrlgen(*words).code == 2
 
 
 def test_every_recipe_and_operator_of_a_domain_exists() -> None:

