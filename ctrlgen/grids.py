@@ -10,6 +10,8 @@ noise (VP, DiscreteVP, EDM): the "index −1" with ᾱ = 1 of DDPM code.
     DDPMUniform   indices t_start, t_start + k, ... < t_end of a DDPM table, downwards,
                   k = ⌊(t_end − t_start)/n⌋ (Song et al., DDIM, arXiv 2010.02502); on another path,
                   the times of the same signal-to-noise ratio
+    Respaced      indices round(k (T − 1)/(n − 1)), k = n − 2 ... 0: a table respaced to n, without
+                  its noisiest entry (diffusion optimal control, arXiv 2412.16748, as released)
     Karras        σ/α from σ_max to σ_min, (σ/α)^{1/ρ} linear (Karras et al., arXiv 2206.00364)
     Times         given times
 
@@ -39,6 +41,7 @@ __all__ = [
     "Grid",
     "Karras",
     "Level",
+    "Respaced",
     "Times",
     "Uniform",
     "ddpm",
@@ -159,6 +162,15 @@ def ddpm() -> DiscreteVP:
     return DiscreteVP.linear()
 
 
+def _table_times(table: DiscreteVP, indices: Sequence[int], path: Path) -> list[float]:
+    """Times on a path at the signal-to-noise ratios of a table's indices."""
+    index = torch.tensor(indices, dtype=torch.float64)
+    if path is table:
+        return (1 - index / (len(table.alphas_cumprod) - 1)).tolist()
+    bars = table.alphas_cumprod[index.long()]
+    return path.time_at(bars.log() - torch.log1p(-bars)).clamp(0, 1).tolist()
+
+
 @dataclass(frozen=True)
 class DDPMUniform(Grid):
     """Every k-th index of a DDPM table, downwards, then the datum.
@@ -199,11 +211,42 @@ class DDPMUniform(Grid):
         return [*range(self.t_start, self.t_end, stride)][::-1]
 
     def times(self, path: Path) -> list[float]:
-        index = torch.tensor(self.indices, dtype=torch.float64)
-        if path is self.table:
-            return (1 - index / (len(self.table.alphas_cumprod) - 1)).tolist()
-        bars = self.table.alphas_cumprod[index.long()]
-        return path.time_at(bars.log() - torch.log1p(-bars)).clamp(0, 1).tolist()
+        return _table_times(self.table, self.indices, path)
+
+    def end(self, path: Path) -> Level:
+        return CLEAN
+
+
+@dataclass(frozen=True)
+class Respaced(Grid):
+    """A DDPM table respaced to n entries, all but the noisiest, then the datum: n − 1 steps.
+
+    The released code of diffusion optimal control starts from N(0, I) at t = 1 but asks the network
+    at t − 1/n: with n = 20 at 946, 894, 841, ..., 53, 0 of a thousand, and the last step, to index
+    −1, returns x̂ without noise.
+
+    Args:
+        states: n, of the trajectory, source point included; in 2..T.
+        table: of ᾱ_i; that of DDPM by default.
+    """
+
+    states: int = 20
+    table: DiscreteVP = field(default_factory=ddpm, compare=False)
+
+    def __post_init__(self) -> None:
+        _positive("states", self.states)
+        if not 2 <= self.states <= len(self.table.alphas_cumprod):
+            top = len(self.table.alphas_cumprod)
+            raise ValueError(f"states: expected 2 to {top}, got {self.states}")
+
+    @property
+    def indices(self) -> list[int]:
+        """Indices in the order of the visit; the one after the last is −1."""
+        stride = (len(self.table.alphas_cumprod) - 1) / (self.states - 1)
+        return [round(k * stride) for k in reversed(range(self.states - 1))]
+
+    def times(self, path: Path) -> list[float]:
+        return _table_times(self.table, self.indices, path)
 
     def end(self, path: Path) -> Level:
         return CLEAN

@@ -195,6 +195,12 @@ class DiscreteVP(Path):
     def config(self) -> dict[str, float | list[float]]:
         return {"alphas_cumprod": self.alphas_cumprod.tolist()}
 
+    @property
+    def betas(self) -> Tensor:
+        """β_i = 1 − ᾱ_i/ᾱ_{i−1} of every entry, shape (T,); ᾱ_{−1} = 1."""
+        before = torch.cat((torch.ones_like(self.alphas_cumprod[:1]), self.alphas_cumprod[:-1]))
+        return 1 - self.alphas_cumprod / before
+
     def index(self, t: Tensor) -> Tensor:
         """The fractional table index i = (1 − t)(T − 1) that a network of this table is given."""
         return (1 - t) * (len(self.alphas_cumprod) - 1)

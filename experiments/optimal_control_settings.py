@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ctrlgen.grids import DDPMUniform, Uniform
+from ctrlgen.grids import DDPMUniform, Respaced, Uniform
 from ctrlgen.initializers import GuidedStart
 from ctrlgen.methods import DPS, FlowGrad, Method, OCFlow, OptimalControl
 from ctrlgen.optimizers import LBFGS
@@ -84,7 +84,7 @@ def _released(rate: float, passes: int) -> Callable[[int, float, float], Method]
     def build(steps: int, strength: float, target: float) -> Method:
         return OptimalControl.preset(
             "released",
-            grid=Uniform(steps, 0.0, 0.999, clean=False),
+            grid=Respaced(steps),  # T states, T − 1 steps
             iterations=passes // steps,
             learning_rate=rate,
             target=target,

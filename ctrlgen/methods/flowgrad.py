@@ -15,25 +15,29 @@ FlowGrad skips where a trajectory is straight: consecutive steps form a group wh
 
     S_k = max(‖v_{k−1} − v_k‖², ‖v_{k+1} − v_k‖²) / ‖v_k‖²
 
-stays within a threshold; one product with the Jacobian at the start of the group, over all of its
-length, serves all of its controls. Groups are each sample's own.
+stays within a threshold; the step that exceeds it is the group's last, and the sum starts again at
+zero. One product with the Jacobian at the start of the group, over all of its length, serves all of
+its controls. Groups are each sample's own.
+
+OC-Flow's code differs from its paper. For images it is FlowGrad without groups under weight decay,
+u ← 0.995 u − lr ∇C, which is ρ = 0.005/lr; for molecules the controls are of the velocity, and the
+source point moves too, z_0 + u_*, at no price, with the energy averaged over the points of a state.
 
 n evaluations for J; for its gradient as many more as there are groups, with a backward pass each.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, row_sum, take
+from ctrlgen.batching import row_sum, take
 from ctrlgen.grids import Grid, Level, Uniform
 from ctrlgen.initializers import Initializer, SourceSample
 from ctrlgen.methods.base import (
@@ -46,6 +50,7 @@ from ctrlgen.methods.base import (
     measurement_of,
     try_cost,
 )
+from ctrlgen.methods.controlled_euler import ControlledEuler
 from ctrlgen.methods.dflow import MeteredObjective, metered_observer, source_result
 from ctrlgen.optimizers import Adam, GradientDescent
 from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, check_target
@@ -92,12 +97,20 @@ class TrajectoryControl(Method):
         check_dtype(self.dtype)
 
     @abstractmethod
-    def euler(self, prior: Prior, levels: list[Level]) -> _Euler:
+    def euler(self, prior: Prior, levels: list[Level]) -> ControlledEuler:
         """The controlled solve whose adjoint gives the gradients."""
 
     def prices(self, widths: list[float]) -> list[float]:
         """Weight of ½‖u_k‖² in J, of every step."""
         return [self.penalty] * len(widths)
+
+    def moves(self) -> bool:
+        """Whether the source point moves as well, by the last of n + 1 controls."""
+        return False
+
+    def share(self, prior: Prior, x0: Tensor) -> Tensor | None:
+        """Factor of each row's energy, shape (B,); None for one."""
+        return None
 
     def __call__(
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
@@ -112,12 +125,15 @@ class TrajectoryControl(Method):
         first = levels[0]
         x0 = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
         euler = self.euler(prior, levels)
-        objective = MeteredObjective(_Objective(euler, self.prices(euler.widths), cost, x0), meter)
-        still = x0.new_zeros(len(x0), euler.steps, *x0.shape[1:])
-        found = self.optimizer.minimize(
-            objective, still, target=self.target, observer=metered_observer(observer, meter)
+        objective = _Objective(
+            euler, self.prices(euler.widths), cost, x0, self.moves(), self.share(prior, x0)
         )
-        return source_result(found, rows, objective, repr(self))
+        still = x0.new_zeros(len(x0), euler.steps + self.moves(), *x0.shape[1:])
+        metered = MeteredObjective(objective, meter)
+        found = self.optimizer.minimize(
+            metered, still, target=self.target, observer=metered_observer(observer, meter)
+        )
+        return source_result(found, rows, metered, repr(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +160,8 @@ class FlowGrad(TrajectoryControl):
         if self.threshold is not None and not self.threshold >= 0:
             raise ValueError(f"threshold: expected a number >= 0 or None, got {self.threshold}")
 
-    def euler(self, prior: Prior, levels: list[Level]) -> _Euler:
-        return _Euler(prior, levels, self.threshold)
+    def euler(self, prior: Prior, levels: list[Level]) -> ControlledEuler:
+        return ControlledEuler(prior, levels, self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,160 +169,89 @@ class OCFlow(TrajectoryControl):
     """Whole-trajectory control of the velocity, with a price on its energy.
 
     Args:
-        penalty: ρ, price of ½∫‖u‖² dt.
+        penalty: ρ, price of ½∫‖u‖² dt; of ½Σ‖u_k‖² where controls enter the state.
+        enters: what controls add to, "velocity", or "state" as in FlowGrad.
+        move_start: the source point moves as well, at no price; `Result.controls` then holds its
+            shift as the last of n + 1.
+        per_point: average the energy over the points of a state (B, N, F) instead of summing it.
+
+    Raises:
+        ValueError: for a place that is not known.
     """
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "released-image": {
+            "grid": Uniform(100),
+            "optimizer": GradientDescent(learning_rate=2.5, max_iterations=15),
+            "penalty": (1 - 0.995) / 2.5,
+            "enters": "state",
+        },
+        "released-molecule": {
+            "grid": Uniform(50),
+            "optimizer": GradientDescent(learning_rate=1.0, max_iterations=5, clip_norm=10.0),
+            "penalty": 0.01,
+            "move_start": True,
+            "per_point": True,
+        },
+    }
+    """The authors' code."""
 
     penalty: float = 0.1
+    enters: Literal["velocity", "state"] = "velocity"
+    move_start: bool = False
+    per_point: bool = False
 
-    def euler(self, prior: Prior, levels: list[Level]) -> _Euler:
-        return _Euler(prior, levels, velocity=True)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.enters not in ("velocity", "state"):
+            raise ValueError(f"enters: expected 'velocity' or 'state', got {self.enters!r}")
+
+    def euler(self, prior: Prior, levels: list[Level]) -> ControlledEuler:
+        return ControlledEuler(prior, levels, velocity=self.enters == "velocity")
 
     def prices(self, widths: list[float]) -> list[float]:
+        if self.enters == "state":
+            return super().prices(widths)
         return [self.penalty * width for width in widths]
 
+    def moves(self) -> bool:
+        return self.move_start
 
-class _Euler:
-    """A controlled Euler solve with its adjoint.
-
-    Args:
-        prior: whose velocity it integrates.
-        levels: times of the steps.
-        threshold: of the straightness of groups; None for none.
-        velocity: controls add to the velocity, not to the state.
-    """
-
-    def __init__(
-        self,
-        prior: Prior,
-        levels: list[Level],
-        threshold: float | None = None,
-        velocity: bool = False,
-    ) -> None:
-        self.prior, self.threshold, self.velocity = prior, threshold, velocity
-        self.times = [level.time for level in levels]
-        self.widths = [b - a for a, b in zip(self.times[:-1], self.times[1:], strict=True)]
-        self.steps = len(self.widths)
-
-    def take(self, index: Tensor) -> _Euler:
-        taken = copy.copy(self)
-        taken.prior = self.prior.take(index)
-        return taken
-
-    def __call__(self, x0: Tensor, controls: Tensor) -> Tensor:
-        """The end of the solve, shape of x0, differentiable in the controls (B, n, *)."""
-        return _Adjoint.apply(controls, x0, self)
-
-    def forward(self, x0: Tensor, controls: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """States at which the velocity was taken, the velocities, and the end."""
-        points, velocities, x = list[Tensor](), list[Tensor](), x0
-        for k, h in enumerate(self.widths):
-            u = controls[:, k]
-            points.append(x if self.velocity else x + u)
-            velocities.append(self.velocity_at(points[-1], k))
-            slope = velocities[-1] + u if self.velocity else velocities[-1]
-            x = points[-1] + h * slope
-        return points, velocities, x
-
-    def velocity_at(self, x: Tensor, step: int) -> Tensor:
-        """v on the source's subspace, to which molecules are kept."""
-        return self.prior.velocity(self.prior.source.project(x), self.times[step])
-
-    def groups(self, velocities: list[Tensor]) -> Tensor:
-        """Length of the group that starts with a step, 0 for steps that start none: (n, B)."""
-        count, n = velocities[0].shape[0], self.steps
-        lengths = torch.ones(n, count, device=velocities[0].device, dtype=torch.int64)
-        if self.threshold is None:
-            return lengths
-        size = [row_sum(v.square()) for v in velocities]
-        change = [
-            row_sum((a - b).square()) for a, b in zip(velocities[1:], velocities, strict=False)
-        ]
-        none = torch.zeros_like(size[0])
-        sides = [none, *change, none]
-        bent = [torch.maximum(sides[k], sides[k + 1]) / size[k] for k in range(n)]
-        lengths = torch.zeros_like(lengths)
-        start = torch.zeros_like(lengths[0])
-        total = torch.zeros_like(size[0])
-        row = torch.arange(count, device=start.device)
-        for k in range(n):
-            total = total + bent[k]
-            fresh = ~(total <= self.threshold) if k else torch.ones_like(total, dtype=torch.bool)
-            start = torch.where(fresh, k, start)
-            total = torch.where(fresh, bent[k], total)
-            lengths[start, row] += 1
-        return lengths
-
-
-class _Adjoint(torch.autograd.Function):
-    """The end of a controlled solve; backward by the discrete adjoint, one group at a time."""
-
-    @staticmethod
-    def forward(ctx: Any, controls: Tensor, x0: Tensor, euler: _Euler) -> Tensor:
-        points, velocities, end = euler.forward(x0, controls)
-        ctx.save_for_backward(*points, euler.groups(velocities))
-        ctx.euler = euler
-        return end
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        euler: _Euler = ctx.euler
-        *points, lengths = ctx.saved_tensors
-        gradients: list[Tensor] = []
-        widths = gradient.new_tensor(euler.widths)
-        ends = widths.flip(0).cumsum(0).flip(0)  # from the start of a step to the end
-        ends = torch.cat((ends, ends.new_zeros(1)))
-        for k in reversed(range(euler.steps)):
-            if euler.velocity:
-                gradients.append(euler.widths[k] * gradient)
-            starts = lengths[k] > 0
-            index = starts.nonzero().squeeze(1)
-            if len(index):
-                width = ends[k] - ends[k + lengths[k][index]]
-                pulled = _pulled(
-                    euler.take(index), take(points[k], index), k, take(gradient, index)
-                )
-                shift = expand_like(width, pulled) * pulled
-                gradient = gradient.index_add(0, index, shift)
-            if not euler.velocity:
-                gradients.append(gradient)
-        found = torch.stack(gradients[::-1], 1)
-        return (found if euler.velocity else _shared(found, lengths)), None, None
-
-
-def _pulled(euler: _Euler, point: Tensor, step: int, gradient: Tensor) -> Tensor:
-    """(∂v/∂z)^T λ; one evaluation and one backward pass."""
-    with torch.enable_grad():
-        point = point.detach().requires_grad_()
-        velocity = euler.velocity_at(point, step)
-        return torch.autograd.grad(velocity, point, gradient)[0]
-
-
-def _shared(gradients: Tensor, lengths: Tensor) -> Tensor:
-    """Every control of a group gets the gradient of its first: (B, n, *)."""
-    steps = torch.arange(len(lengths), device=lengths.device).unsqueeze(1)
-    start = torch.where(lengths > 0, steps, 0).cummax(0).values.T  # (B, n)
-    wide = start.reshape(*start.shape, *(1,) * (gradients.ndim - 2)).expand_as(gradients)
-    return gradients.gather(1, wide)
+    def share(self, prior: Prior, x0: Tensor) -> Tensor | None:
+        if not self.per_point or x0.ndim < 3:
+            return None
+        return x0.shape[-1] / prior.source.entries(x0)
 
 
 class _Objective:
     """J of the controls, with the cost to monitor and the signal carried along."""
 
     def __init__(
-        self, euler: _Euler, prices: list[float], cost: Callable[[Tensor], Tensor], x0: Tensor
+        self,
+        euler: ControlledEuler,
+        prices: list[float],
+        cost: Callable[[Tensor], Tensor],
+        x0: Tensor,
+        moves: bool,
+        share: Tensor | None,
     ) -> None:
         self.euler, self.prices, self.cost, self.x0 = euler, prices, cost, x0
+        self.moves, self.share = moves, share
 
     def take(self, index: Tensor) -> _Objective:
-        euler, x0 = self.euler.take(index), take(self.x0, index)
-        return _Objective(euler, self.prices, cost_rows(self.cost, index), x0)
+        euler, x0, share = (take(part, index) for part in (self.euler, self.x0, self.share))
+        cost = cost_rows(self.cost, index)
+        return _Objective(euler, self.prices, cost, x0, self.moves, share)
 
     def __call__(self, controls: Tensor) -> Evaluated:
-        prior, end = self.euler.prior, self.euler(self.x0, controls)
+        x0 = self.x0
+        if self.moves:
+            controls, x0 = controls[:, :-1], x0 + controls[:, -1]
+        prior, end = self.euler.prior, self.euler(x0, controls)
         signal = prior.codec.decode(prior.source.project(end))
         cost = value = self.cost(signal)
         if any(self.prices):
-            energy = torch.stack([row_sum(u.square()) for u in controls.unbind(1)], 1)
-            value = cost + 0.5 * (energy * energy.new_tensor(self.prices)).sum(1)
+            squares = torch.stack([row_sum(u.square()) for u in controls.unbind(1)], 1)
+            energy = (squares * squares.new_tensor(self.prices)).sum(1)
+            value = cost + 0.5 * (energy if self.share is None else self.share * energy)
         return Evaluated(value, cost, signal)

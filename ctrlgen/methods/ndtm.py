@@ -13,11 +13,14 @@ transition share the variance c², so their KL compares means (Proposition 3.1),
     weighting        w_s                        w_c
     "ddim"           ω²                         κ²
     "ddim_released"  ω²                         γ²/κ²   (the authors' code: ratio inverted, γ twice)
-    "ddpm"           β²/((1−β)(1−ᾱ_t))          γ²/(1−β),   1 − β = ᾱ_t/ᾱ_s   (the authors' code)
+    "ddpm"           β²/((1−β)(1−ᾱ_t))          1/(1−β),    1 − β = ᾱ_t/ᾱ_s of the whole step
+    "ddpm_released"  β²/((1−β)(1−ᾱ_t))          γ²/(1−β),   β of one index of the table (γ twice)
     "ones"           1                          γ²
     "zero"           0                          0           (RB-modulation)
 
-with ᾱ = α²/(α² + σ²). 1/(2c²) of the KL, infinite for a deterministic step, is absorbed in w_T.
+with ᾱ = α²/(α² + σ²). "ddpm" is "ddim" for the ancestral step, whatever the rule is; in strides of
+20 indices its β is some twenty times that of one index, which the authors' code takes. 1/(2c²) of
+the KL, infinite for a deterministic step, is absorbed in w_T.
 Evaluations per step: N + 2 (N + 1 where w_s = 0), vjps: N.
 """
 
@@ -27,34 +30,61 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from ctrlgen.grids import DDPMUniform, Grid, Level, ddpm
+from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.methods.transitions import GuidedTransitions, Response, Weights
-from ctrlgen.paths import Path
+from ctrlgen.paths import DiscreteVP, Path
+from ctrlgen.priors import Prior
 from ctrlgen.steps import DDIM, StepRule
 
 __all__ = ["NDTM", "Weighting", "transition_weights"]
 
-Weighting = Literal["ddim", "ddim_released", "ddpm", "ones", "zero"]
+Weighting = Literal["ddim", "ddim_released", "ddpm", "ddpm_released", "ones", "zero"]
 
 
 def transition_weights(
-    weighting: Weighting, rule: StepRule, t: Level, s: Level, gamma: float
+    weighting: Weighting,
+    rule: StepRule,
+    t: Level,
+    s: Level,
+    gamma: float,
+    path: Path | None = None,
 ) -> Weights:
-    """w_s and w_c of the module's table for a step from t to s."""
+    """w_s and w_c of the module's table for a step from t to s.
+
+    Args:
+        weighting: which.
+        rule: of the step.
+        t: where it begins.
+        s: where it ends.
+        gamma: γ.
+        path: the table of "ddpm_released", a `DiscreteVP`.
+
+    Raises:
+        ValueError: for "ddpm_released" on another path.
+    """
     a, b, _ = rule.mix(t, s)
     kappa, omega = a / t.alpha, b - a * t.sigma / t.alpha
     # ᾱ = α²/(α² + σ²), whatever the scale of the path.
     bar_t, bar_s = (v.alpha**2 / (v.alpha**2 + v.sigma**2) for v in (t, s))
-    beta = 1 - bar_t / bar_s
     match weighting:
         case "ddim":
             return Weights(omega**2, kappa**2)
         case "ddim_released":
             return Weights(omega**2, (gamma / kappa) ** 2)
         case "ddpm":
+            beta = 1 - bar_t / bar_s
+            return Weights(beta**2 / ((1 - beta) * (1 - bar_t)), 1 / (1 - beta))
+        case "ddpm_released":
+            if not isinstance(path, DiscreteVP):
+                raise ValueError(f"weighting: 'ddpm_released' needs a DiscreteVP clock, got {path}")
+            beta = float(
+                path.betas[round(float(path.index(torch.tensor(t.time, dtype=torch.float64))))]
+            )
             return Weights(beta**2 / ((1 - beta) * (1 - bar_t)), gamma**2 / (1 - beta))
         case "ones":
             return Weights(1.0, gamma**2)
@@ -116,8 +146,14 @@ class NDTM(GuidedTransitions):
                 f"weighting: expected one of {get_args(Weighting)}, got {self.weighting!r}"
             )
 
+    def check(self, prior: Prior, cost: CostLike, x0: Tensor) -> None:
+        levels, path = self.grid(prior.flow.path), prior.flow.path
+        transition_weights(self.weighting, self.rule, levels[0], levels[1], self.gamma, path)
+        super().check(prior, cost, x0)
+
     def weights(self, run: Run, step: int) -> Weights:
-        return transition_weights(self.weighting, self.rule, *run.at(step), self.gamma)
+        path = run.prior.flow.path
+        return transition_weights(self.weighting, self.rule, *run.at(step), self.gamma, path)
 
     def respond(self, run: Run, x: Tensor, u: Tensor, step: int, free: Response | None) -> Response:
         moved = x + self.gamma * u

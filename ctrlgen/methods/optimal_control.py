@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.errors import CostError
-from ctrlgen.grids import Grid, Uniform, ddpm
+from ctrlgen.grids import Grid, Respaced, Uniform, ddpm
 from ctrlgen.initializers import Initializer, SourceSample
 from ctrlgen.methods.base import (
     CostLike,
@@ -60,6 +60,8 @@ __all__ = ["OptimalControl"]
 Update = Literal["search", "adam"]
 Schedule = Literal["constant", "released"]
 
+_SPAN = 1 - 1e-3  # of diffusion time that the published code covers
+
 _NUMBERS = {  # name: (least, whether it may be that)
     "penalty": (0.0, True),
     "damping": (0.0, True),
@@ -84,8 +86,9 @@ class OptimalControl(Method):
         rank: of the value function's curvature; 0 is first order, None all of it (small states).
         power: power iterations that find the terminal curvature.
         penalty: ω, weight of the controls.
-        schedule: "constant" ω, or as "released", ω √(a/(1−a))/Δ² with a = 1 − β of the table at the
-            step, for a clock that is a `DiscreteVP`.
+        schedule: "constant" ω, or as "released", for a clock that is a table: ω √(a/(1−a))/Δ²,
+            a = 1 − β at the index ⌊τ(N − 1)⌋, where τ are the first n times of n + 1 from 1 to
+            0.001, and Δ = 0.999/(n + 1), wherever the grid evaluates the network.
         damping: α, regularisation of Q_uu, to begin with.
         growth: factor of α where no step length lowers the cost, > 1.
         iterations: backward and forward passes, >= 1.
@@ -109,7 +112,7 @@ class OptimalControl(Method):
     needs: ClassVar[str] = "a gradient; two for a rank > 0"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {
-            "grid": Uniform(19, 0.0, 0.999, clean=False),
+            "grid": Respaced(20),
             "rule": DDIM(1.0),
             "clock": ddpm(),
             "rank": 0,
@@ -126,7 +129,7 @@ class OptimalControl(Method):
             ("released-nonlinear", 1e-2, 1e-6),
         )
     }
-    """The published code's settings, for its cost ‖H(x) − y‖ (not squared)."""
+    """The published code's settings, for its cost ‖H(x) − y‖ (not squared): 20 states, 19 steps."""
 
     grid: Grid = field(default_factory=lambda: Uniform(20))
     rule: StepRule = field(default_factory=DDIM)
@@ -184,12 +187,10 @@ class OptimalControl(Method):
         path = dynamics.prior.flow.path
         if not isinstance(path, DiscreteVP):
             raise ValueError(f"schedule: 'released' needs a DiscreteVP clock, got {path}")
-        bars = path.alphas_cumprod
-        steps = torch.cat((bars[:1], bars[1:] / bars[:-1]))
-        index = [int(path.index(torch.tensor(level.time))) for level in dynamics.levels[:-1]]
-        width = dynamics.levels[-1].time / (dynamics.steps + 1)
-        kept = [float(steps[i]) for i in index]
-        return [self.penalty * math.sqrt(a / (1 - a)) / width**2 for a in kept]
+        n, betas = dynamics.steps, path.betas
+        taus = [1 - k * _SPAN / n for k in range(n)]
+        beta = [float(betas[int(tau * (len(betas) - 1) + 1e-9)]) for tau in taus]
+        return [self.penalty * math.sqrt(1 / b - 1) / (_SPAN / (n + 1)) ** 2 for b in beta]
 
     def curvature(self) -> Curvature:
         return Dense() if self.rank is None else LowRank(self.rank, self.power)

@@ -68,7 +68,9 @@ class GuidedTransitions(SteppedMethod):
             measurement, summed.
         optimizer: first-order rule of the control; Adam at 0.01.
         warm: start from the control of the step before instead of zero.
-        clip: bound of |x̂| in every step, e.g. 1 for images in [−1, 1]; None for none.
+        clip: bound of |x̂| in every step, e.g. 1 for images in [−1, 1]; None for none. NDTM keeps
+            the network's ε̂ beside a bounded x̂, as its authors' code does; CT-DTM and FTM step from
+            what the bounded x̂ makes of score and velocity.
 
     Raises:
         TypeError: if the optimizer is none of first order.

@@ -115,6 +115,22 @@ class Stub:
         spread = ((1 - bar_s) / (1 - bar_t) * (1 - kept)) ** 0.5
         return first * data + second * x + spread * z
 
+    @staticmethod
+    def adam(rate: float, betas: tuple[float, float] = (0.9, 0.999)) -> Callable[..., Tensor]:
+        """Adam with averages of its own: step(x, gradient, scale of the rate, weight decay)."""
+        first, second, count = 0.0, 0.0, 0
+
+        def step(x: Tensor, gradient: Tensor, scale: float = 1.0, decay: float = 0.0) -> Tensor:
+            nonlocal first, second, count
+            count += 1
+            first = betas[0] * first + (1 - betas[0]) * gradient
+            second = betas[1] * second + (1 - betas[1]) * gradient**2
+            root = (second / (1 - betas[1] ** count)) ** 0.5 + 1e-8
+            x = x * (1 - rate * decay)
+            return x - scale * rate * first / (1 - betas[0] ** count) / root
+
+        return step
+
     def back(self, x: Tensor, i: int, j: int, z: Tensor) -> Tensor:
         """From index j to the noisier i."""
         kept = self.bars[i] / self.bars[j]

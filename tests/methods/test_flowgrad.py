@@ -102,15 +102,13 @@ def test_it_is_first_order_optimal_control(prior: Prior) -> None:
 
 
 def groups_of(sizes: list[float], threshold: float) -> list[int]:
-    """Start of the group of every step, by hand."""
-    starts, total = [0], sizes[0]
-    for k, s in enumerate(sizes[1:], 1):
+    """Start of the group of every step, by hand: a group closes with the step that exceeds."""
+    starts, start, total = [], 0, 0.0
+    for k, s in enumerate(sizes):
+        starts.append(start)
         total += s
-        if total <= threshold:
-            starts.append(starts[-1])
-        else:
-            starts.append(k)
-            total = s
+        if total > threshold:
+            start, total = k + 1, 0.0
     return starts
 
 
@@ -210,7 +208,8 @@ def test_penalties_targets_and_starts_change_the_outcome(
     ("kind", "name", "value", "error"),
     [
         (FlowGrad, "threshold", -1.0, ValueError), (FlowGrad, "penalty", math.nan, ValueError),
-        (OCFlow, "penalty", -0.1, ValueError), (OCFlow, "grid", "uniform", TypeError),
+        (OCFlow, "penalty", -0.1, ValueError), (OCFlow, "enters", "noise", ValueError),
+        (OCFlow, "grid", "uniform", TypeError),
         (OCFlow, "optimizer", "adam", TypeError), (FlowGrad, "initializer", 3, TypeError),
         (FlowGrad, "dtype", torch.int64, ValueError),
     ],

@@ -102,24 +102,28 @@ def test_weights_of_the_authors_code() -> None:
     gamma, eta = 4.0, 0.3
     c1 = eta * math.sqrt((1 - bar_s) / (1 - bar_t) * (1 - bar_t / bar_s))
     omega = math.sqrt(1 - bar_s - c1**2) - math.sqrt(bar_s * (1 - bar_t) / bar_t)
-    beta = 1 - bar_t / bar_s
+    beta = 1e-4 + (0.02 - 1e-4) * grid.indices[20] / 999  # of one index
     expected = {
         "ddim": (omega**2, bar_s / bar_t),
         "ddim_released": (omega**2, gamma**2 * bar_t / bar_s),
-        "ddpm": (beta**2 / ((1 - beta) * (1 - bar_t)), gamma**2 / (1 - beta)),
+        "ddpm_released": (beta**2 / ((1 - beta) * (1 - bar_t)), gamma**2 / (1 - beta)),
         "ones": (1.0, gamma**2),
         "zero": (0.0, 0.0),
     }
     for name, values in expected.items():
-        found = transition_weights(name, DDIM(eta), t, s, gamma)  # type: ignore[arg-type]
+        found = transition_weights(name, DDIM(eta), t, s, gamma, ddpm())  # type: ignore[arg-type]
         assert tuple(found) == pytest.approx(values, rel=1e-8), name
+    with pytest.raises(ValueError, match="'ddpm_released' needs a DiscreteVP clock"):
+        transition_weights("ddpm_released", DDIM(eta), t, s, gamma, CondOT())
 
 
 def test_ddpm_weights_are_the_ancestral_step() -> None:
-    """Where η = 1 the two derivations agree."""
+    """Where η = 1 the two derivations agree, over any stride and for any γ."""
     t, s = DDPMUniform(30)(ddpm())[10:12]
-    ddim = transition_weights("ddim", DDIM(1.0), t, s, 1.0)
-    assert tuple(transition_weights("ddpm", DDIM(1.0), t, s, 1.0)) == pytest.approx(ddim, rel=1e-9)
+    for gamma in (1.0, 4.0):
+        ddim = transition_weights("ddim", DDIM(1.0), t, s, gamma)
+        found = transition_weights("ddpm", DDIM(0.2), t, s, gamma)
+        assert tuple(found) == pytest.approx(ddim, rel=1e-9)
 
 
 # ------------------------------------------------------------------ the control

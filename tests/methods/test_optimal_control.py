@@ -14,7 +14,7 @@ from torch import Tensor
 from ctrlgen.costs import FunctionCost, NegativePSNR, Reversed, SquaredError
 from ctrlgen.errors import CostError, UnknownName
 from ctrlgen.flows import Flow
-from ctrlgen.grids import Times, Uniform, ddpm
+from ctrlgen.grids import CLEAN, Times, Uniform, ddpm
 from ctrlgen.initializers import Blend
 from ctrlgen.methods import OptimalControl
 from ctrlgen.methods.trajectories import Dynamics
@@ -290,7 +290,13 @@ def test_the_released_schedule(operator: LinearOperator, mixture: Build, prior_o
     levels = method.grid(prior.flow.path)
     dynamics = Dynamics(prior, levels, method.rule, torch.tensor(SEEDS), "input")
     taus = torch.linspace(1, 1e-3, 20, dtype=torch.float64)[:-1]
-    assert torch.allclose(1 - torch.tensor([level.time for level in levels[:-1]]).double(), taus)
+    # 20 states: evaluations at the table respaced to 20, all but its noisiest, then the clean x̂
+    assert method.grid.indices == [  # type: ignore[attr-defined]
+        946, 894, 841, 789, 736, 684, 631, 578, 526, 473, 421, 368, 315, 263, 210, 158, 105, 53, 0
+    ]  # fmt: skip
+    indices = [float(ddpm().index(torch.tensor(v.time, dtype=torch.float64))) for v in levels[:-1]]
+    assert indices == pytest.approx(method.grid.indices, abs=1e-6)  # type: ignore[attr-defined]
+    assert levels[-1] == CLEAN
     beta = 1e-4 + (0.02 - 1e-4) * torch.floor(taus * 999 + 1e-9) / 999
     expected = 1e-6 * ((1 - beta) / beta).sqrt() / ((1 - 1e-3) / 20) ** 2
     assert torch.allclose(torch.tensor(method.weights(dynamics)).double(), expected, rtol=1e-6)
