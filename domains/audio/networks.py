@@ -1,0 +1,181 @@
+r"""The velocity of a flow on latent frames: a transformer over time.
+
+A state is z (B, T, D), T frames of D numbers of unit variance each. On the straight path
+z_t = t z_1 + (1 - t) z_0 the network F is preconditioned (Karras et al. 2022, eq. 7, on this path),
+
+    v(z, t) = ((2t - 1) z + s F(z / s, t)) / s²,      s² = t² + (1 - t)²,
+
+so its input and its target have unit variance at all times. F is a diffusion transformer (Peebles &
+Xie 2023): pre-norm attention and MLP under scale, shift and gate from the time and the conditions,
+one shared modulation (Chen et al. 2024), rotary positions (Su et al. 2021), so a clip may be of any
+length. Attention is an explicit softmax: double backward, forward mode and float64 work.
+
+Frames that do not exist (`frames` says how many do) are zero, are attended by none, and their
+velocity is zero: padding changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ctrlgen.domains.audio.spectral import frame_mask
+
+__all__ = ["FrameVelocity", "build"]
+
+
+def rotate(x: Tensor, angle: Tensor) -> Tensor:
+    """Pairs of features (B, H, T, C) turned by angles (T, C/2)."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1).flatten(-2)
+
+
+class Conditioning(nn.Module):
+    """Flow time t (B,) in [0, 1] and an optional label (B,) in 0..K as one vector (B, width)."""
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, classes: int, bands: int = 32) -> None:
+        super().__init__()
+        # Half a turn to 32 turns over the unit interval: smooth enough for second-order solvers.
+        self.register_buffer("frequencies", math.pi * torch.logspace(0, 6, bands, base=2.0))
+        self.time = nn.Sequential(nn.Linear(2 * bands, width), nn.SiLU(), nn.Linear(width, width))
+        self.label = nn.Embedding(classes + 1, width) if classes else None
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=0.02)
+
+    def forward(self, t: Tensor, label: Tensor | None) -> Tensor:
+        angle = t[:, None] * self.frequencies.to(t.dtype)
+        embedded: Tensor = self.time(torch.cat((angle.cos(), angle.sin()), dim=1))
+        if self.label is not None:
+            null = self.label.num_embeddings - 1
+            index = torch.full(t.shape, null, device=t.device) if label is None else label
+            embedded = embedded + self.label(index)
+        return F.silu(embedded)
+
+
+class Block(nn.Module):
+    """Attention over frames and an MLP, modulated."""
+
+    def __init__(self, width: int, heads: int, ratio: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, ratio * width)
+        self.down = nn.Linear(ratio * width, width)
+        self.offset = nn.Parameter(torch.zeros(6, width))
+
+    def attention(self, x: Tensor, angle: Tensor, mask: Tensor) -> Tensor:
+        batch, frames, width = x.shape
+        q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = (rotate(F.layer_norm(part, part.shape[-1:]), angle) for part in (q, k))
+        scores = q @ k.transpose(-1, -2) * (width // self.heads) ** -0.5
+        share = scores.masked_fill(~mask[:, None, None], -math.inf).softmax(-1).to(v.dtype)
+        mixed: Tensor = (share @ v).transpose(1, 2).reshape(batch, frames, width)
+        out: Tensor = self.out(mixed)
+        return out
+
+    def forward(self, x: Tensor, modulation: Tensor, angle: Tensor, mask: Tensor) -> Tensor:
+        m = (modulation + self.offset)[:, :, None]
+        normed = F.layer_norm(x, x.shape[-1:]) * (1 + m[:, 0]) + m[:, 1]
+        x = x + m[:, 2] * self.attention(normed, angle, mask)
+        normed = F.layer_norm(x, x.shape[-1:]) * (1 + m[:, 3]) + m[:, 4]
+        return x + m[:, 5] * self.down(F.gelu(self.up(normed)))
+
+
+class FrameVelocity(nn.Module):
+    """The transformer above as a velocity.
+
+    Args:
+        features: D, numbers of a frame.
+        width: of the tokens, a multiple of twice the heads.
+        depth: number of blocks.
+        heads: attention heads.
+        ratio: hidden width of the MLP over width.
+        classes: number of labels K of an optional condition; label K is the null label.
+    """
+
+    turns: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        width: int = 256,
+        depth: int = 8,
+        heads: int = 4,
+        ratio: int = 4,
+        classes: int = 0,
+    ) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise ValueError(f"width: expected a multiple of {2 * heads}, got {width}")
+        self.features = features
+        pairs = width // heads // 2
+        # From a radian a frame to one in a thousand frames.
+        turns = torch.logspace(0, -3, pairs, base=10.0, dtype=torch.float64)
+        self.register_buffer("turns", turns.float(), persistent=False)
+        self.conditioning = Conditioning(width, classes)
+        self.modulation = nn.Linear(width, 6 * width)
+        self.final = nn.Linear(width, 2 * width)
+        self.stem = nn.Linear(features, width)
+        self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
+        self.head = nn.Linear(width, features)
+        for layer in (self.modulation, self.final, self.head):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, x: Tensor, t: Tensor, frames: Tensor | None = None, label: Tensor | None = None
+    ) -> Tensor:
+        """Velocity of the flow.
+
+        Args:
+            x: states, shape (B, T, D); the padding may hold anything.
+            t: flow times in [0, 1], shape (B,).
+            frames: of each clip, shape (B,), long; they come first. None means T.
+            label: class indices, shape (B,), long; K, like None, means unconditional.
+
+        Returns:
+            Velocities, shape (B, T, D), zero at the padding.
+
+        Raises:
+            ValueError: a shape is wrong.
+        """
+        if x.ndim != 3 or x.shape[2] != self.features:
+            raise ValueError(f"x: expected shape (B, T, {self.features}), got {tuple(x.shape)}")
+        if t.shape != x.shape[:1]:
+            raise ValueError(f"t: expected shape ({len(x)},), got {tuple(t.shape)}")
+        if label is not None and label.shape != t.shape:
+            raise ValueError(f"label: expected shape ({len(x)},), got {tuple(label.shape)}")
+        mask = frame_mask(frames, x)
+        x = torch.where(mask.unsqueeze(2), x, 0)
+        time = t[:, None, None]
+        variance = time.square() + (1 - time).square()
+        scale = variance.sqrt()
+        inner = self.residual(x / scale, t, mask, label).to(x.dtype)
+        velocity = ((2 * time - 1) * x + scale * inner) / variance
+        return torch.where(mask.unsqueeze(2), velocity, 0)
+
+    def residual(self, x: Tensor, t: Tensor, mask: Tensor, label: Tensor | None) -> Tensor:
+        """The learned part F: unit-variance input and target, shape (B, T, D)."""
+        condition = self.conditioning(t, label)
+        modulation = self.modulation(condition).unflatten(1, (6, -1))
+        place = torch.arange(x.shape[1], device=x.device, dtype=self.turns.dtype)
+        angle = place[:, None] * self.turns
+        h = self.stem(x)
+        for block in self.blocks:
+            h = block(h, modulation, angle, mask)
+        scale, shift = self.final(condition)[:, None].chunk(2, dim=2)
+        out: Tensor = self.head(F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift)
+        return out
+
+
+def build(**options: Any) -> FrameVelocity:
+    """Construct a network from a plain, JSON-able configuration: keywords of `FrameVelocity`."""
+    return FrameVelocity(**options)

@@ -1,0 +1,130 @@
+r"""States and noise of audio: the codec and the source of a prior on latent frames.
+
+A signal is a waveform (B, 1, L) in [-1, 1], the state of the flow its latents, each of D numbers
+of a frame over its own standard deviation,
+
+    z = (E(x) - μ) / σ,      x = D(σ z + μ),      shape (B, T, D).
+
+The source is a standard Gaussian on the frames that exist, nD degrees of freedom for n frames. The
+condition `frames` says how many of a padded state exist, as a molecule's number of atoms does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctrlgen.codecs import Codec
+from ctrlgen.domains.audio.spectral import SpecCodec
+from ctrlgen.seeds import SOURCE, Seeds, as_seeds
+from ctrlgen.sources import MaskedGaussian, Source
+
+__all__ = ["Frames", "LatentCodec"]
+
+
+class LatentCodec(Codec):
+    """Between waveforms and standardised latents.
+
+    Args:
+        network: of encoder and decoder, frozen.
+        mean: μ of each number of a frame, shape (D,).
+        std: σ of each number of a frame, positive, shape (D,).
+        length: samples of the decoded signal; a whole number of hops when None.
+        frames: of each sample of the batch, shape (B,), long; None where all exist.
+
+    Raises:
+        ValueError: statistics of another length than the latents, or not positive.
+    """
+
+    per_sample = ("frames",)
+
+    def __init__(
+        self,
+        network: SpecCodec,
+        mean: Tensor,
+        std: Tensor,
+        length: int | None = None,
+        frames: Tensor | None = None,
+    ) -> None:
+        for name, value in (("mean", mean), ("std", std)):
+            if value.shape != (network.size,):
+                expected = (network.size,)
+                raise ValueError(f"{name}: expected shape {expected}, got {tuple(value.shape)}")
+        if not bool((std > 0).all()):
+            raise ValueError("std: expected positive numbers")
+        self.network, self.mean, self.std = network, mean, std
+        self.length, self.frames = length, frames
+
+    def encode(self, x: Tensor) -> Tensor:
+        z = self.network.encode(x, self.frames)
+        standard = (z - self.mean.to(z)) / self.std.to(z)
+        return torch.where(self._mask(z), standard, 0)
+
+    def decode(self, z: Tensor) -> Tensor:
+        latents = z * self.std.to(z) + self.mean.to(z)
+        return self.network.decode(latents, self.length, self.frames)
+
+    def _mask(self, z: Tensor) -> Tensor:
+        if self.frames is None:
+            return torch.ones((), dtype=torch.bool, device=z.device)
+        present = torch.arange(z.shape[1], device=z.device) < self.frames.to(z.device)[:, None]
+        return present.unsqueeze(2)
+
+
+class Frames(Source):
+    """Gaussian noise on the frames of clips.
+
+    Args:
+        places: T, the most frames of a clip.
+        features: D.
+        frames: of each clip, shape (B,), long; None means T in every one. Set by
+            `Prior.bind(frames=...)`.
+    """
+
+    per_sample = ("frames",)
+
+    def __init__(self, places: int, features: int, frames: Tensor | None = None) -> None:
+        if places < 2 or features < 1:
+            raise ValueError(
+                f"places, features: expected at least 2 and 1, got {places} and {features}"
+            )
+        self.places, self.features, self.frames = places, features, frames
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.places, self.features)
+
+    def given(self, conditions: Mapping[str, Tensor]) -> Frames:
+        return Frames(self.places, self.features, conditions.get("frames", self.frames))
+
+    def sample(
+        self,
+        seeds: Seeds,
+        stream: int = SOURCE,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        rows = as_seeds(seeds)
+        return self._gaussian(len(rows)).sample(rows, stream, dtype=dtype, device=device)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self._gaussian(len(x)).project(x)
+
+    def degrees_of_freedom(self, x: Tensor) -> Tensor:
+        return self._gaussian(len(x)).degrees_of_freedom(x)
+
+    def _gaussian(self, rows: int) -> MaskedGaussian:
+        frames = torch.full((rows,), self.places) if self.frames is None else self.frames
+        mask = torch.arange(self.places, device=frames.device) < frames.unsqueeze(1)
+        return MaskedGaussian(mask, self.features, coordinates=0)
+
+    def config(self) -> dict[str, Any]:
+        return {"places": self.places, "features": self.features}
+
+    def __repr__(self) -> str:
+        bound = "" if self.frames is None else f", {len(self.frames)} clips"
+        return f"Frames({self.places}, {self.features}{bound})"
