@@ -14,7 +14,6 @@ test images.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +91,7 @@ def judge(
         of training, and "recipe".
     """
     file, about = cache / "judge.safetensors", cache / "judge.json"
-    recipe = json.loads(json.dumps({**asdict(RECIPE), "seed": SEED}))
+    recipe = {**RECIPE.settings(), "seed": SEED}
     network = LeNet(tuple(RECIPE.config["widths"]))
     if about.exists():
         known = json.loads(about.read_text())

@@ -73,29 +73,44 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns what closure returned."""
+        """One update of every parameter that has a gradient; returns what closure returned.
+
+        An attribute `found_inf`, a scalar of the device as gradient scalers set it, leaves weights
+        and momentum as they are where it is 1; nothing is read back to know.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        found: Tensor | None = getattr(self, "found_inf", None)
+        moves = None if found is None else 1 - found
         for group in self.param_groups:
+            lr, keep = group["lr"], group["momentum"]
             # Matrices of one shape go through the products together: half the time on a CPU.
-            alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = {}
+            alike: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                average = state["momentum"].mul_(group["momentum"]).add_(parameter.grad)
-                update = parameter.grad.add(average, alpha=group["momentum"]).flatten(1)
-                alike.setdefault(update.shape, []).append((parameter, update))
+                if parameter.grad is not None:
+                    alike.setdefault(parameter.flatten(1).shape, []).append(parameter)
+                    if not self.state[parameter]:
+                        self.state[parameter]["momentum"] = torch.zeros_like(parameter)
             for shape, members in alike.items():
-                size = group["lr"] * 0.2 * max(shape) ** 0.5
-                turned = orthogonalise(
-                    torch.stack([update for _, update in members]), dtype=self.dtype
+                averages = [self.state[parameter]["momentum"] for parameter in members]
+                gradient = torch.stack([p.grad.flatten(1) for p in members if p.grad is not None])
+                fade: Tensor | float = keep
+                shrink: Tensor | float = 1 - lr * group["weight_decay"]
+                if moves is not None:
+                    gradient = torch.where(moves > 0, gradient, 0)
+                    fade, shrink = 1 - moves * (1 - fade), 1 - moves * (1 - shrink)
+                torch._foreach_mul_(averages, fade)
+                parts = gradient.unbind()
+                torch._foreach_add_(
+                    averages, [x.view_as(a) for x, a in zip(parts, averages, strict=True)]
                 )
-                for (parameter, _), update in zip(members, turned, strict=True):
-                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.sub_(update.view_as(parameter), alpha=size)
+                momentum = torch.stack([average.flatten(1) for average in averages])
+                turned = orthogonalise(gradient.add(momentum, alpha=keep), dtype=self.dtype)
+                if moves is not None:
+                    turned = turned * moves
+                torch._foreach_mul_(members, shrink)
+                updates = [x.view_as(p) for x, p in zip(turned.unbind(), members, strict=True)]
+                torch._foreach_sub_(members, updates, alpha=lr * 0.2 * max(shape) ** 0.5)
         return loss

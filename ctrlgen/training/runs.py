@@ -32,7 +32,9 @@ def run(
 
     Budgets count over all resumed parts; minutes are those of the steps alone, by `clock`. The
     first step of each shape of a compiled run is left out of them: it is compilation for the most
-    part, and logged as such.
+    part, and logged as such. The device is read every `log_every` steps, no more often; an entry
+    gives means over them, and how many were skipped for a gradient that was not finite. At every
+    tenth of the budget the trainer's `quality` is logged.
 
     Raises:
         ValueError: not exactly one budget was given.
@@ -55,8 +57,13 @@ def run(
         if on_save is not None:
             on_save(trainer)
 
-    losses: list[float] = []
-    norm, validation, saved = 0.0, math.nan, time.monotonic()
+    def judge() -> None:
+        quality = trainer.quality()
+        if quality:
+            entry = {"step": trainer.steps, "seconds": round(trainer.seconds, 1)}
+            write({**entry, "quality": {k: round(v, 5) for k, v in quality.items()}})
+
+    validation, saved, tenth = math.nan, time.monotonic(), math.floor(10 * spent())
     compiled_shapes, compilation = set[tuple[int, ...]](), 0.0
     machine = {
         "device": trainer.device.type,
@@ -65,30 +72,32 @@ def run(
     write({"step": trainer.steps, "seconds": round(trainer.seconds, 1), **machine})
     while spent() < 1:
         started = clock()
-        loss, norm = trainer.step(spent())
+        trainer.step(spent())
+        reading = trainer.read() if trainer.steps % log_every == 0 else None
         if trainer.compiled and trainer.shape not in compiled_shapes:
+            trainer.wait()
             compiled_shapes.add(trainer.shape)
             compilation += clock() - started
         else:
             trainer.seconds += clock() - started
-        losses.append(loss)
-        if trainer.steps % log_every == 0:
-            entry: dict[str, Any] = {
-                "step": trainer.steps,
-                "seconds": round(trainer.seconds, 1),
-                "loss": round(sum(losses) / len(losses), 5),
-                "gradient": round(norm, 4),
-                "lr": round(trainer.schedule.rate(spent()), 6),
-            }
+        if reading is not None:
+            entry: dict[str, Any] = {"step": trainer.steps, "seconds": round(trainer.seconds, 1)}
+            if math.isfinite(reading.loss):
+                entry |= {"loss": round(reading.loss, 5), "gradient": round(reading.gradient, 4)}
+            if reading.skipped:
+                entry["skipped"] = reading.skipped
+            entry["lr"] = round(trainer.schedule.rate(spent()), 6)
             if trainer.compiled:
                 entry["compilation"] = round(compilation, 1)
-            losses.clear()
             if trainer.steps % validate_every == 0:
                 entry["validation"] = validation = round(trainer.validate(512), 5)
             write(entry)
             if progress is not None:
-                text = f"step {trainer.steps} loss {entry['loss']:.4f} validation {validation:.4f}"
+                text = f"step {trainer.steps} loss {reading.loss:.4f} validation {validation:.4f}"
                 progress(spent(), text)
+        if math.floor(10 * spent()) > tenth:
+            tenth = math.floor(10 * spent())
+            judge()
         if time.monotonic() - saved > 60 * save_minutes:
             keep()
             saved = time.monotonic()

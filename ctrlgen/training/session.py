@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
+from ctrlgen import console
 from ctrlgen.cards import Card, load_weights
 from ctrlgen.errors import CardError
 from ctrlgen.plugins import resolve
 from ctrlgen.training.runs import rewind, run
+from ctrlgen.training.schedule import DESCRIPTIVE
 from ctrlgen.training.trainer import Trainer
 
 __all__ = ["check_budget", "continue_from", "export", "session"]
@@ -40,16 +41,15 @@ def export(trainer: Trainer, card: Card, out: Path) -> None:
     partial = weights.with_suffix(".partial")
     save_file(half, partial)
     partial.chmod(0o644)
-    settings = asdict(trainer.schedule)
-    for known in ("name", "dataset", "config"):
-        settings.pop(known, None)
+    settings = trainer.schedule.settings()
     card.recipe = {
-        **settings,
+        **{key: value for key, value in settings.items() if key not in DESCRIPTIVE},
         "seed": trainer.seed,
         "steps": trainer.steps,
         "seconds": round(trainer.seconds),
         "device": trainer.device.type,
         "precision": str(trainer.precision).removeprefix("torch."),
+        "compiled": trainer.compiled,
         **({"earlier": trainer.earlier} if trainer.earlier else {}),
     }
     card.weights, card.sha256 = weights.name, hashlib.sha256(partial.read_bytes()).hexdigest()
@@ -85,7 +85,10 @@ def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, 
     if card.config != config:
         earlier["config"] = card.config
     trainer.earlier = [*earlier.pop("earlier", []), earlier]
-    trainer.steps, trainer.seconds = earlier["steps"], earlier["seconds"]
+    # Minutes of another kind of device are worth others: the budget begins anew.
+    same = earlier.get("device", "cpu") == trainer.device.type
+    trainer.steps, trainer.seconds = earlier["steps"], earlier["seconds"] if same else 0.0
+    trainer.read()
 
 
 def session(
@@ -125,11 +128,13 @@ def session(
     name = recipe.split("/", 1)[1]
     folder = Path("runs") / recipe.replace("/", "-")
     target = folder if out is None else Path(out)
-    if compiled:
+    if compiled or trainer.schedule.compiled:
         trainer.compile()
         trainer.compiled = True
     budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
     options = " --compile" * compiled + " --resume-from-embedded" * resume_from_embedded
+    if trainer.device.type != "cpu":
+        options += f" --device {trainer.device.type}"
     command = f"ctrlgen train {recipe} {budget} --seed {trainer.seed}{options}"
     target.mkdir(parents=True, exist_ok=True)
     checkpoint, log = folder / "checkpoint.safetensors", target / f"{name}.log.jsonl"
@@ -142,8 +147,8 @@ def session(
         log.unlink(missing_ok=True)
     columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())
     kind = str(trainer.precision).removeprefix("torch.")
-    print(f"{name}: training in {kind} on {trainer.device}")
-    with Progress(*columns, TextColumn("{task.description}")) as bar:
+    console.screen.print(f"[bold]{name}[/]: training in {kind} on {trainer.device}")
+    with Progress(*columns, TextColumn("{task.description}"), console=console.screen) as bar:
         task = bar.add_task("", total=1.0)
         run(
             trainer,

@@ -2,9 +2,15 @@ r"""A training run: optimisers, averaged weights, schedule, checkpoints.
 
 Hidden matrices are trained by Muon (Jordan et al. 2024), everything else by AdamW, or all by AdamW.
 The learning rate warms up, stays flat for a part of the budget and falls linearly to zero; the
-weights kept are an exponential moving average. Every draw depends on (seed, step) alone. A
-checkpoint (weights, average, optimisers, step) is one safetensors file, replaced atomically;
-training again with a longer budget extends the run.
+weights kept are an exponential moving average. Every draw depends on (seed, step) alone and is made
+on the device, the order of the data on the host, once an epoch, so that it is the same everywhere.
+
+A step reads nothing back: losses and gradient norms add up on the device until they are asked for,
+and a gradient that is not finite is left out there, by a flag that the optimisers read.
+
+A checkpoint (weights, average, optimisers, step) is one safetensors file, replaced atomically;
+training again with a longer budget extends the run. Another kind of device goes on from it with its
+own batch and learning rate; its minutes are counted anew, the steps and their draws go on.
 """
 
 from __future__ import annotations
@@ -13,92 +19,73 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ctrlgen.training.muon import Muon
+from ctrlgen.training.optimizers import optimizers, skip_when
 from ctrlgen.training.precision import precision, supports_bfloat16
+from ctrlgen.training.schedule import DESCRIPTIVE, Schedule
 
-__all__ = ["Schedule", "Trainer", "batch_indices", "generator"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How the weights move; recipes extend it by what is trained.
-
-    Attributes:
-        batch: samples per step.
-        optimizer: "muon" (hidden matrices by Muon, the rest by AdamW) or "adamw".
-        lr: peak learning rate.
-        weight_decay: decoupled decay per unit of learning rate.
-        average: decay of the averaged weights, approached from below.
-        warmup: fraction of the budget until the peak.
-        flat: fraction of the budget after which the rate falls.
-        autocast: bfloat16 is safe; it is used where the machine has units for it.
-    """
-
-    batch: int = 64
-    optimizer: str = "muon"
-    lr: float = 4e-3
-    weight_decay: float = 0.01
-    average: float = 0.999
-    warmup: float = 0.03
-    flat: float = 0.5
-    autocast: bool = True
-
-    def rate(self, progress: float) -> float:
-        """Learning rate at a fraction of the budget: warm-up, flat, linear to zero."""
-        fall = (1 - progress) / (1 - self.flat)
-        return self.lr * max(0.0, min(1.0, fall, 0.01 + progress / self.warmup))
+__all__ = ["Order", "Reading", "Trainer", "generator"]
 
 
-def generator(*key: int) -> torch.Generator:
-    """A generator that depends on the key alone."""
+def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of a device that depends on the key alone; each kind of device has its bits."""
     mixed = 0x9E3779B97F4A7C15
     for part in key:
         mixed = ((mixed ^ part) * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
         mixed ^= mixed >> 31
-    return torch.Generator().manual_seed(mixed)
+    return torch.Generator(device).manual_seed(mixed)
 
 
-def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
-    """Indices (batch,) of one step: epochs of fresh permutations, the remainder dropped."""
-    epoch, offset = divmod(step, count // batch)
-    order = torch.randperm(count, generator=generator(seed, 1, epoch))
-    return order[offset * batch : (offset + 1) * batch]
-
-
-def optimizers(
-    network: nn.Module, schedule: Schedule, outside: Sequence[str], dtype: torch.dtype
-) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices whose names hold no word of outside, AdamW for the rest.
+class Order:
+    """Which samples each step sees: epochs of fresh permutations, the remainder dropped.
 
     Args:
-        network: what is trained.
-        schedule: kind and settings.
-        outside: words in the names of matrices that Muon leaves to AdamW.
-        dtype: of Muon's products.
+        count: samples.
+        batch: samples of one step.
+        seed: of the order.
+        device: where the indices are needed.
 
     Raises:
-        ValueError: an unknown kind of optimiser.
+        ValueError: the samples do not fill a batch.
     """
-    if schedule.optimizer not in ("muon", "adamw"):
-        raise ValueError(f"optimizer: expected 'muon' or 'adamw', got {schedule.optimizer!r}")
-    hidden: list[nn.Parameter] = []
-    other: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
-        inside = parameter.ndim >= 2 and not any(part in name for part in outside)
-        (hidden if inside and schedule.optimizer == "muon" else other).append(parameter)
-    lr, decay = schedule.lr, schedule.weight_decay
-    adamw = torch.optim.AdamW(other, lr=lr, betas=(0.9, 0.99), weight_decay=decay, fused=True)
-    return [adamw, *([Muon(hidden, lr, decay, dtype=dtype)] if hidden else [])]
+
+    def __init__(
+        self, count: int, batch: int, seed: int, device: torch.device | str = "cpu"
+    ) -> None:
+        if not 1 <= batch <= count:
+            raise ValueError(f"batch: expected 1..{count}, the samples, got {batch}")
+        self.count, self.batch, self.seed, self.device = count, batch, seed, device
+        self._epoch, self._rows = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> Tensor:
+        """Indices (batch,) of one step."""
+        epoch, offset = divmod(step, self.count // self.batch)
+        if epoch != self._epoch:
+            order = torch.randperm(self.count, generator=generator(self.seed, 1, epoch))
+            self._epoch, self._rows = epoch, order.to(self.device)
+        return self._rows[offset * self.batch : (offset + 1) * self.batch]
+
+
+class Reading(NamedTuple):
+    """Means since the last reading, over the steps whose gradient was finite; NaN of none.
+
+    Attributes:
+        loss: training loss.
+        gradient: norm of the gradient before it was clipped to 1.
+        skipped: steps whose gradient was not finite: they moved nothing.
+    """
+
+    loss: float
+    gradient: float
+    skipped: int
 
 
 class Trainer(ABC):
@@ -130,10 +117,15 @@ class Trainer(ABC):
         self.average.load_state_dict(self.network.state_dict())
         self.precision = precision(recipe.autocast, self.device)
         products = torch.bfloat16 if supports_bfloat16(self.device) else torch.float32
-        self.optimizers = optimizers(self.network, recipe, self.outside, products)
+        self.optimizers = optimizers(
+            self.network, recipe.optimizer, recipe.lr, recipe.weight_decay, self.outside, products
+        )
         self.compiled, self.shape = False, tuple[int, ...]()
         self.steps, self.seconds = 0, 0.0
         self.earlier: list[dict[str, Any]] = []
+        self._tally, self._since = torch.zeros(3, device=self.device), 0
+        self._weights = list(self.network.parameters())
+        self._averages = list(self.average.parameters())
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -159,25 +151,55 @@ class Trainer(ABC):
     def validate(self, count: int | None = None) -> float:
         """Loss of the averaged weights on held-out samples, all of them where count is None."""
 
-    def step(self, progress: float) -> tuple[float, float]:
-        """One optimiser step; returns the loss and the norm of the gradient."""
+    def quality(self) -> dict[str, float]:
+        """What samples of the averaged weights are worth, by name; asked at every tenth of a run.
+
+        Nothing is measured unless a domain says what.
+        """
+        return {}
+
+    def step(self, progress: float) -> tuple[Tensor, Tensor]:
+        """One optimiser step, without a word from the device.
+
+        Args:
+            progress: fraction of the budget that is spent.
+
+        Returns:
+            The loss and the norm of the gradient, scalars on the device.
+        """
+        rate = self.schedule.rate(progress)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
-                group["lr"] = self.schedule.rate(progress)
-        loss = self.loss(generator(self.seed, 2, self.steps))
+                group["lr"] = rate
+        loss = self.loss(generator(self.seed, 2, self.steps, device=self.device))
         loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), 1.0))
-        if math.isfinite(norm):
+        norm = nn.utils.clip_grad_norm_(self._weights, 1.0)
+        finite = norm.isfinite()
+        with skip_when(self.optimizers, ~finite):
             for optimizer in self.optimizers:
                 optimizer.step()
         self.steps += 1
         decay = min(self.schedule.average, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.average.parameters()), list(self.network.parameters()), 1 - decay
-            )
-        return float(loss.detach()), norm
+            torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
+            entry = torch.stack((loss.detach().float(), norm, torch.ones_like(norm)))
+            self._tally += torch.where(finite, entry, 0)
+        return loss.detach(), norm
+
+    def read(self) -> Reading:
+        """What the steps since the last reading were like; waits for the device."""
+        loss, norm, moved = self._tally.tolist()
+        self._tally.zero_()
+        count, self._since = self.steps - self._since, self.steps
+        if not moved:
+            return Reading(math.nan, math.nan, count)
+        return Reading(loss / moved, norm / moved, count - round(moved))
+
+    def wait(self) -> None:
+        """Return when the device has done what it was asked to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def save(self, path: Path) -> None:
         """Write the whole state as one safetensors file, atomically."""
@@ -187,7 +209,8 @@ class Trainer(ABC):
             for j, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer.{i}.{j}.{k}": v for k, v in slots.items()}
         counts = {"steps": self.steps, "seconds": self.seconds, "earlier": self.earlier}
-        state = {**counts, "seed": self.seed, "recipe": asdict(self.schedule)}
+        state = {**counts, "seed": self.seed, "recipe": self.schedule.settings()}
+        state["device"] = self.device.type
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         save_file(
@@ -203,10 +226,15 @@ class Trainer(ABC):
         """
         with safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
-        ours = json.loads(json.dumps(asdict(self.schedule)))
+        ours = self.schedule.settings()
         # An older checkpoint lacks settings that recipes have gained: it had their defaults.
         gained = {f.name: f.default for f in fields(self.schedule) if f.default is not MISSING}
-        theirs = {**json.loads(json.dumps(gained)), **state["recipe"]}
+        gained = json.loads(json.dumps({key: gained[key] for key in gained if key in ours}))
+        theirs = {**gained, **state["recipe"]}
+        kind = state.get("device", "cpu")
+        moved = kind != self.device.type
+        if moved:  # each kind of device has its own batch and learning rate
+            theirs |= {key: ours[key] for key in self.schedule.cuda if key in ours}
         if theirs != ours or state["seed"] != self.seed:
             raise ValueError(f"{path}: a checkpoint of another recipe or seed; pass resume=False")
         tensors = load_file(path, device=str(self.device))
@@ -224,3 +252,9 @@ class Trainer(ABC):
             optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.steps, self.seconds = state["steps"], state["seconds"]
         self.earlier = state.get("earlier", [])
+        self._since = self.steps
+        if moved:
+            part = {"seed": self.seed, "steps": self.steps, "seconds": round(self.seconds)}
+            known = {k: v for k, v in state["recipe"].items() if k not in DESCRIPTIVE}
+            self.earlier = [*self.earlier, {**known, **part, "device": kind}]
+            self.seconds = 0.0

@@ -16,6 +16,11 @@ domain = Domain(
     command="image",
     app="ctrlgen.domains.images.cli:app",
     operators="ctrlgen.domains.images.operators:OPERATORS",
-    recipes={"mnist": _TRAIN, "cifar10": _TRAIN, "mnist-classifier": _TRAIN},
+    recipes={
+        "mnist": _TRAIN,
+        "cifar10": _TRAIN,
+        "cifar10-large": _TRAIN,
+        "mnist-classifier": _TRAIN,
+    },
     demo="ctrlgen.domains.images.demo:run",
 )

@@ -70,14 +70,15 @@ def augment(images: Tensor, draw: torch.Generator) -> Tensor:
 
     Args:
         images: (B, C, H, W) in [-1, 1]; the outside counts as -1.
-        draw: source of the random numbers.
+        draw: source of the random numbers, on their device.
     """
-    u = torch.rand((5, len(images)), generator=draw) * 2 - 1
+    device = images.device
+    u = torch.rand((5, len(images)), generator=draw, device=device) * 2 - 1
     angle, scale = u[0] * math.radians(12), 1 + 0.12 * u[1]
     cos, sin = angle.cos() * scale, angle.sin() * scale * (1 + 0.1 * u[2])
-    size = torch.tensor(images.shape[-2:]).flip(0)
-    shift = u[3:] * (5 / size)[:, None]
-    rows = (torch.stack((cos, -sin, shift[0]), 1), torch.stack((sin, cos, shift[1]), 1))
+    height, width = images.shape[-2:]
+    across, down = u[3] * (5 / width), u[4] * (5 / height)
+    rows = (torch.stack((cos, -sin, across), 1), torch.stack((sin, cos, down), 1))
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     return F.grid_sample(images + 1, grid.to(images), align_corners=False) - 1
 
@@ -89,15 +90,14 @@ class ClassifierTrainer(Trainer):
         return build(**self.recipe.config)
 
     def batch_loss(self, data: Tensor, label: Tensor, draw: torch.Generator) -> Tensor:
-        data = augment(data, draw).to(self.device)
         with self.autocast():
-            logits = self.evaluate(data)
-        return F.cross_entropy(logits.float(), label.to(self.device))
+            logits = self.evaluate(augment(data, draw))
+        return F.cross_entropy(logits.float(), label)
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:
         """Error rate of the averaged weights on the images held back."""
-        images, labels = (part[:count].to(self.device) for part in self.validation_set)
+        images, labels = (part[:count] for part in self.validation_set)
         return float((self.average(images).argmax(dim=1) != labels).float().mean())
 
 

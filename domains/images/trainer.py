@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ctrlgen.domains.images.data import Images
 from ctrlgen.domains.images.networks import build
-from ctrlgen.training.trainer import Schedule, batch_indices, generator
+from ctrlgen.training.schedule import Schedule
+from ctrlgen.training.trainer import Order, generator
 from ctrlgen.training.trainer import Trainer as Base
 
 __all__ = ["Recipe", "Trainer", "flow_matching_loss"]
@@ -71,9 +72,10 @@ class Trainer(Base):
         self, recipe: Recipe, data: Images, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
         self.recipe = recipe
-        self.train_set = Images(*(part[: -recipe.validation] for part in data))
-        self.validation_set = Images(*(part[-recipe.validation :] for part in data))
         super().__init__(recipe, seed, device)
+        self.train_set = Images(*(part[: -recipe.validation].to(device) for part in data))
+        self.validation_set = Images(*(part[-recipe.validation :].to(device) for part in data))
+        self.order = Order(len(self.train_set.labels), recipe.batch, seed, device)
         self.evaluate: Callable[..., Tensor] = self.network
 
     def compile(self) -> None:
@@ -84,34 +86,33 @@ class Trainer(Base):
 
     def loss(self, draw: torch.Generator) -> Tensor:
         images, labels = self.train_set
-        chosen = batch_indices(len(images), self.recipe.batch, self.seed, self.steps)
-        return self.batch_loss(images[chosen], labels[chosen], draw)
+        rows = self.order(self.steps)
+        return self.batch_loss(images[rows], labels[rows], draw)
 
     def batch_loss(self, data: Tensor, label: Tensor, draw: torch.Generator) -> Tensor:
         """The mean training loss of one batch; every random number comes from draw."""
-        recipe = self.recipe
-        noise = torch.randn(data.shape, generator=draw)
-        t = torch.rand(len(data), generator=draw)
+        recipe, options = self.recipe, {"generator": draw, "device": self.device}
+        noise = torch.randn(data.shape, **options)
+        t = torch.rand(len(data), **options)
         if recipe.times == "logit-normal":
-            t = torch.randn(len(data), generator=draw).sigmoid()
-        drop = torch.rand(len(data), generator=draw) < recipe.dropout
-        label = torch.where(drop, recipe.config["classes"], label)
+            t = torch.randn(len(data), **options).sigmoid()
+        drop = torch.rand(len(data), **options) < recipe.dropout
+        label = label.masked_fill(drop, recipe.config["classes"])
         if recipe.flips:
-            mirror = torch.rand(len(data), generator=draw) < 0.5
+            mirror = torch.rand(len(data), **options) < 0.5
             data = torch.where(mirror[:, None, None, None], data.flip(-1), data)
-        data, noise, t, label = (part.to(self.device) for part in (data, noise, t, label))
         with self.autocast():
             return flow_matching_loss(self.evaluate, data, noise, t, label).mean()
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:
         """Loss of the averaged weights, with fixed noise and evenly spread times."""
-        draw = generator(0, 3)
+        options = {"generator": generator(0, 3, device=self.device), "device": self.device}
         images, labels = (part[:count] for part in self.validation_set)
-        t = (torch.randperm(len(images), generator=draw) + 0.5) / len(images)
-        noise = torch.randn(images.shape, generator=draw)
-        total = 0.0
-        for rows in torch.arange(len(images)).split(128):
-            parts = (p[rows].to(self.device) for p in (images, noise, t, labels))
-            total += float(flow_matching_loss(self.average, *parts).sum())
-        return total / len(images)
+        t = (torch.randperm(len(images), **options) + 0.5) / len(images)
+        noise = torch.randn(images.shape, **options)
+        total = torch.zeros((), device=self.device)
+        for rows in torch.arange(len(images), device=self.device).split(128):
+            parts = (part[rows] for part in (images, noise, t, labels))
+            total += flow_matching_loss(self.average, *parts).sum()
+        return float(total) / len(images)

@@ -28,9 +28,10 @@ from ctrlgen.cards import Card, load_weights
 from ctrlgen.domains.molecules.layers import Trunk, centred
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.states import Parts
-from ctrlgen.domains.molecules.trainer import Batches, Molecule
+from ctrlgen.domains.molecules.trainer import Batches, Molecule, one_hot, taken
 from ctrlgen.plugins import cards, resolve
-from ctrlgen.training.trainer import Schedule, Trainer
+from ctrlgen.training.schedule import Schedule
+from ctrlgen.training.trainer import Trainer
 
 __all__ = [
     "PropertyNetwork",
@@ -249,15 +250,18 @@ class RegressorTrainer(Trainer):
         device: torch.device | str = "cpu",
     ) -> None:
         self.recipe, self.kinds = recipe, recipe.config["classes"]
-        self.data, self.held, self.held_targets = data, held, held_targets
-        self.targets = (targets - torch.tensor(mean)) / torch.tensor(deviation)
-        composition = self.one_hot(data.classes).sum(1)
-        base = composition_baseline(composition, self.targets[:, _BASED])
+        scaled = (targets - torch.tensor(mean)) / torch.tensor(deviation)
+        composition = one_hot(data.classes, self.kinds).sum(1)
+        base = composition_baseline(composition, scaled[:, _BASED])
         rounded = [[round(float(part), 8) for part in row] for row in base]
         self.config = {**recipe.config, "baseline": rounded}
         self.config |= {"mean": list(mean), "deviation": list(deviation)}
         super().__init__(recipe, seed, device)
-        self.batches = Batches(data.counts, recipe.places, recipe.batch, seed)
+        self.batches = Batches(data.counts, recipe.places, recipe.batch, seed, device)
+        self.data, self.held = (
+            Molecule(*(part.to(device) for part in group)) for group in (data, held)
+        )
+        self.targets, self.held_targets = scaled.to(device), held_targets.to(device)
         self.predict: Callable[..., Tensor] = self.network.scaled  # type: ignore[assignment]
 
     def compile(self) -> None:
@@ -266,49 +270,41 @@ class RegressorTrainer(Trainer):
     def build(self) -> nn.Module:
         return build(**self.config)
 
-    def one_hot(self, classes: Tensor) -> Tensor:
-        """Class weights (B, N, K) of class indices (B, N), zero at the padding."""
-        known = F.one_hot(classes.clamp_min(0), self.kinds).float()
-        return torch.where((classes >= 0).unsqueeze(2), known, 0)
-
     def disturbed(self, group: Molecule, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Positions and class weights, half of the molecules disturbed as the recipe says."""
-        positions, p = group.positions, self.one_hot(group.classes)
+        positions, p = group.positions, one_hot(group.classes, self.kinds)
         if self.recipe.jitter or self.recipe.soften:
-            rows = (len(p), 1, 1)
-            chosen = (torch.rand(rows, generator=draw) < 0.5).float()
-            size = chosen * self.recipe.jitter * torch.rand(rows, generator=draw)
-            positions = positions + size * torch.randn(positions.shape, generator=draw)
+            rows, options = (len(p), 1, 1), {"generator": draw, "device": p.device}
+            chosen = (torch.rand(rows, **options) < 0.5).float()
+            size = chosen * self.recipe.jitter * torch.rand(rows, **options)
+            positions = positions + size * torch.randn(positions.shape, **options)
             # Exponential variables over their sum are uniform on the simplex.
-            other = -torch.rand(p.shape, generator=draw).clamp_min(1e-12).log()
-            part = self.recipe.soften * torch.rand((*p.shape[:2], 1), generator=draw) * chosen
+            other = -torch.rand(p.shape, **options).clamp_min(1e-12).log()
+            part = self.recipe.soften * torch.rand((*p.shape[:2], 1), **options) * chosen
             p = (1 - part) * p + part * other / other.sum(2, keepdim=True)
         return positions, p
 
     def loss(self, draw: torch.Generator) -> Tensor:
         places, rows = self.batches(self.steps)
         self.shape = (places,)
-        group = Molecule(*(part[rows] for part in self.data))
-        group = Molecule(group.positions[:, :places], group.classes[:, :places], group.counts)
-        inputs = (*self.disturbed(group, draw), group.classes >= 0)
-        x, p, mask = (part.to(self.device) for part in inputs)
+        group = taken(self.data, rows, places)
+        x, p = self.disturbed(group, draw)
         with self.autocast():
-            found = self.predict(x, p, mask)
-        return (found - self.targets[rows].to(self.device)).abs().mean()
+            found = self.predict(x, p, group.classes >= 0)
+        return (found - self.targets[rows]).abs().mean()
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:
-        deviation = torch.tensor(self.config["deviation"])
         held = Molecule(*(part[:count] for part in self.held))
-        return float((self.errors(held, self.held_targets[:count]) / deviation).mean())
+        errors = self.errors(held, self.held_targets[:count])
+        return float((errors / torch.tensor(self.config["deviation"])).mean())
 
     @torch.no_grad()
     def errors(self, group: Molecule, targets: Tensor) -> Tensor:
-        """Mean absolute error of the averaged weights, in units, shape (6,)."""
-        total = torch.zeros(len(NAMES))
-        for rows in torch.arange(len(targets)).split(256):
+        """Mean absolute error of the averaged weights, in units, shape (6,), on the host."""
+        total = torch.zeros(len(NAMES), device=self.device)
+        for rows in torch.arange(len(targets), device=self.device).split(256):
             classes = group.classes[rows]
-            inputs = (group.positions[rows], self.one_hot(classes), classes >= 0)
-            found = self.average(*(part.to(self.device) for part in inputs)).cpu()
-            total += (found - targets[rows]).abs().sum(0)
-        return total / len(targets)
+            inputs = (group.positions[rows], one_hot(classes, self.kinds), classes >= 0)
+            total += (self.average(*inputs) - targets[rows]).abs().sum(0)
+        return total.cpu() / len(targets)

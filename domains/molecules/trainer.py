@@ -27,9 +27,10 @@ from ctrlgen.domains.molecules.alignment import align
 from ctrlgen.domains.molecules.bonds import bond_orders
 from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.networks import Estimate, build
-from ctrlgen.training.trainer import Schedule, Trainer, generator
+from ctrlgen.training.schedule import Schedule
+from ctrlgen.training.trainer import Trainer, generator
 
-__all__ = ["Batches", "Molecule", "PriorTrainer", "Recipe", "molecular_loss"]
+__all__ = ["Batches", "Molecule", "PriorTrainer", "Recipe", "molecular_loss", "one_hot", "taken"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,36 +81,56 @@ class Batches:
         counts: atoms of each molecule, shape (N,).
         places: upper ends of the buckets, increasing; the last holds every molecule.
         batch: molecules of one step.
-        seed: of the order.
+        seed: of the order, which is drawn on the host.
+        device: where the indices are needed.
 
     Raises:
         ValueError: a molecule fits in no bucket, or no bucket fills a batch.
     """
 
-    def __init__(self, counts: Tensor, places: Sequence[int], batch: int, seed: int) -> None:
+    def __init__(
+        self,
+        counts: Tensor,
+        places: Sequence[int],
+        batch: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         if int(counts.max()) > places[-1]:
             raise ValueError(f"places: expected up to {int(counts.max())} atoms, got {places}")
-        self.places, self.batch, self.seed = places, batch, seed
+        self.places, self.batch, self.seed, self.device = places, batch, seed, device
         bucket = torch.searchsorted(torch.tensor(places), counts)
         self.members = [torch.nonzero(bucket == i).flatten() for i in range(len(places))]
         self.length = sum(len(rows) // batch for rows in self.members)
         if self.length == 0:
             raise ValueError(f"batch: expected at most {len(counts)}, the molecules, got {batch}")
-        self.epoch, self.plan = -1, list[tuple[int, Tensor]]()
+        self._epoch, self._sizes, self._rows = -1, list[int](), torch.empty(0)
 
     def __call__(self, step: int) -> tuple[int, Tensor]:
         """Places and indices (batch,) of one step."""
         epoch, offset = divmod(step, self.length)
-        if epoch != self.epoch:
+        if epoch != self._epoch:
             draw = generator(self.seed, 1, epoch)
-            found = []
+            sizes, parts = list[int](), []
             for places, rows in zip(self.places, self.members, strict=True):
                 order = rows[torch.randperm(len(rows), generator=draw)]
-                whole = order[: len(order) // self.batch * self.batch]
-                found += [(places, part) for part in whole.view(-1, self.batch)]
-            mixed = torch.randperm(len(found), generator=draw).tolist()
-            self.epoch, self.plan = epoch, [found[i] for i in mixed]
-        return self.plan[offset]
+                parts.append(order[: len(order) // self.batch * self.batch].view(-1, self.batch))
+                sizes += [places] * len(parts[-1])
+            mixed = torch.randperm(len(sizes), generator=draw)
+            self._sizes = [sizes[i] for i in mixed.tolist()]
+            self._epoch, self._rows = epoch, torch.cat(parts)[mixed].to(self.device)
+        return self._sizes[offset], self._rows[offset]
+
+
+def taken(group: Molecule, rows: Tensor, places: int) -> Molecule:
+    """Some molecules, padded to fewer places."""
+    positions, classes, counts = (part[rows] for part in group)
+    return Molecule(positions[:, :places], classes[:, :places], counts)
+
+
+def one_hot(classes: Tensor, kinds: int) -> Tensor:
+    """Ones at the classes, zero where a class is -1, float32, shape (*classes, kinds)."""
+    return (classes.unsqueeze(-1) == torch.arange(kinds, device=classes.device)).float()
 
 
 def molecular_loss(
@@ -176,15 +197,18 @@ class PriorTrainer(Trainer):
     ) -> None:
         self.recipe = recipe
         # A single atom has no position to learn, and no Gaussian of zero centre of mass.
-        self.data, self.held = (
+        data, held = (
             Molecule(*(part[group.counts > 1] for part in group)) for group in (data, held)
         )
-        present = self.data.classes[self.data.classes >= 0]
+        present = data.classes[data.classes >= 0]
         self.kinds = recipe.config["classes"]
         share = torch.bincount(present, minlength=self.kinds).double() / len(present)
         self.frequencies = [round(float(part), 7) for part in share]
         super().__init__(recipe, seed, device)
-        self.batches = Batches(self.data.counts, recipe.places, recipe.batch, seed)
+        self.batches = Batches(data.counts, recipe.places, recipe.batch, seed, device)
+        self.data, self.held = (
+            Molecule(*(part.to(device) for part in group)) for group in (data, held)
+        )
         self.estimate: Callable[..., Estimate] = self.network.estimate  # type: ignore[assignment]
 
     def compile(self) -> None:
@@ -202,14 +226,14 @@ class PriorTrainer(Trainer):
     def states(self, group: Molecule) -> Tensor:
         """z_1 of molecules, shape (B, N, 3 + K), zero at the padding."""
         mask = (group.classes >= 0).unsqueeze(2)
-        kinds = F.one_hot(group.classes.clamp_min(0), self.kinds) * self.recipe.one_hot
+        kinds = one_hot(group.classes, self.kinds) * self.recipe.one_hot
         position = centred(group.positions, mask.squeeze(2)) / self.recipe.position
         return torch.where(mask, torch.cat((position, kinds), dim=2), 0)
 
     def noise(self, data: Tensor, group: Molecule, draw: torch.Generator) -> Tensor:
         """z_0 for states z_1, aligned where the recipe says so."""
         mask = group.classes >= 0
-        noise = torch.randn(data.shape, generator=draw) * mask.unsqueeze(2)
+        noise = torch.randn(data.shape, generator=draw, device=data.device) * mask.unsqueeze(2)
         position = centred(noise[..., :3], mask)
         if self.recipe.align:
             position = align(position, data[..., :3], group.counts)
@@ -229,18 +253,17 @@ class PriorTrainer(Trainer):
         orders = None
         if self.recipe.bonds_weight:
             orders = bond_orders(group.positions, group.classes, self.recipe.dataset)
-            orders = orders.to(self.device)
-        z1, z0, classes, at = (part.to(self.device) for part in (data, noise, group.classes, t))
+        weight = self.recipe.classes_weight
         with context or nullcontext():
-            return molecular_loss(estimate, z1, z0, classes, at, self.recipe.classes_weight, orders)
+            return molecular_loss(estimate, data, noise, group.classes, t, weight, orders)
 
     def loss(self, draw: torch.Generator) -> Tensor:
         recipe = self.recipe
         places, rows = self.batches(self.steps)
         self.shape = (places,)
-        group = Molecule(*(part[rows] for part in self.data))
-        group = Molecule(group.positions[:, :places], group.classes[:, :places], group.counts)
-        t = torch.rand(len(rows), generator=draw).pow(1 / recipe.late).clamp_max(0.99)
+        group = taken(self.data, rows, places)
+        t = torch.rand(len(rows), generator=draw, device=self.device)
+        t = t.pow(1 / recipe.late).clamp_max(0.99)
         position, kind, bond = self.losses(self.estimate, group, t, draw, self.autocast())
         return (position + kind + recipe.bonds_weight * bond).mean()
 
@@ -251,13 +274,14 @@ class PriorTrainer(Trainer):
     @torch.no_grad()
     def validation(self, count: int | None = None) -> tuple[float, float]:
         """Loss of positions and of classes, by averaged weights, fixed noise, spread times."""
-        draw = generator(0, 3)
+        options = {"generator": generator(0, 3, device=self.device), "device": self.device}
         group = Molecule(*(part[:count] for part in self.held))
         size = len(group.counts)
-        t = ((torch.randperm(size, generator=draw) + 0.5) / size).pow(1 / self.recipe.late)
-        t, totals = t.clamp_max(0.99), torch.zeros(3)
-        for rows in torch.arange(size).split(256):
+        t = ((torch.randperm(size, **options) + 0.5) / size).pow(1 / self.recipe.late)
+        t, totals = t.clamp_max(0.99), torch.zeros(3, device=self.device)
+        estimate: Callable[..., Estimate] = self.average.estimate  # type: ignore[assignment]
+        for rows in torch.arange(size, device=self.device).split(256):
             part = Molecule(*(value[rows] for value in group))
-            found = self.losses(self.average.estimate, part, t[rows], draw)  # type: ignore[arg-type]
-            totals += torch.stack(found).sum(1).cpu()
+            found = self.losses(estimate, part, t[rows], options["generator"])
+            totals += torch.stack(found).sum(1)
         return float(totals[0] / size), float(totals[1] / size)

@@ -4,7 +4,12 @@
 
 trains, writes weights, card and log beside one another, and checkpoints under runs/. Called again
 it resumes; with a longer budget it extends the run (the learning rate rises to where the longer
-schedule has it). The mathematics is in `trainer` and `regressors`.
+schedule has it). On a machine with a card and a packed file (`pack`) nothing else is needed:
+
+    train("qm9", data="qm9.safetensors", minutes=10, device="cuda", out="trained")
+
+there the recipe has a larger batch and compiles its step. The mathematics is in `trainer` and
+`regressors`.
 """
 
 from __future__ import annotations
@@ -29,6 +34,11 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 _PLACES = (12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 29)
 
+# On a card a batch is filled eight times as fast, from four buckets that all hold several.
+_CUDA = {"batch": 1024, "lr": 1.2e-2, "warmup": 0.02, "places": (16, 18, 20, 29), "compiled": True}
+_CUDA_HEAVY = {"batch": 2048, "lr": 1.2e-2, "warmup": 0.02, "compiled": True}
+_CUDA_REGRESSOR = {**_CUDA, "batch": 768, "lr": 8e-3}
+
 RECIPES: dict[str, Recipe | RegressorRecipe] = {
     "qm9-heavy": Recipe(
         name="qm9-heavy",
@@ -37,6 +47,7 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
         batch=256,
         lr=9e-3,
         places=(9,),
+        cuda=_CUDA_HEAVY,
     ),
     "qm9": Recipe(
         name="qm9",
@@ -45,6 +56,7 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
         batch=128,
         lr=9e-3,
         places=_PLACES,
+        cuda=_CUDA,
     ),
     "qm9-evaluator": RegressorRecipe(
         name="qm9-evaluator",
@@ -54,6 +66,7 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
         batch=96,
         lr=6e-3,
         places=_PLACES,
+        cuda=_CUDA_REGRESSOR,
     ),
     "qm9-guide": RegressorRecipe(
         name="qm9-guide",
@@ -65,6 +78,7 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
         jitter=0.05,
         soften=0.3,
         places=_PLACES,
+        cuda=_CUDA_REGRESSOR,
     ),
     "qm9-heavy-guide": RegressorRecipe(
         name="qm9-heavy-guide",
@@ -76,6 +90,7 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
         jitter=0.05,
         soften=0.3,
         places=(9,),
+        cuda={**_CUDA_HEAVY, "batch": 1024, "lr": 8e-3},
     ),
 }
 
@@ -196,7 +211,7 @@ def train(
         data: folder of QM9, or a packed file (`pack`); downloaded into data/qm9 when None.
         out: folder of weights, card and log; runs/molecules-<name> when None. Checkpoints always
             lie in runs/molecules-<name>.
-        minutes: budget in minutes of training, over all resumed parts.
+        minutes: budget in minutes of training, over all resumed parts on this kind of device.
         steps: budget in optimiser steps instead; a run by steps is reproducible from its seed.
         resume: continue from the checkpoint when there is one.
         seed: of the weights and of every draw.
@@ -212,7 +227,7 @@ def train(
     Raises:
         ValueError: an unknown name, not exactly one budget, or a checkpoint of another recipe.
     """
-    recipe = _recipe(name)
+    recipe = _recipe(name).on(device)
     check_budget(minutes, steps)
     if threads is not None:
         torch.set_num_threads(threads)

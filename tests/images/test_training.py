@@ -20,7 +20,7 @@ from ctrlgen.domains.images.trainer import Recipe, Trainer, flow_matching_loss
 from ctrlgen.training.muon import Muon, orthogonalise
 from ctrlgen.training.runs import run
 from ctrlgen.training.session import continue_from, export
-from ctrlgen.training.trainer import batch_indices
+from ctrlgen.training.trainer import Order
 
 RECIPE = Recipe(
     name="tiny",
@@ -54,12 +54,15 @@ def test_loss_is_the_mean_square_per_sample() -> None:
 
 
 def test_batches_cover_an_epoch_and_depend_on_seed_and_step() -> None:
-    epoch = torch.cat([batch_indices(20, 5, 7, step) for step in range(4)])
-    assert sorted(epoch.tolist()) == list(range(20))
-    following = torch.cat([batch_indices(20, 5, 7, step) for step in range(4, 8)])
-    assert sorted(following.tolist()) == list(range(20)) and not torch.equal(epoch, following)
-    assert torch.equal(batch_indices(20, 5, 7, 2), epoch[10:15])
-    assert not torch.equal(batch_indices(20, 5, 8, 2), epoch[10:15])
+    order = Order(22, 5, 7)
+    epoch = torch.cat([order(step) for step in range(4)])
+    assert len(set(epoch.tolist())) == 20
+    following = torch.cat([order(step) for step in range(4, 8)])
+    assert len(set(following.tolist())) == 20 and not torch.equal(epoch, following)
+    assert torch.equal(order(2), epoch[10:15])
+    assert not torch.equal(Order(22, 5, 8)(2), epoch[10:15])
+    with pytest.raises(ValueError, match=r"batch: expected 1\.\.4, the samples, got 5"):
+        Order(4, 5, 0)
 
 
 def test_schedule(images: Images) -> None:
@@ -127,8 +130,9 @@ def test_log_and_card_load_as_a_prior(images: Images, tmp_path: Path) -> None:
     log = tmp_path / "tiny.log.jsonl"
     run(trainer, steps=4, log=log, log_every=2, validate_every=4)
     entries = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [e.get("step") for e in entries] == [2, 4, 4]
-    assert math.isfinite(entries[1]["validation"]) and math.isfinite(entries[2]["final"])
+    assert [e.get("step") for e in entries] == [0, 2, 4, 4]
+    assert entries[0]["device"] == "cpu" and entries[0]["precision"] in ("float32", "bfloat16")
+    assert math.isfinite(entries[2]["validation"]) and math.isfinite(entries[3]["final"])
     export(trainer, training.card_of(trainer, "command"), tmp_path)
     prior = ctrlgen.load(tmp_path / "tiny.json")
     x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
@@ -149,13 +153,20 @@ def test_train_resumes_and_extends(
         card = training.train("tiny", data=tmp_path, steps=steps)
         assert ctrlgen.priors.Card.read(card).recipe["steps"] == steps
     log = (card.parent / "tiny.log.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in log] == [3, 5]
+    assert [json.loads(line)["step"] for line in log] == [0, 3, 3, 5]  # first lines, last lines
     later = card.parent / "tiny.log.jsonl"
     later.write_text("\n".join([*log, json.dumps({"step": 6})]) + "\n")
     training.train("tiny", data=tmp_path, steps=5)  # nothing left to do; step 6 was never saved
-    assert [json.loads(line)["step"] for line in later.read_text().splitlines()] == [3, 5, 5]
+    assert [json.loads(line)["step"] for line in later.read_text().splitlines()] == [
+        0,
+        3,
+        3,
+        5,
+        5,
+        5,
+    ]
     training.train("tiny", data=tmp_path, steps=2, resume=False)
-    assert len((card.parent / "tiny.log.jsonl").read_text().splitlines()) == 1
+    assert len((card.parent / "tiny.log.jsonl").read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="name"):
         training.train("imagenet", steps=1)
     with pytest.raises(ValueError, match="budget"):
