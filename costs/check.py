@@ -32,7 +32,7 @@ from ctrlgen.costs.base import Cost, FunctionCost, as_cost
 from ctrlgen.costs.promises import Check, Trial, value_and_gradient
 from ctrlgen.priors import Prior
 from ctrlgen.seeds import Seeds, as_seeds
-from ctrlgen.solvers import Midpoint, Solver
+from ctrlgen.solvers import Solver
 
 __all__ = ["Check", "Report", "Scale", "check_cost"]
 
@@ -125,7 +125,7 @@ def check_cost(
     trial, scales, milliseconds = Trial(made, noise, rows, directions), [], math.nan
     trial.run()
     if trial.sound:
-        samples = prior.sample(rows, solver or Midpoint(10)).to(noise)
+        samples = prior.sample(rows, solver or prior.solver(10)).to(noise)
         trial.finite(samples, "samples of the prior")
         trial.scaled(samples, "samples of the prior")
         scales = [_scale(made, noise, "decoded noise"), _scale(made, samples, "samples")]

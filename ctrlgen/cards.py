@@ -38,6 +38,8 @@ class Card:
         prediction: what the network predicts.
         source: {"type": class of ctrlgen.sources or "module:Class", **arguments}.
         codec: {"type": class of ctrlgen.codecs or "module:Class", **arguments}.
+        grid: {"type": class of ctrlgen.grids or "module:Class", **arguments but `steps`}: where
+            the steps of a solver lie unless the user says otherwise.
         conditions: {name: limits}; limits of a label are "classes", their number, and "null", the
             value that means none; of another integer "least" and "most".
         data: training data, with the name and version of its package.
@@ -57,6 +59,7 @@ class Card:
     prediction: str
     source: dict[str, Any]
     codec: dict[str, Any] = field(default_factory=lambda: {"type": "Identity"})
+    grid: dict[str, Any] = field(default_factory=lambda: {"type": "Uniform"})
     conditions: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: Any = ""
     recipe: Any = ""
@@ -90,7 +93,7 @@ class Card:
             card = cls(**{key: value for key, value in content.items() if key in known})
         except TypeError as error:
             raise CardError(f"card {file}: {error}") from error
-        for name in ("config", "path", "source", "codec", "conditions", "quality"):
+        for name in ("config", "path", "source", "codec", "grid", "conditions", "quality"):
             if not isinstance(getattr(card, name), dict):
                 raise CardError(
                     f"card {file}: {name}: expected an object, got {getattr(card, name)!r}"

@@ -7,6 +7,7 @@ is `clean` ends at the datum itself, α = 1 and σ = 0, also on a path whose las
 noise (VP, DiscreteVP, EDM): the "index −1" with ᾱ = 1 of DDPM code.
 
     Uniform       times linear on the path's clock
+    Power         t_k = 1 − (1 − k/n)^p: steps that shorten towards the datum for p > 1
     DDPMUniform   indices t_start, t_start + k, ... < t_end of a DDPM table, downwards,
                   k = ⌊(t_end − t_start)/n⌋ (Song et al., DDIM, arXiv 2010.02502); on another path,
                   the times of the same signal-to-noise ratio
@@ -26,10 +27,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -41,11 +42,13 @@ __all__ = [
     "Grid",
     "Karras",
     "Level",
+    "Power",
     "Respaced",
     "Times",
     "Uniform",
     "ddpm",
     "level_at",
+    "positions",
 ]
 
 
@@ -98,6 +101,10 @@ class Grid(ABC):
     @abstractmethod
     def end(self, path: Path) -> Level:
         """The last level, where the sample ends."""
+
+    def config(self) -> dict[str, Any]:
+        """Arguments that rebuild the grid, without the number of its steps."""
+        return {a.name: getattr(self, a.name) for a in fields(self) if a.name != "steps"}
 
     def __call__(self, path: Path) -> list[Level]:
         """All levels, at least two, from noisy to clean.
@@ -154,6 +161,55 @@ class Uniform(Grid):
 
     def end(self, path: Path) -> Level:
         return CLEAN if self.clean and self.stop == 1 else level_at(path, self.stop)
+
+
+@dataclass(frozen=True)
+class Power(Uniform):
+    """Times whose distance to the end falls as a power of the share that is left,
+
+        t_k = stop − (stop − start) (1 − k/n)^power.
+
+    The first step is about `power` times as long as an equal one and the last n^(1 − power) times.
+    Where the velocity turns late, as that of molecules does when their atoms become one element or
+    another, steps there are worth more than early ones.
+
+    Args:
+        power: p > 0; 1 is `Uniform`.
+    """
+
+    power: float = 1.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.power > 0 and math.isfinite(self.power)):
+            raise ValueError(f"power: expected a positive number, got {self.power}")
+
+    def times(self, path: Path) -> list[float]:
+        width, steps = self.stop - self.start, self.steps
+        return [self.stop - width * (1 - k / steps) ** self.power for k in range(steps)]
+
+
+def positions(grid: Grid, steps: int, path: Path) -> list[float]:
+    """Positions in [0, 1] that a solver visits with a number of steps on a grid of a path.
+
+    Args:
+        grid: of noise to data, from t = 0 to 1, with `steps` among its arguments.
+        steps: n, in place of those of the grid.
+        path: whose clock the times are on.
+
+    Raises:
+        ValueError: for a grid without `steps`, or one that begins after 0 or ends before 1.
+    """
+    if "steps" not in (argument.name for argument in fields(grid)):
+        raise ValueError(f"grid: expected one with a number of steps, got {grid}")
+    _positive("steps", steps)
+    levels = replace(grid, steps=steps)(path)  # type: ignore[call-arg]
+    times = [level.time for level in levels]
+    if times[0] != 0 or times[-1] != 1:
+        raise ValueError(
+            f"grid: expected times from 0 to 1, got {times[0]:.4g} to {times[-1]:.4g} by {grid}"
+        )
+    return times
 
 
 @cache

@@ -40,7 +40,7 @@ from ctrlgen.flows import Prediction
 from ctrlgen.operators import LinearOperator, Measurement
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.seeds import Seeds
-from ctrlgen.solvers import Midpoint, Solver
+from ctrlgen.solvers import Solver
 
 __all__ = ["Blend", "GuidedStart", "Initializer", "Refined", "SourceSample", "guided_velocity"]
 
@@ -105,7 +105,7 @@ class Blend(_FromMeasurement):
 
     Args:
         weight: a in [0, 1], share of the variance that comes from the backward solution.
-        solver: solves back from t = 1; 10 midpoint steps by default.
+        solver: solves back from t = 1; 10 midpoint steps on the prior's grid by default.
         rescale: bring the backward solution to the typical norm √d of the source first.
     """
 
@@ -114,7 +114,7 @@ class Blend(_FromMeasurement):
     ) -> None:
         if not 0 <= weight <= 1:
             raise ValueError(f"weight: expected a share in [0, 1], got {weight}")
-        self.weight, self.solver, self.rescale = weight, solver or Midpoint(10), rescale
+        self.weight, self.solver, self.rescale = weight, solver, rescale
 
     def config(self) -> dict[str, Any]:
         return {"weight": self.weight, "solver": self.solver, "rescale": self.rescale}
@@ -125,7 +125,7 @@ class Blend(_FromMeasurement):
         assert measurement is not None  # `check` has seen to it
         with torch.no_grad():
             proxy = measurement.operator.pinv(measurement.y).to(z)
-            back = prior.encode(proxy, self.solver)
+            back = prior.encode(proxy, self.solver or prior.solver(10))
             if self.rescale:
                 norm = prior.source.degrees_of_freedom(back).sqrt() / prior.source.radius(back)
                 back = back * expand_like(norm, back)
@@ -142,7 +142,7 @@ class GuidedStart(_FromMeasurement):
         start: time t_0 in (0, 1) at which it begins.
         temperature: scale of the noise z, >= 0: 1 for a sample, less for a smoother start, nearer
             to the mean of what the measurement allows.
-        solver: solves the result back to t = 0; 10 midpoint steps by default.
+        solver: solves the result back to t = 0; 10 midpoint steps on the prior's grid by default.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class GuidedStart(_FromMeasurement):
         if not temperature >= 0:
             raise ValueError(f"temperature: expected a number >= 0, got {temperature}")
         self.steps, self.start, self.temperature = steps, start, temperature
-        self.solver = solver or Midpoint(10)
+        self.solver = solver
 
     def config(self) -> dict[str, Any]:
         return {
@@ -199,8 +199,9 @@ class GuidedStart(_FromMeasurement):
         x = at.alpha * proxy + at.sigma * self.temperature * noise
         for t, after in pairwise(times):
             x = x + (after - t) * guided_velocity(prior, measurement, x, t)
+        solver = self.solver or prior.solver(10)
         with torch.no_grad():
-            return prior.source.project(self.solver.invert(BoundVelocity(prior), x))
+            return prior.source.project(solver.invert(BoundVelocity(prior), x))
 
 
 class Refined(_FromMeasurement):
@@ -214,7 +215,7 @@ class Refined(_FromMeasurement):
         rounds: of refinement.
         damping: a in (0, 1].
         solver: Φ, that of the method; three midpoint steps by default, as `DFlow` has.
-        inverse: solves back; 10 midpoint steps by default.
+        inverse: solves back; 10 midpoint steps on the prior's grid by default.
     """
 
     def __init__(
@@ -233,7 +234,7 @@ class Refined(_FromMeasurement):
             raise TypeError(f"start: expected an Initializer, got {type(start).__name__}")
         self.start = start or GuidedStart()
         self.rounds, self.damping = rounds, damping
-        self.solver, self.inverse = solver or Midpoint(3), inverse or Midpoint(10)
+        self.solver, self.inverse = solver, inverse
 
     def config(self) -> dict[str, Any]:
         return {
@@ -256,10 +257,11 @@ class Refined(_FromMeasurement):
     ) -> Tensor:
         assert measurement is not None
         operator = measurement.operator
+        solver, inverse = self.solver or prior.solver(3), self.inverse or prior.solver(10)
         x0 = self.start(prior, measurement, seeds, z)
         best, least = x0, x0.new_full((len(x0),), torch.inf)
         for round in range(self.rounds + 1):
-            x = prior.generate(x0, self.solver)
+            x = prior.generate(x0, solver)
             residual = operator.observed(measurement.y.to(x) - operator(x))
             error = flat(residual).square().sum(1) / operator.measured(residual).to(x)
             better = error < least
@@ -267,7 +269,7 @@ class Refined(_FromMeasurement):
             best = torch.where(expand_like(better, x0), x0, best)
             if round < self.rounds:
                 nearer = x + self._correction(measurement, residual, error)
-                step = prior.encode(nearer, self.inverse) - prior.encode(x, self.inverse)
+                step = prior.encode(nearer, inverse) - prior.encode(x, inverse)
                 x0 = prior.source.project(x0 + self.damping * step)
         return best
 

@@ -146,7 +146,7 @@ def log_likelihood(
     volume = prior.codec.log_det(z)
     v = None if seeds is None else probes(seeds, z.shape[1:], count, z)
     augmented = Augmented(BoundVelocity(prior), prior.source, v)
-    source, integral = augmented.solve(solver, z, 1.0, 0.0)
+    source, integral = augmented.solve(solver.reversed(), z, 1.0, 0.0)
     # Solved from 1 to 0, the integral is −∫_0^1 div u.
     return integral - prior.source.gaussian_nll(source) - volume
 

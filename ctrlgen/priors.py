@@ -19,16 +19,17 @@ import torch
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from ctrlgen import codecs, paths, plugins, sources
+from ctrlgen import codecs, grids, paths, plugins, sources
 from ctrlgen.batching import PerSample, rows_of
 from ctrlgen.cards import Card, load_weights, write_whole
 from ctrlgen.codecs import Codec, Identity
 from ctrlgen.counts import Meter
 from ctrlgen.errors import CardError, UnknownName
 from ctrlgen.flows import Flow, Prediction
+from ctrlgen.grids import Grid, Uniform
 from ctrlgen.paths import Path
 from ctrlgen.seeds import Seeds, as_seeds
-from ctrlgen.solvers import Midpoint, Solver
+from ctrlgen.solvers import Gradient, Midpoint, Solver
 from ctrlgen.sources import Source
 
 __all__ = ["Card", "Prior", "available", "load", "load_weights"]
@@ -43,6 +44,12 @@ class Prior(PerSample):
         codec: between states and signals.
         conditions: conditions of the network, bound; tensors with one row per sample.
         card: where it comes from.
+        grid: where the steps of a solver lie unless the user says otherwise, on the flow's clock;
+            equal ones by default. Its own number of steps counts for nothing.
+
+    Raises:
+        ValueError: if conditions disagree on the number of samples, or the grid does not go from
+            0 to 1 in as many steps as it is asked for.
     """
 
     per_sample = ("conditions", "source", "codec")
@@ -54,10 +61,14 @@ class Prior(PerSample):
         codec: Codec | None = None,
         conditions: Mapping[str, Tensor] | None = None,
         card: Card | None = None,
+        grid: Grid | None = None,
     ) -> None:
         self.flow, self.source, self.codec = flow, source, codec or Identity()
         self.conditions = dict(conditions or {})
         self.card = card
+        self.grid = Uniform() if grid is None else grid
+        if grid is not None:
+            grids.positions(grid, 2, flow.path)
         rows_of(self.conditions)  # raises where they disagree
 
     def bind(self, **conditions: Tensor | list[int]) -> Prior:
@@ -93,11 +104,14 @@ class Prior(PerSample):
         return clone
 
     def on(self, path: Path | None) -> Prior:
-        """The same prior read on another path, counting in the same place; itself for None."""
+        """The same prior read on another path, counting in the same place; itself for None.
+
+        Its grid is that of equal steps: one for the clock of the training suits no other.
+        """
         if path is None:
             return self
         clone = copy.copy(self)
-        clone.flow = self.flow.on(path)
+        clone.flow, clone.grid = self.flow.on(path), Uniform()
         return clone
 
     def metered(self, rows: Tensor) -> tuple[Prior, Meter]:
@@ -111,6 +125,21 @@ class Prior(PerSample):
         taken = super().take(index)
         taken.flow = self.flow.take(index)
         return taken
+
+    def solver(
+        self, steps: int, gradient: Gradient = "direct", grid: Grid | None = None
+    ) -> Midpoint:
+        """The midpoint rule with `steps` steps, two evaluations each.
+
+        Args:
+            steps: at least 1.
+            gradient: "direct", "checkpoint" or "adjoint".
+            grid: where the steps lie; the prior's grid by default.
+        """
+        grid = grid or self.grid
+        if type(grid) is Uniform:
+            return Midpoint(steps, gradient)
+        return Midpoint(None, gradient, grids.positions(grid, steps, self.flow.path))
 
     def predict(self, x: Tensor, t: Tensor | float) -> Prediction:
         """All the flow knows of states x (B, *) under the bound conditions; one evaluation."""
@@ -137,13 +166,13 @@ class Prior(PerSample):
 
         Args:
             seeds: one per sample.
-            solver: 50 midpoint steps by default.
+            solver: 50 midpoint steps on the prior's grid by default.
             dtype: of the computation.
             device: of the computation; the network's by default.
         """
         x0 = self.start(seeds, dtype=dtype, device=device)
         with torch.no_grad():
-            return self.generate(x0, solver or Midpoint(50))
+            return self.generate(x0, solver or self.solver(50))
 
     def start(
         self,
@@ -256,6 +285,7 @@ class Prior(PerSample):
             "prediction": self.flow.kind,
             "source": {"type": _type(sources, self.source), **self.source.config()},
             "codec": {"type": _type(codecs, self.codec), **self.codec.config()},
+            "grid": {"type": _type(grids, self.grid), **self.grid.config()},
             "weights": f"{name}.safetensors",
             "sha256": hashlib.sha256(payload).hexdigest(),
         }
@@ -345,7 +375,8 @@ def _assemble(card: Card) -> Prior:
         path = _build(paths, paths.Path, card.path)
         flow = Flow(network, path, card.prediction)  # type: ignore[arg-type]
         source = _build(sources, Source, card.source)
-        return Prior(flow, source, _build(codecs, Codec, card.codec), card=card)
+        grid = _build(grids, Grid, card.grid)
+        return Prior(flow, source, _build(codecs, Codec, card.codec), card=card, grid=grid)
     except (TypeError, ValueError) as error:
         raise CardError(f"card {card.name}: {error}") from error
 
@@ -359,7 +390,7 @@ def _type(module: ModuleType, part: Any) -> str:
 
 
 def _build(module: ModuleType, base: type, description: dict[str, Any]) -> Any:
-    """The path, source or codec that a card describes, checked against its base class."""
+    """The path, source, codec or grid that a card describes, checked against its base class."""
     name = description.get("type", "")
     if not isinstance(name, str):
         raise ValueError(f"type: expected a name, got {name!r}")

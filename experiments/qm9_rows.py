@@ -24,7 +24,6 @@ from ctrlgen.domains.molecules.states import join
 from ctrlgen.grids import Uniform
 from ctrlgen.methods import TFG
 from ctrlgen.priors import Prior
-from ctrlgen.solvers import Midpoint
 from ctrlgen.steps import DDIM
 
 __all__ = [
@@ -111,7 +110,7 @@ def best_of_draws(bench: Bench, draws: int) -> dict[str, Row]:
     Returns:
         "best of K": the lowest cost; "best whole of K": whole molecules first, as D-Flow begins.
     """
-    solver, began = Midpoint(bench.settings.steps), time.perf_counter()
+    solver, began = bench.prior.solver(bench.settings.steps), time.perf_counter()
     before = bench.prior.flow.evaluations.copy()
     labels = ("best of K", "best whole of K")
     found: dict[str, Tensor] = {}

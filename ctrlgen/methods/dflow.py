@@ -96,8 +96,8 @@ class DFlow(Method):
     """Optimises the source point of every sample through the flow.
 
     Args:
-        solver: of the flow; its `gradient` says how to differentiate. Three midpoint steps, the six
-            evaluations of the paper's image and audio runs, by default.
+        solver: of the flow; its `gradient` says how to differentiate. By default three midpoint
+            steps on the prior's grid, the six evaluations of the paper's image and audio runs.
         optimizer: per-sample optimiser; L-BFGS with strong-Wolfe search by default.
         regularizer: penalty of the source point, or None.
         initializer: first source point; a draw from the source by default, which also replaces a
@@ -118,7 +118,7 @@ class DFlow(Method):
     needs: ClassVar[str] = "a gradient"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = PRESETS
 
-    solver: Solver = field(default_factory=lambda: Midpoint(3))
+    solver: Solver | None = None
     optimizer: Optimizer = field(default_factory=lambda: LBFGS(max_iterations=200))
     regularizer: Regularizer | None = None
     initializer: Initializer = field(default_factory=SourceSample)
@@ -128,9 +128,10 @@ class DFlow(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        check_parts(self, solver=Solver, optimizer=Optimizer, initializer=Initializer)
-        if self.regularizer is not None:
-            check_parts(self, regularizer=Regularizer)
+        check_parts(self, optimizer=Optimizer, initializer=Initializer)
+        for name, kind in {"solver": Solver, "regularizer": Regularizer}.items():
+            if getattr(self, name) is not None:
+                check_parts(self, **{name: kind})
         check_dtype(self.dtype)
         if self.projection is not None and self.optimizer.restart_every is None:
             raise ValueError("projection: needs an optimizer with restart_every, got None")
@@ -139,6 +140,7 @@ class DFlow(Method):
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
     ) -> Result:
         """Run; see `Method`. Costs one solve forward and backward per evaluation and sample."""
+        solver = self.solver or prior.solver(3)
         rows, z = first_points(prior, seeds, self.dtype, self.device)
         check_target(self.target, z)
         for name in ("regularizer", "projection"):
@@ -149,7 +151,7 @@ class DFlow(Method):
         prior, meter = prior.metered(rows)
         x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z)
         objective = MeteredObjective(
-            SourceObjective(prior, cost, self.solver, self.regularizer, rows, x0), meter
+            SourceObjective(prior, cost, solver, self.regularizer, rows, x0), meter
         )
         found = self.optimizer.minimize(
             objective,
@@ -159,7 +161,8 @@ class DFlow(Method):
             projection=self.projection,
         )
         found = replace(found, x=prior.source.project(found.x))
-        return source_result(found, rows, objective, repr(self))
+        text = repr(replace(self, solver=solver))
+        return source_result(found, rows, objective, text)
 
 
 class MeteredObjective:

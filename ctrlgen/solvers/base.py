@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
@@ -116,8 +116,12 @@ class Solver(ABC):
     def invert(
         self, velocity: Callable[[Tensor, Tensor], Tensor], x: Tensor, t0: float = 0.0
     ) -> Tensor:
-        """The source of a datum: solve from t = 1 back to `t0`."""
-        return self(velocity, x, 1.0, t0)
+        """The source of a datum: solve from t = 1 back to `t0`, through the times of the way on."""
+        return self.reversed()(velocity, x, 1.0, t0)
+
+    def reversed(self) -> Self:
+        """The solver whose steps from t1 to t0 are those of this one from t0 to t1."""
+        return self
 
     @abstractmethod
     def _integrate(self, velocity: Velocity, x: Tensor, t0: float, t1: float) -> Tensor:
@@ -149,7 +153,7 @@ class _Adjoint(torch.autograd.Function):
         velocity, solver, t0, t1 = ctx.problem
         (end,) = ctx.saved_tensors
         both = torch.stack((end, gradient), dim=1)
-        both = solver._integrate(Velocity(_AdjointVelocity(velocity)), both, t1, t0)
+        both = solver.reversed()._integrate(Velocity(_AdjointVelocity(velocity)), both, t1, t0)
         return both[:, 1], None, None, None, None
 
 

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -62,6 +63,19 @@ class FixedStep(Solver):
         if self.grid:
             return torch.tensor(self.grid, dtype=torch.float64)
         return torch.linspace(0, 1, (self.steps or 0) + 1, dtype=torch.float64)
+
+    def __repr__(self) -> str:
+        if not self.grid:
+            return super().__repr__()
+        shown = ", ".join(f"{position:.4g}" for position in self.grid)
+        return f"{type(self).__name__}(grid=[{shown}], gradient={self.gradient!r})"
+
+    def reversed(self) -> Self:
+        if not self.grid:
+            return self
+        clone = copy.copy(self)
+        clone.grid = [1 - position for position in reversed(self.grid)]
+        return clone
 
     def config(self) -> dict[str, Any]:
         layout = {"grid": self.grid} if self.grid else {"steps": self.steps}

@@ -171,7 +171,7 @@ def _steer() -> Scene:
     result, seconds = _timed(
         title, method, prior, cost, seeds, unit="nats", sign=1, goal=_CONFIDENT
     )
-    drawn = prior.sample(_STEER_SEEDS, method.solver)
+    drawn = prior.sample(_STEER_SEEDS, prior.solver(3))  # that of D-Flow
     rows = {
         f"seed {seed}": torch.cat((plain[None], steered))
         for seed, plain, steered in zip(_STEER_SEEDS, drawn, result.samples.split(10), strict=True)

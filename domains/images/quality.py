@@ -11,6 +11,7 @@ curve beside them.
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections.abc import Callable
@@ -28,7 +29,6 @@ from ctrlgen.domains.images.training import WEIGHTS
 from ctrlgen.extras import require
 from ctrlgen.flows import Flow, Guided
 from ctrlgen.priors import Card, Prior, load
-from ctrlgen.solvers import Midpoint
 from ctrlgen.training.curves import loss_curve
 
 __all__ = ["draw", "measure_cifar10", "measure_classifier", "measure_mnist", "sheet"]
@@ -42,22 +42,23 @@ def draw(
     Args:
         prior: the prior.
         count: number of samples.
-        steps: midpoint steps, two evaluations each.
+        steps: midpoint steps on the prior's grid, two evaluations each.
         labels: one class per sample, shape (count,); unconditional when None.
         batch: samples computed together.
     """
     parts = []
     for seeds in torch.arange(count).split(batch):
         bound = prior if labels is None else prior.bind(label=labels[seeds])
-        parts.append(bound.sample(seeds, Midpoint(steps)))
+        parts.append(bound.sample(seeds, prior.solver(steps)))
     return torch.cat(parts)
 
 
 def guided(prior: Prior, scale: float) -> Prior:
     """The prior under classifier-free guidance of its label."""
     null = {name: limits["null"] for name, limits in prior.card.conditions.items()}  # type: ignore[union-attr]
-    flow = Flow(Guided(prior.flow.network, scale, null), prior.flow.path, prior.flow.kind)
-    return Prior(flow, prior.source, prior.codec, prior.conditions, prior.card)
+    clone = copy.copy(prior)
+    clone.flow = Flow(Guided(prior.flow.network, scale, null), prior.flow.path, prior.flow.kind)
+    return clone
 
 
 def sheet(images: Tensor, file: Path, columns: int = 10) -> None:
@@ -119,7 +120,7 @@ def measure_mnist(
         "summary": f"{unconditional['confident']:.1%} of draws confident digits "
         f"(real: {real_test['confident']:.1%})",
         "samples": count,
-        "solver": f"Midpoint({steps})",
+        "solver": repr(prior.solver(steps)),
         "seconds_per_sample": seconds / count,
         "unconditional": unconditional,
         "conditional": conditional | {"label_agrees": float((guess == labels).double().mean())},
@@ -144,7 +145,7 @@ def measure_cifar10(
     labels = torch.arange(count) % 10
     result: dict[str, Any] = {
         "samples": count,
-        "solver": f"Midpoint({steps})",
+        "solver": repr(prior.solver(steps)),
         "real_test": {
             "FD-EfficientNetLite0": float(
                 frechet_distance(embed(features, test.images[:count]), real)

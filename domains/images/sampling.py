@@ -13,7 +13,6 @@ from ctrlgen import console
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.outputs import output_folder
 from ctrlgen.priors import load
-from ctrlgen.solvers import Midpoint
 
 __all__ = ["draw"]
 
@@ -46,7 +45,8 @@ def draw(
     """
     from ctrlgen.domains.images.figures import grid_figure
 
-    prior, solver = load(name, device=device), Midpoint(steps)
+    prior = load(name, device=device)
+    solver = prior.solver(steps)
     if label is not None:
         prior.bind(label=torch.tensor([label]))  # raises where there is no such label
     columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -207,7 +207,7 @@ class Designer:
                 f"lead: expected {known[0]} to {known[-1]} atoms, got {int(counts)} ({self.name})"
             )
         signal = join(positions, classes, len(alphabet(self.name)))
-        solver = settings.method(classes >= 0).solver
+        solver = self.prior.solver(settings.steps)
 
         def start(rows: Tensor, seeds: Tensor, atoms: Tensor) -> tuple[Tensor, Ball]:
             bound = self.prior.bind(counts=atoms)

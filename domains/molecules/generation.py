@@ -42,7 +42,6 @@ from ctrlgen.projections import Normalize
 from ctrlgen.regularizers import Chi
 from ctrlgen.results import Status
 from ctrlgen.seeds import Seeds, as_seeds
-from ctrlgen.solvers import Midpoint
 from ctrlgen.solvers.base import Gradient
 
 __all__ = ["Settings", "Task", "generate", "restart_seed", "steer"]
@@ -60,7 +59,7 @@ class Settings:
     """How molecules are steered.
 
     Attributes:
-        steps: midpoint steps of the flow, two evaluations each.
+        steps: midpoint steps of the flow on the prior's grid, two evaluations each.
         iterations: of L-BFGS, per start.
         evaluations: of the objective, per start; None for no limit beside `iterations`.
         tolerance: error at which a molecule has its target, in mean absolute deviations, > 0: it
@@ -106,11 +105,12 @@ class Settings:
             )
 
     def method(
-        self, mask: Tensor, *, start: Tensor | None = None, ball: Ball | None = None
+        self, prior: Prior, mask: Tensor, *, start: Tensor | None = None, ball: Ball | None = None
     ) -> DFlow:
         """D-Flow on molecules of a mask.
 
         Args:
+            prior: on whose grid the steps lie.
             mask: atoms that exist, bool, shape (B, N).
             start: source points to begin with, shape (B, N, F); draws by default.
             ball: where source points stay, in place of a normalisation.
@@ -121,7 +121,7 @@ class Settings:
         gradient: Gradient = "direct" if mask.numel() * mask.shape[1] <= _DIRECT else "checkpoint"
         changes = {} if start is None else {"initializer": Given(start)}
         return DFlow(
-            solver=Midpoint(self.steps, gradient=gradient),
+            solver=prior.solver(self.steps, gradient),
             optimizer=LBFGS(
                 max_iterations=self.iterations,
                 max_evaluations=self.evaluations,
@@ -186,6 +186,7 @@ def steer(
     cost = _with_valences(cost, prior, settings)
     places = bound.source.shape[0]
     method = settings.method(
+        prior,
         bound.source.mask(len(counts)),  # type: ignore[attr-defined]
         start=None if start is None else start[:, :places],
         ball=None if ball is None else Ball(ball.centre[:, :places], ball.radius),
@@ -256,7 +257,7 @@ def generate(
             cost = task.cost(rows, atoms)
             if draws > 1:
                 tried = torch.stack([restart_seed(names, i) for i in range(draws)])
-                aim, solver = _with_valences(cost, prior, settings), Midpoint(settings.steps)
+                aim, solver = _with_valences(cost, prior, settings), prior.solver(settings.steps)
                 names, screened = screen(prior, aim, tried, atoms, solver)
                 total += screened
             found, spent = steer(

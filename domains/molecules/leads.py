@@ -24,7 +24,7 @@ from ctrlgen.initializers import Initializer
 from ctrlgen.operators import Measurement
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.seeds import Seeds
-from ctrlgen.solvers import Midpoint, Solver
+from ctrlgen.solvers import Solver
 
 __all__ = ["Ball", "Given", "source_of"]
 
@@ -45,7 +45,7 @@ def source_of(
         prior: bound to the numbers of atoms of the molecules.
         signal: shape (B, N, 3 + K), one per seed.
         seeds: of ξ.
-        solver: solves back; 20 midpoint steps by default.
+        solver: solves back; 20 midpoint steps on the prior's grid by default.
         epsilon: ε in (0, 1).
 
     Raises:
@@ -61,9 +61,10 @@ def source_of(
             raise ValueError(f"signal: expected shape {(*noise.shape,)}, got {tuple(signal.shape)}")
         kind = t * z[..., 3:] + epsilon * noise[..., 3:]
         near = torch.cat((z[..., :3], kind), dim=2)
-        back = z[..., :3] - epsilon * prior.velocity(near, t)[..., :3]
-        near = prior.source.project(torch.cat((back, kind), dim=2))
-        found = (solver or Midpoint(20))(BoundVelocity(prior), near, t, 0.0)
+        position = z[..., :3] - epsilon * prior.velocity(near, t)[..., :3]
+        near = prior.source.project(torch.cat((position, kind), dim=2))
+        back = (solver or prior.solver(20)).reversed()
+        found = back(BoundVelocity(prior), near, t, 0.0)
         return prior.source.project(found)
 
 

@@ -34,9 +34,9 @@ from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
 from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.domains.molecules.training import WEIGHTS, targets_of
+from ctrlgen.grids import Grid, Power
 from ctrlgen.priors import Prior, load
 from ctrlgen.seeds import uniform
-from ctrlgen.solvers import Midpoint
 from ctrlgen.training.curves import loss_curve
 
 __all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "sample"]
@@ -53,13 +53,25 @@ def draw_counts(name: str, seeds: Sequence[int]) -> Tensor:
     return table.atoms[torch.searchsorted(share, places)]
 
 
-def sample(prior: Prior, name: str, count: int, steps: int, batch: int = 250) -> Tensor:
-    """Signals (count, N, 3 + K) of an unconditional prior, from seeds 0, 1, ..."""
+def sample(
+    prior: Prior, name: str, count: int, steps: int, batch: int = 250, grid: Grid | None = None
+) -> Tensor:
+    """Signals (count, N, 3 + K) of an unconditional prior, from seeds 0, 1, ...
+
+    Args:
+        prior: of molecules.
+        name: its alphabet.
+        count: molecules.
+        steps: midpoint steps.
+        batch: molecules at a time.
+        grid: of the steps; the prior's by default.
+    """
+    solver = prior.solver(steps, grid=grid)
     counts = draw_counts(name, range(count))
     signals = torch.zeros(count, *prior.source.shape, device=prior.device)
     # batches of alike sizes: pairs of atoms that are padding cost as much as others
     for seeds in torch.argsort(counts, stable=True).split(batch):
-        found = fitted(prior, counts[seeds]).sample(seeds, Midpoint(steps))
+        found = fitted(prior, counts[seeds]).sample(seeds, solver)
         signals[seeds, : found.shape[1]] = found
     return signals
 
@@ -80,7 +92,12 @@ def _completed(signal: Tensor) -> dict[str, Any]:
 
 
 def measure_prior(
-    name: str, data: Path | None, count: int, steps: Sequence[int], completed: int | None = 50
+    name: str,
+    data: Path | None,
+    count: int,
+    steps: Sequence[int],
+    completed: int | None = 50,
+    grid: Grid | None = None,
 ) -> dict[str, Any]:
     """Quality of a prior, see the module.
 
@@ -90,14 +107,16 @@ def measure_prior(
         count: molecules.
         steps: of the midpoint rule.
         completed: for which of them hydrogens are placed as well.
+        grid: of the steps; that of the card by default.
     """
     prior = load(name)
     assert prior.card is not None
+    grid = grid or prior.grid
     reference = None if data is None else reference_smiles(data, name, "D_b")
     rows = []
     for number in steps:
         started = time.process_time()
-        signal = sample(prior, name, count, number)
+        signal = sample(prior, name, count, number, grid=grid)
         seconds = time.process_time() - started
         parts = split(signal)
         row: dict[str, Any] = {"steps": number, "seconds_per_molecule": round(seconds / count, 4)}
@@ -106,7 +125,8 @@ def measure_prior(
             row["completed"] = _completed(signal)
         rows.append(row)
     recipe = {key: prior.card.recipe[key] for key in ("steps", "seconds", "batch")}
-    return {"samples": count, "trained": recipe, "rows": rows}
+    steps_at = {"type": type(grid).__name__, **grid.config()}
+    return {"samples": count, "trained": recipe, "grid": steps_at, "rows": rows}
 
 
 def errors(
@@ -168,6 +188,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of QM9; no novelty without it")
     parser.add_argument("--samples", type=int, default=1000, help="molecules of a prior")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50, 100])
+    parser.add_argument(
+        "--grid", type=float, metavar="POWER", help="steps at 1 - (1 - s)^POWER; the card's if none"
+    )
+    parser.add_argument("--no-write", action="store_true", help="print, and leave the card alone")
     parser.add_argument("--molecules", type=int, default=None, help="molecules of D_b; all if none")
     parser.add_argument("--cards", type=Path, default=WEIGHTS, help="folder of the card")
     options = parser.parse_args()
@@ -178,12 +202,19 @@ def main() -> None:
     if options.data is None and not card.path:
         parser.error("--data: expected the folder of QM9 for a regressor")
     if card.path:
-        content = measure_prior(options.name, options.data, options.samples, options.steps)
+        grid = None if options.grid is None else Power(power=options.grid)
+        content = measure_prior(
+            options.name, options.data, options.samples, options.steps, grid=grid
+        )
         command += f" --samples {options.samples} --steps {' '.join(map(str, options.steps))}"
+        command += f" --grid {options.grid:g}" * (grid is not None)
     else:
         content = measure_regressor(options.name, options.data, options.molecules)
         command += f" --molecules {options.molecules}" * (options.molecules is not None)
     card.quality = {"summary": _summary(options.name, content), "command": command, **content}
+    if options.no_write:
+        print(json.dumps(card.quality, indent=2))
+        return
     folder = options.cards / "quality"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{options.name}.json").write_text(json.dumps(card.quality, indent=2) + "\n")

@@ -29,7 +29,6 @@ from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
 from ctrlgen.flows import Evaluations
 from ctrlgen.priors import Prior, load
 from ctrlgen.results import Status
-from ctrlgen.solvers import Midpoint
 
 __all__ = [
     "INTERRUPTED",
@@ -188,7 +187,7 @@ def draw(
     for rows in torch.arange(len(seeds)).split(batch):
         counts, own = drawn[rows], torch.tensor(seeds)[rows]
         bound = fitted(prior, counts)
-        sheet.add(unsteered(bound.sample(own, Midpoint(steps)), counts, own), rows.tolist())
+        sheet.add(unsteered(bound.sample(own, prior.solver(steps)), counts, own), rows.tolist())
         keep()
     return prior.flow.evaluations - before
 
@@ -239,7 +238,7 @@ def sample(
     content: dict[str, Any] = {
         "asked": [],
         "prior": {"name": card.name, "sha256": card.sha256} if card else None,
-        "solver": repr(Midpoint(steps)),
+        "solver": repr(model.solver(steps)),
     }
     _end(file, sheet, content, begun, spent, json)
 

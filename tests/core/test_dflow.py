@@ -14,6 +14,7 @@ from ctrlgen.codecs import Scaled
 from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, Reversed, SquaredError
 from ctrlgen.errors import UnknownName
 from ctrlgen.flows import Flow
+from ctrlgen.grids import Power
 from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.dflow import PRESETS
@@ -621,11 +622,35 @@ def test_presets_are_those_of_the_paper() -> None:
         method = DFlow.preset(name)
         noisy = name.endswith("noisy") or name == "denoise"
         assert repr(method.regularizer) == ("Chi(0.01)" if noisy else "None")
-        evaluations = 100 if name == "molecule-property" else 6
-        assert isinstance(method.solver, Midpoint) and method.solver.evaluations == evaluations
+        if name in ("molecule-property", "latent-inpaint", "audio"):
+            evaluations = 100 if name == "molecule-property" else 6
+            assert isinstance(method.solver, Midpoint) and method.solver.evaluations == evaluations
+        else:
+            assert method.solver is None  # three midpoint steps on the grid of the prior
         if name != "molecule-property":
             assert isinstance(method.initializer, Blend)
             assert method.initializer.weight == (0.25 if name == "latent-inpaint" else 0.1)
+
+
+def test_the_default_solver_is_on_the_grid_of_the_prior(
+    operator: LinearOperator, mixture: Build, prior_of: Build
+) -> None:
+    oracle, cost = prior_of(mixture(3, D)), NegativePSNR(operator, rows(M))
+    prior = Prior(oracle.flow, oracle.source, grid=Power(power=2.0))
+
+    def run(prior: Prior, **options: Any) -> Result:
+        method = DFlow(optimizer=LBFGS(max_iterations=2), dtype=torch.float64, **options)
+        return method(prior, cost, seeds=SEEDS)
+
+    warped = Midpoint(grid=[0.0, 5 / 9, 8 / 9, 1.0])
+    default = run(prior)
+    assert torch.allclose(default.samples, run(oracle, solver=warped).samples, rtol=1e-9)
+    assert default.method == repr(DFlow(
+        optimizer=LBFGS(max_iterations=2), dtype=torch.float64, solver=warped
+    ))  # fmt: skip
+    assert torch.equal(run(prior, solver=Midpoint(3)).samples, run(oracle).samples)
+    assert not torch.allclose(default.samples, run(oracle).samples, rtol=1e-3)
+    assert default.network.forward_rows == 6 * int(default.evaluations.sum())
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -20,6 +20,7 @@ from ctrlgen.cards import Card, load_weights
 from ctrlgen.codecs import Scaled
 from ctrlgen.errors import CardError, UnknownName
 from ctrlgen.flows import Flow
+from ctrlgen.grids import Power, Uniform
 from ctrlgen.paths import CondOT, Cosine
 from ctrlgen.priors import Prior, available, load
 from ctrlgen.solvers import Dopri5, Midpoint
@@ -228,6 +229,14 @@ def test_a_missing_card_is_named(tmp_path: Path) -> None:
         ({"codec": {"type": f"{__name__}:not_a_network"}}, "expected a Codec, got dict"),
         ({"codec": {"type": "Scaled", "scale": 0.0}}, "scale"),
         ({"codec": None}, "codec: expected an object, got None"),
+        ({"grid": {"type": "Powers"}}, "no 'Powers'; it has .*Power"),
+        ({"grid": {"type": "Power", "power": -1}}, "power: expected a positive number, got -1"),
+        ({"grid": {"type": "Power", "exponent": 2}}, "exponent"),
+        ({"grid": {"type": "Uniform", "start": 0.1}}, "grid: expected times from 0 to 1, got 0.1"),
+        ({"grid": {"type": "Times", "at": [0, 0.5]}}, "grid: expected one with a number of steps"),
+        ({"grid": {"type": "Karras"}}, "grid: expected times from 0 to 1"),
+        ({"grid": {"type": "ctrlgen.codecs:Identity"}}, "expected a Grid, got Identity"),
+        ({"grid": 1.5}, "grid: expected an object, got 1.5"),
         ({"prediction": "speed"}, "prediction.*'speed'"),
         ({"factory": "nowhere.to.be:found"}, "nowhere.to.be:found"),
         ({"factory": "no colon"}, "module:attribute"),
@@ -450,3 +459,39 @@ def test_a_prior_without_parameters_lives_on_the_cpu() -> None:
     assert prior.device == torch.device("cpu")
     assert prior.sample([1, 2]).shape == (2, 2)
     assert repr(prior).startswith("Prior(unnamed")
+
+
+# ------------------------------------------------------------------ the grid of a card
+
+
+def warped(steps: int, power: float = 2.0) -> list[float]:
+    return [1 - (1 - k / steps) ** power for k in range(steps + 1)]
+
+
+def test_the_grid_of_a_card_is_where_steps_lie(tmp_path: Path) -> None:
+    prior = load(edited(tmp_path, grid={"type": "Power", "power": 2.0}))
+    assert prior.solver(4).positions().tolist() == pytest.approx(warped(4), abs=1e-15)
+    assert prior.solver(4, "checkpoint").gradient == "checkpoint"
+    by_hand = prior.generate(prior.start([1, 2]), Midpoint(grid=warped(50)))
+    assert torch.equal(prior.sample([1, 2]), by_hand)
+    # what the user says wins
+    even = prior.sample([1, 2], Midpoint(50))
+    assert not torch.allclose(even, by_hand, atol=1e-6)
+    assert prior.solver(4, grid=Uniform()).positions().tolist() == Midpoint(4).positions().tolist()
+    # steps that suit one clock suit no other
+    assert prior.on(CondOT()).solver(4).positions().tolist() == Midpoint(4).positions().tolist()
+
+
+def test_the_grid_is_saved_and_survives_what_copies_a_prior(tmp_path: Path) -> None:
+    flow = Flow(Small(**CONFIG), Cosine(), "v")
+    prior = Prior(flow, Gaussian((4,)), grid=Power(7, power=1.25))
+    file = prior.save(tmp_path, "toy", factory=FACTORY, config=CONFIG)
+    assert json.loads(file.read_text())["grid"]["type"] == "Power"
+    again = load(file)
+    for copied in (again, again.bind(), again.to(torch.float64), again.take(torch.tensor([0]))):
+        expected = warped(3, 1.25)
+        assert copied.solver(3).positions().tolist() == pytest.approx(expected, abs=1e-15)
+
+
+def test_cards_without_a_grid_have_equal_steps(tmp_path: Path) -> None:
+    assert repr(load(edited(tmp_path, grid=...)).solver(4)) == repr(Midpoint(4))

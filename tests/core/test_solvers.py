@@ -179,6 +179,26 @@ def test_any_grid_is_a_chain_of_single_steps(mixture: Build, prior_of: Build) ->
     assert torch.allclose(whole, by_hand, rtol=1e-13, atol=1e-13)
 
 
+def test_the_way_back_visits_the_times_of_the_way_on(mixture: Build, prior_of: Build) -> None:
+    """A grid that is fine at the datum is fine there in both directions."""
+    prior, x = prior_of(mixture(2, 3)), states(2, 3)
+    seen: list[float] = []
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        seen.append(float(t[0]))
+        return prior.velocity(x, t)
+
+    solver = Euler(grid=[0.0, 0.5, 0.8, 1.0])
+    solver.invert(velocity, x)
+    assert seen == pytest.approx([1.0, 0.8, 0.5], abs=1e-12)
+    seen.clear()
+    end = Euler(grid=[0.0, 0.5, 0.8, 1.0], gradient="adjoint")(velocity, x.requires_grad_())
+    torch.autograd.grad(end.sum(), x)
+    assert seen == pytest.approx([0.0, 0.5, 0.8, 1.0, 0.8, 0.5], abs=1e-12)
+    assert solver.reversed().reversed().grid == pytest.approx(solver.grid)
+    assert Midpoint(3).reversed().positions().tolist() == Midpoint(3).positions().tolist()
+
+
 @pytest.mark.parametrize("solver", [Midpoint(8), RK4(8)], ids=repr)
 def test_there_and_back_again(solver: FixedStep, mixture: Build, prior_of: Build) -> None:
     """Backwards, then forwards: the datum returns up to O(h^p)."""

@@ -11,7 +11,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.grids import CLEAN, DDPMUniform, Grid, Karras, Level, Times, Uniform, ddpm, level_at
+from ctrlgen.grids import (
+    CLEAN,
+    DDPMUniform,
+    Grid,
+    Karras,
+    Level,
+    Power,
+    Times,
+    Uniform,
+    ddpm,
+    level_at,
+    positions,
+)
 from ctrlgen.oracles import gaussian
 from ctrlgen.paths import EDM, VP, CondOT, Cosine, Path
 from ctrlgen.priors import Prior
@@ -62,6 +74,19 @@ def test_ddpm_grid_has_the_same_noise_on_every_path(path: Path) -> None:
     here, there = grid(path), grid(ddpm())
     for a, b in zip(here[:-1], there[:-1], strict=True):
         assert a.ratio == pytest.approx(b.ratio, rel=1e-7)
+
+
+def test_power_grid_shortens_its_steps_towards_the_end() -> None:
+    times = Power(10, power=1.5).times(CondOT())
+    assert times == pytest.approx([1 - (1 - k / 10) ** 1.5 for k in range(10)], abs=1e-15)
+    assert Power(10, power=1).times(CondOT()) == pytest.approx(Uniform(10).times(CondOT()))
+    part = Power(4, start=0.2, stop=0.6, power=2.0)
+    assert part.times(CondOT()) == pytest.approx([0.2, 0.375, 0.5, 0.575], abs=1e-12)
+    assert part.end(CondOT()).time == 0.6
+    assert positions(Power(power=2.0), 2, CondOT()) == [0, 0.75, 1]
+    assert Power(9, power=2.0).config() == {
+        "start": 0.0, "stop": 1.0, "clean": True, "power": 2.0
+    }  # fmt: skip
 
 
 def test_karras_grid_is_linear_in_the_root() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from ctrlgen.domains.molecules.screening import standing
 from ctrlgen.domains.molecules.sizes import DEVIATION, sizes, tables
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
 from ctrlgen.flows import Flow
+from ctrlgen.grids import Power
 from ctrlgen.methods import DFlow
 from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
@@ -96,7 +98,7 @@ def test_steering_brings_the_property_nearer_than_the_prior_does() -> None:
 
 
 def test_the_radius_penalty_uses_the_degrees_of_freedom_of_each_molecule() -> None:
-    method = QUICK.method(fitted(tiny_prior(), COUNTS).source.mask(4))
+    method = QUICK.method(tiny_prior(), fitted(tiny_prior(), COUNTS).source.mask(4))
     source = fitted(tiny_prior(), COUNTS).source
     z = source.sample(SEEDS, dtype=torch.float64)
     d = COUNTS * (3 + KINDS) - 3
@@ -110,7 +112,7 @@ def test_the_radius_penalty_uses_the_degrees_of_freedom_of_each_molecule() -> No
 @pytest.mark.parametrize("kind", ["isotropic", "feature"])
 def test_normalised_sources_are_standard_and_every_atom_counts(kind: str) -> None:
     settings = replace(PLAIN, iterations=5, tolerance=1e-4, normalise=kind)
-    method = settings.method(fitted(tiny_prior(), COUNTS).source.mask(4))
+    method = settings.method(tiny_prior(), fitted(tiny_prior(), COUNTS).source.mask(4))
     assert isinstance(method.projection, Normalize) and method.regularizer is None
     assert method.projection.isotropic == (kind == "isotropic")
     found = run(settings)
@@ -118,11 +120,35 @@ def test_normalised_sources_are_standard_and_every_atom_counts(kind: str) -> Non
     assert torch.allclose(square, (COUNTS * (3 + KINDS)).float(), rtol=1e-4)
 
 
+def test_molecules_are_drawn_screened_and_steered_on_the_grid_of_the_prior(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prior = tiny_prior(torch.float32)
+    prior.grid = Power(power=2.0)
+    steps = [1 - (1 - k / 3) ** 2 for k in range(4)]
+    settings = replace(QUICK, steps=3, draws=2)
+    visited: list[list[float]] = []
+    integrate = Midpoint._integrate
+
+    def watched(self: Midpoint, *arguments: Any) -> Tensor:
+        visited.append(self.positions().tolist())
+        return integrate(self, *arguments)
+
+    monkeypatch.setattr(Midpoint, "_integrate", watched)
+    task = Task(
+        cost=lambda rows, atoms: wanted(LOW).take(rows), counts=lambda rows, own: COUNTS[rows]
+    )
+    generate(prior, task, SEEDS, replace(settings, restarts=0, iterations=1))
+    assert len(visited) >= 3
+    for positions in visited:
+        assert positions == pytest.approx(steps, abs=1e-12)
+
+
 def test_gradients_are_checkpointed_where_the_batch_is_large() -> None:
     small, large = torch.ones(8, 29).bool(), torch.ones(9, 29).bool()
-    assert QUICK.method(small).solver.gradient == "direct"
-    assert QUICK.method(large).solver.gradient == "checkpoint"
-    checkpointed = QUICK.method(torch.ones(4, 6).bool())
+    assert QUICK.method(tiny_prior(), small).solver.gradient == "direct"
+    assert QUICK.method(tiny_prior(), large).solver.gradient == "checkpoint"
+    checkpointed = QUICK.method(tiny_prior(), torch.ones(4, 6).bool())
     object.__setattr__(checkpointed.solver, "gradient", "checkpoint")
     prior = fitted(tiny_prior(torch.float32), COUNTS)
     first = checkpointed(prior, wanted(LOW), seeds=SEEDS)
@@ -291,7 +317,7 @@ def test_a_lead_goes_to_a_typical_source_and_comes_back() -> None:
     points = source_of(prior, lead(), [7, 8], epsilon=1e-3)
     mask = split(lead()).mask
     assert not points[~mask].any() and points[..., :3].sum(1).abs().max() < 1e-10
-    back = prior.generate(points, method.method(mask).solver)
+    back = prior.generate(points, method.method(prior, mask).solver)
     # The random network is no prior of this molecule; the positions still close to the Euler step.
     assert (back[..., :3] - lead()[..., :3]).abs().max() < 0.1
     other = source_of(prior, lead(), [9, 8], epsilon=1e-3)
