@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path as FilePath
 from types import ModuleType
@@ -20,12 +20,13 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from ctrlgen import codecs, grids, paths, plugins, sources
+from ctrlgen.acceleration import SIZES, Compiled, Graphed, Half
 from ctrlgen.batching import PerSample, rows_of
 from ctrlgen.cards import Card, load_weights, write_whole
 from ctrlgen.codecs import Codec, Identity
 from ctrlgen.counts import Meter
 from ctrlgen.errors import CardError, UnknownName
-from ctrlgen.flows import Flow, Prediction
+from ctrlgen.flows import Evaluations, Flow, Prediction
 from ctrlgen.grids import Grid, Uniform
 from ctrlgen.paths import Path
 from ctrlgen.seeds import Seeds, as_seeds
@@ -140,6 +141,44 @@ class Prior(PerSample):
         if type(grid) is Uniform:
             return Midpoint(steps, gradient)
         return Midpoint(None, gradient, grids.positions(grid, steps, self.flow.path))
+
+    def compiled(self, *, dynamic: bool | None = True, mode: str | None = None) -> Prior:
+        """The prior with its network through torch.compile: the same to rounding, sooner.
+
+        The first evaluation compiles, for up to minutes; a C++ compiler is needed. First
+        derivatives only; see `ctrlgen.acceleration.Compiled` for the arguments.
+        """
+        return self._through(Compiled(self._module(), dynamic, mode))
+
+    def half(self, dtype: str = "bfloat16") -> Prior:
+        """The prior with a copy of its network in half precision; states stay float32.
+
+        Args:
+            dtype: "bfloat16" or "float16".
+        """
+        return self._through(Half(self._module(), dtype))
+
+    def graphed(self, sizes: Sequence[int] = SIZES) -> Prior:
+        """The prior with its network on batches of a few sizes, on CUDA replayed as graphs.
+
+        Worth it where the launches of kernels take longer than the kernels: small batches and
+        networks. A gradient evaluates once more; see `ctrlgen.acceleration.Graphed`.
+
+        Args:
+            sizes: rows of the batches; others are padded, larger ones cut.
+        """
+        return self._through(Graphed(self._module(), sizes))
+
+    def _module(self) -> torch.nn.Module:
+        network: Any = self.flow.network
+        return network
+
+    def _through(self, network: torch.nn.Module) -> Prior:
+        """The prior by another form of its network, counting in a place of its own."""
+        clone = copy.copy(self)
+        clone.flow = copy.copy(self.flow)
+        clone.flow.network, clone.flow.evaluations = network, Evaluations()
+        return clone
 
     def predict(self, x: Tensor, t: Tensor | float) -> Prediction:
         """All the flow knows of states x (B, *) under the bound conditions; one evaluation."""
