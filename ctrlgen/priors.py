@@ -177,7 +177,7 @@ class Prior(PerSample):
         """The prior by another form of its network, counting in a place of its own."""
         clone = copy.copy(self)
         clone.flow = copy.copy(self.flow)
-        clone.flow.network, clone.flow.evaluations = network, Evaluations()
+        clone.flow.network, clone.flow.evaluations, clone.flow.meter = network, Evaluations(), None
         return clone
 
     def predict(self, x: Tensor, t: Tensor | float) -> Prediction:
