@@ -317,12 +317,15 @@ class Karras(Grid):
         sigma_min: σ/α of the last evaluation, > 0.
         sigma_max: σ/α of the first; what the path does not reach is cut to its noisiest level.
         rho: exponent, > 0.
+        last: whether the last evaluation is at `sigma_min`; False leaves it out as the last of
+            n + 1 points.
     """
 
     steps: int = 18
     sigma_min: float = 0.002
     sigma_max: float = 80.0
     rho: float = 7.0
+    last: bool = True
 
     def __post_init__(self) -> None:
         _positive("steps", self.steps)
@@ -334,7 +337,9 @@ class Karras(Grid):
 
     def times(self, path: Path) -> list[float]:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        share = torch.linspace(0, 1, self.steps, dtype=torch.float64)
+        share = torch.linspace(0, 1, self.steps + (not self.last), dtype=torch.float64)[
+            : self.steps
+        ]
         ratio = (high + share * (low - high)) ** self.rho
         return path.time_at(-2 * ratio.log()).clamp(0, 1).tolist()
 

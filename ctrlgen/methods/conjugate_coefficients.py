@@ -27,10 +27,13 @@ no 1/σ remains, and λ = 0 is in closed form as soon as ∫c is. On a path with
     ∫c = ½w [G(B) − G(B')],     B = −2 ln α,
     G = s²/(s²+σ_y²) B − σ_y²/(s²+σ_y²) ln(1 + s²σ²/σ_y²),
 
-which without noise is w ln(α'/α). The released code treats noise otherwise ("released"): on the
-range A becomes Ā = A + κ₃/s², κ₃ = ½w (A − 1) σ_y² ln(σ²/α²), in all rates, and A'^{-1} becomes
-1/A' − κ₃'/(s²A'²); the gain g stays 1. Everything else is an 8-point Gauss-Legendre rule in float64
-on panels that are finer towards the data.
+which without noise is w ln(α'/α). Everything else is an 8-point Gauss-Legendre rule in float64 on
+panels that are finer towards the data.
+
+The released code treats noise otherwise (`released_steps`): on the range A becomes
+Ā = A + κ₃/s², κ₃ = ½w (A − 1) σ_y² ln(σ²/α²), in all rates, and its inverse 1/A − κ₃/(s²A²); the
+gain g stays 1. As that is no inverse, it matters what is carried: x̄, with x = Ā^{-1}x̄ for the
+network, at the first step too.
 """
 
 from __future__ import annotations
@@ -46,9 +49,9 @@ from torch import Tensor
 from ctrlgen.grids import Level
 from ctrlgen.paths import Coefficients, Path
 
-__all__ = ["Form", "StepCoefficients", "conjugate_steps"]
+__all__ = ["Form", "ReleasedSteps", "StepCoefficients", "conjugate_steps", "released_steps"]
 
-Form = Literal["noise", "velocity", "released"]
+Form = Literal["noise", "velocity"]
 
 _PANELS, _NODES = 6, 8
 _CHUNK = 16384  # singular values at a time
@@ -70,6 +73,48 @@ class StepCoefficients(NamedTuple):
         return StepCoefficients(*(part[step] for part in self))
 
 
+class ReleasedSteps(NamedTuple):
+    """x̄' = state · x̄ + measured · H†y + network · n + jacobian · q, as the released code.
+
+    Attributes:
+        first: Ā at the first level, of the shape of the singular values.
+        inverses: the approximate inverse at all levels, (n + 1, *values).
+        steps: of x̄, (n, *values) each.
+    """
+
+    first: Tensor
+    inverses: Tensor
+    steps: StepCoefficients
+
+
+def released_steps(
+    path: Path,
+    levels: Sequence[Level],
+    values: Tensor,
+    noise: float,
+    weight: float,
+    decay: float,
+) -> ReleasedSteps:
+    """The released treatment of a noisy measurement; arguments as of `conjugate_steps`.
+
+    Raises:
+        ValueError: for a path without α² + σ² = 1.
+    """
+    flat = values.detach().double().flatten()
+    s, places = torch.unique(flat, return_inverse=True)
+    pairs = [
+        _Interval(path, t, end, s, noise, weight).released(decay) for t, end in pairwise(levels)
+    ]
+    before, after, rows = zip(*pairs, strict=True)
+
+    def table(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(parts))[:, places].reshape(len(parts), *values.shape)
+
+    steps = StepCoefficients(*(table(field) for field in zip(*rows, strict=True)))
+    inverses = table([before[0][1], *(inverse for _, inverse in after)])
+    return ReleasedSteps(table([before[0][0]])[0], inverses, steps)
+
+
 def conjugate_steps(
     form: Form,
     path: Path,
@@ -82,8 +127,7 @@ def conjugate_steps(
     """The coefficients of every step of a grid, in float64, shape (n, *values).
 
     Args:
-        form: "noise" (the network's ε̂, for diffusions) or "velocity" (its u, for flows);
-            "released" is "noise" with the released treatment of a noisy measurement.
+        form: "noise" (the network's ε̂, for diffusions) or "velocity" (its u, for flows).
         path: of the clock on which the prior is read.
         levels: n + 1 levels of the grid, noisy to clean; σ > 0 and α > 0 at all but the last.
         values: singular values s of the operator, any shape; 0 on its null space.
@@ -127,8 +171,7 @@ class _Interval:
         return torch.where(self.s > 0, power / torch.where(total > 0, total, 1), 0)
 
     def step(self, form: Form, decay: float) -> StepCoefficients:
-        forms = {"noise": self._noise, "velocity": self._velocity, "released": self._released}
-        return forms[form](decay)
+        return self._noise(decay) if form == "noise" else self._velocity(decay)
 
     def _noise(self, decay: float) -> StepCoefficients:
         at, w, t, end = self.at, self.weight, self.t, self.end
@@ -169,7 +212,10 @@ class _Interval:
             w * self._integral(at.alpha * at.sigma**2 * ratio).squeeze(1),
         )
 
-    def _released(self, decay: float) -> StepCoefficients:
+    def released(
+        self, decay: float
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], StepCoefficients]:
+        """Ā and its approximate inverse at both ends, and the coefficients of x̄."""
         if not self.normalised:
             raise ValueError("clock: the released treatment of noise needs one with α² + σ² = 1")
         at, w, t, end = self.at, self.weight, self.t, self.end
@@ -183,14 +229,14 @@ class _Interval:
             return plain + extra, 1 / plain - extra / plain**2
 
         inside, _ = both(at.alpha, at.sigma, end.time - self.before)
-        first, _ = both(*map(self._number, (t.alpha, t.sigma, t.time)))
-        _, inverse = both(*map(self._number, (end.alpha, end.sigma, end.time)))
+        ends = [both(*map(self._number, (v.alpha, v.sigma, v.time))) for v in (t, end)]
+        before, after = ((a.squeeze(1), b.squeeze(1)) for a, b in ends)
         guided = seen * w * at.sigma * at.wronskian * inside
         network = guided * at.sigma / at.alpha - at.wronskian / at.alpha * inside
         jacobian = -w * at.sigma**2 * at.wronskian * inside
-        integrals = (self._integral(rate) * inverse for rate in (guided, network, jacobian))
-        parts = ((1 - decay * self.width) * first * inverse, *integrals)
-        return StepCoefficients(*(part.squeeze(1) for part in parts))
+        parts = [self._integral(rate).squeeze(1) for rate in (guided, network, jacobian)]
+        state = torch.full_like(parts[0], 1 - decay * self.width)
+        return before, after, StepCoefficients(state, *parts)
 
     def _closed(self, alpha: Tensor) -> Tensor:
         """G where α² + σ² = 1; (values, times)."""

@@ -9,7 +9,9 @@ exact. The released code instead expands A to first order in σ_y²,
     Ā = A + κ₃ N,   N = H†(H†)^T,   κ₃ = ½w (A − 1) σ² ln(e^B − 1),
     Ā^{-1} ≈ A^{-1} − κ₃ A^{-1} N A^{-1},
 
-with σ half of σ_y, since it adds noise in [−1, 1] of a level that is quoted for [0, 1].
+with σ half of σ_y, since it adds noise in [−1, 1] of a level that is quoted for [0, 1]. Its pull is
+H†y − Px̂ as without noise, and what it carries from step to step is x̄; the network sees Ā^{-1}x̄,
+which is not x, from the first step on.
 
 The weight is no weight of probabilities: the paper's ΠGDM has w_t = w r², and values do not carry
 over. A flow prior is read on the diffusion's clock at equal signal-to-noise ratio. n evaluations
@@ -22,11 +24,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from ctrlgen.grids import Grid, Uniform
 from ctrlgen.methods.conjugate import ConjugateMethod
-from ctrlgen.methods.conjugate_coefficients import Form, StepCoefficients, conjugate_steps
+from ctrlgen.methods.conjugate_coefficients import (
+    Form,
+    StepCoefficients,
+    conjugate_steps,
+    released_steps,
+)
+from ctrlgen.methods.inverse import InverseProblem
 from ctrlgen.methods.stepping import Run
 from ctrlgen.paths import VP, Path
 
@@ -66,7 +75,8 @@ class CPiGDM(ConjugateMethod):
         "sr4-5-noisy": {"grid": truncated(5, 0.4), "weight": 2.0, "decay": -0.15},
         "inpaint": {"grid": truncated(20, 0.9), "weight": 4.0, "decay": -0.4},
     }
-    """Published settings; the number is that of steps. Inpainting needs a start near the noise."""
+    """The number is that of steps. "sr4-5" and "sr4-5-noisy" are the released code's, "sr4-20" is a
+    baseline of arXiv 2502.03686; "inpaint" is ours: it needs a start near the noise."""
 
     prediction: ClassVar[Form] = "noise"
 
@@ -82,7 +92,40 @@ class CPiGDM(ConjugateMethod):
             raise ValueError(f"noisy: expected one of {get_args(Noisy)}, got {self.noisy!r}")
 
     def coefficients(self, run: Run, values: Tensor, noise: float) -> StepCoefficients:
-        path, exact = run.prior.flow.path, self.noisy == "exact" or noise == 0
-        form: Form = "noise" if exact else "released"
-        sigma = noise if exact else noise / 2
-        return conjugate_steps(form, path, run.levels, values, sigma, self.weight, self.decay)
+        path = run.prior.flow.path
+        return conjugate_steps("noise", path, run.levels, values, noise, self.weight, self.decay)
+
+    def begin(self, run: Run, x: Tensor) -> None:
+        problem: InverseProblem = run.memory["problem"]
+        if self.noisy == "exact" or problem.noise == 0 or problem.operator is None:
+            super().begin(run, x)
+            return
+        path, spectrum = run.prior.flow.path, problem.spectrum()
+        half, weight, decay = problem.noise / 2, self.weight, self.decay
+        first, inverses, steps = released_steps(
+            path, run.levels, spectrum.values, half, weight, decay
+        )
+        run.memory["carried"] = spectrum, first.to(x.device) * spectrum.right(x).double()
+        run.memory["measured"] = spectrum.right(problem.proxy).double()
+        run.memory["released"] = [part.to(x.device) for part in (inverses, *steps)]
+
+    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """By x̄ where the released treatment is asked for: x is then what the code shows of it."""
+        if "carried" not in run.memory:
+            return super().update(run, x, step)
+        problem: InverseProblem = run.memory["problem"]
+        spectrum, bar = run.memory["carried"]
+        inverses, state, measured, network, jacobian = run.memory["released"]
+        with torch.enable_grad():
+            shown = spectrum.right_inverse((inverses[step] * bar).to(x)).requires_grad_()
+            seen = run.predict(shown, run.levels[step])
+            with torch.no_grad():
+                pull = problem.proxy - problem.project(seen.data)
+            (pulled,) = torch.autograd.grad(seen.noise, shown, pull)
+        with torch.no_grad():
+            noise, turned = (spectrum.right(part).double() for part in (seen.noise, pulled))
+            bar = state[step] * bar + measured[step] * run.memory["measured"]
+            bar = bar + network[step] * noise + jacobian[step] * turned
+            run.memory["carried"] = spectrum, bar
+            new = spectrum.right_inverse((inverses[step + 1] * bar).to(x))
+        return new, self.reported(run, seen)

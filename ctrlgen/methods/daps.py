@@ -7,10 +7,14 @@ In the variance-exploding state x_1 + r x_0, r = σ/α, at every level r of the 
            x ← x + η [−∇fit(x)/τ² + (x̂ − x)/r²] + √(2η) n
     3. x ← x + r' n, with r' of the next level; at the end of the grid x itself.
 
+It starts at r_0 z, z ~ N(0, I), in the state x_1 + r x_0.
+
 Later levels do not have to lie on one trajectory with earlier ones, so errors can be undone. η
 falls linearly from `rate` at the first level to `rate_end · rate` past the last. The data term is
 fit = ½‖H(x) − y‖², so that τ is the standard deviation of the noise; the authors' code leaves the
 ½ out, so that their τ = 0.01 means 0.01/√2 (`likelihood="released"`, which their rates belong to).
+It also visits the first n of n + 1 points down to the least level (`Karras(..., last=False)`), and
+counts them in the decay of η, whose share is step/(n + 1) (`decay="released"`).
 
 Langevin is stable for η(1/τ² + 1/r²) < 2 where H has singular values up to 1, half of that for
 the released likelihood. Evaluations of the network: `ode_steps` a level, no vjp.
@@ -40,7 +44,13 @@ Likelihood = Literal["derived", "released"]
 
 
 def _released(rate: float, langevin_steps: int = 100) -> dict[str, Any]:
-    return {"likelihood": "released", "rate": rate, "langevin_steps": langevin_steps}
+    return {
+        "grid": Karras(200, 0.1, 100.0, last=False),
+        "likelihood": "released",
+        "decay": "released",
+        "rate": rate,
+        "langevin_steps": langevin_steps,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,7 @@ class DAPS(SteppedMethod):
         rate_end: η past the last level, as a share of `rate`, in (0, 1].
         noise: τ > 0, or None for σ_y of the measurement.
         likelihood: "derived", or "released" for twice the derived data term.
+        decay: of η over n levels: "derived", by step/n, or "released", by step/(n + 1).
         fidelity: data term, see `ctrlgen.methods.fidelity`; a cost is taken for −τ² log p(y|x).
 
     Raises:
@@ -87,15 +98,16 @@ class DAPS(SteppedMethod):
     rate_end: float = 0.01
     noise: float | None = 0.01
     likelihood: Likelihood = "derived"
+    decay: Likelihood = "derived"
     fidelity: Fidelity = "squared"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_fidelity(self.fidelity, type(self).__name__)
-        if self.likelihood not in get_args(Likelihood):
-            raise ValueError(
-                f"likelihood: expected one of {get_args(Likelihood)}, got {self.likelihood!r}"
-            )
+        for name in ("likelihood", "decay"):
+            if getattr(self, name) not in get_args(Likelihood):
+                got = getattr(self, name)
+                raise ValueError(f"{name}: expected one of {get_args(Likelihood)}, got {got!r}")
         for name, least in (("ode_steps", 1), ("langevin_steps", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -126,13 +138,16 @@ class DAPS(SteppedMethod):
             )
         super().check(prior, cost, x0)
 
+    def first_state(self, run: Run, z: Tensor) -> Tensor:
+        return run.levels[0].sigma * z if self.start == "source" else super().first_state(run, z)
+
     def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         t, s = run.at(step)
         steps = Karras(self.ode_steps + 1, self.ode_end, t.ratio, self.ode_rho)
         levels = steps(run.prior.flow.path)[:-1]
         with torch.no_grad():
             centre = walk(run.prior, x, levels, DDIM(0.0)) / levels[-1].alpha
-        share = step / (len(run.levels) - 1)
+        share = step / (len(run.levels) - (self.decay == "derived"))
         rate = self.rate * (1 + share * (self.rate_end - 1))
         sample = centre
         for turn in range(self.langevin_steps):

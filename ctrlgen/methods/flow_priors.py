@@ -7,8 +7,9 @@ Adam, then moves one Euler step, x ← x + h u(x, t). The local problem is
 
 the look-ahead should measure what a noisy path to the datum would, the divergence is the change of
 log-density over the step, and of log p_t only its gradient is used, ∇ log p_t = −ε̂/σ, held fixed
-(−x at the first time). The divergence is Hutchinson's v^T(∂u/∂x)v with Rademacher probes of the
-sample's own, fresh in every step; its gradient takes a double backward pass.
+(−x at the first time). It starts at x_init = z, a draw of the source as it is. The divergence is
+Hutchinson's v^T(∂u/∂x)v with Rademacher probes of the sample's own, fresh in every step; its
+gradient takes a double backward pass.
 
 Evaluations of the network per step: K + 1. Vjps per step: K(1 + 2 · probes).
 """
@@ -88,6 +89,9 @@ class FlowPriors(SteppedMethod):
                 raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
         if not 0 < self.weight < math.inf:
             raise ValueError(f"weight: expected a number > 0, got {self.weight}")
+
+    def first_state(self, run: Run, z: Tensor) -> Tensor:
+        return z
 
     def begin(self, run: Run, x: Tensor) -> None:
         assert run.measurement is not None

@@ -72,7 +72,8 @@ class PiGDM(AnalyticMethod):
         "deblur-20": {"grid": truncated(20, 0.4), "weight": 6.0},
         "sr4-20": {"grid": truncated(20, 0.4), "weight": 4.0},
     }
-    """The released settings; the number is that of steps. The paper tunes w from 1 to 10."""
+    """The number is that of steps. "deblur-20" is the released code's; "sr4-20" is ours, its w one
+    of those from 1 to 10 among which the paper tunes."""
 
     grid: Grid = field(default_factory=lambda: truncated(20, 0.4))
     clock: Path | None = field(default_factory=VP)

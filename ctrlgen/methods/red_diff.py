@@ -3,7 +3,7 @@ r"""RED-diff: the prior as a regulariser by denoising (Mardani et al., arXiv 230
 One estimate μ of the datum descends a cost whose prior part is that of the noise level t, for t
 from noisy to clean, one step of Adam each:
 
-    x_t = αμ + σε,     ∇ = ∇_μ fit(μ) + λ_t (ε̂(x_t, t) − ε),     λ_t = λ w(σ/α).
+    x_t = αν + σε,     ∇ = ∇fit(ν) + λ_t (ε̂(x_t, t) − ε),     λ_t = λ w(σ/α),     ν = μ + σ_x0 n.
 
 ε̂ − ε has the mean −σ s(x_t), the pull of the noised prior, and no gradient passes through the
 network. With m measured entries and d degrees of freedom of a state,
@@ -16,8 +16,8 @@ network. With m measured entries and d degrees of freedom of a state,
     weighting   "linear" r,  "sqrt" √r,  "square" r²,  "log" log(1 + r),  "clip" min(r, 1),
                 "2by3" r^{2/3},  "const" 1,            of r = σ/α
 
-The result is μ itself. On straight lines λ_t = λ(1 − t)/t, so t starts above 0. One evaluation of
-the network a step, no vjp.
+Most often σ_x0 = 0 and ν is μ. The result is μ itself. On straight lines λ_t = λ(1 − t)/t, so t
+starts above 0. One evaluation of the network a step, no vjp.
 """
 
 from __future__ import annotations
@@ -61,6 +61,16 @@ def _adam(learning_rate: float) -> Adam:
     return Adam(learning_rate=learning_rate, betas=(0.9, 0.99))
 
 
+def _baseline(weight: float, dispersion: float = 0.0) -> dict[str, Any]:
+    """As NDTM's authors ran it (arXiv 2502.03686, Table 6)."""
+    return {
+        "grid": DDPMUniform(50),
+        "optimizer": _adam(0.5),
+        "weight": weight,
+        "dispersion": dispersion,
+    }
+
+
 def _latent(learning_rate: float, weight: float) -> dict[str, Any]:
     return {
         "form": "sum",
@@ -81,7 +91,7 @@ class REDDiff(SteppedMethod):
         weight: λ >= 0.
         weighting: of λ over the noise levels, see the module.
         optimizer: of μ; its stopping rules play no part.
-        dispersion: standard deviation >= 0 of noise added to μ before it is noised to the level.
+        dispersion: σ_x0 >= 0 of the noise n, fresh in every step, under which fit and prior see μ.
 
     Raises:
         TypeError: for an optimizer that is not of first order.
@@ -94,9 +104,16 @@ class REDDiff(SteppedMethod):
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
         "image": {"grid": DDPMUniform(1000), "optimizer": _adam(0.1)},
         "image-100": {"grid": DDPMUniform(100), "optimizer": _adam(0.5)},
+        "ndtm-baseline-ffhq-sr4": _baseline(1.0, 1e-4),
+        "ndtm-baseline-ffhq-inpaint": _baseline(0.25),
+        "ndtm-baseline-ffhq-nonlinear-deblur": _baseline(0.25),
+        "ndtm-baseline-imagenet-sr4": _baseline(0.4, 1e-4),
+        "ndtm-baseline-imagenet-inpaint": _baseline(0.25),
+        "ndtm-baseline-imagenet-nonlinear-deblur": _baseline(0.25, 1e-4),
         "latent": _latent(0.25, 0.25),
         "audio": _latent(0.05, 0.5),
     }
+    """The authors' configuration and README, NDTM's baselines, and D-Flow's for latents."""
 
     grid: Grid = field(default_factory=lambda: DDPMUniform(100))
     clock: Path | None = field(default_factory=ddpm)
@@ -141,15 +158,16 @@ class REDDiff(SteppedMethod):
         return run.prior.source.project(run.memory["step"](x, gradient)), cost
 
     def gradient(self, run: Run, mu: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """∇ of the module's formula, shape of μ (B, *), and the cost of μ, shape (B,)."""
+        """∇ of the module's formula, shape of μ (B, *), and the cost of ν, shape (B,)."""
         t = run.levels[step]
         weight = self.weight * _WEIGHTS[self.weighting](t.ratio)
-        fit, cost = slope(run, mu, "cost" if self.form == "cost" else "squared")
+        centre = mu
+        if self.dispersion:
+            centre = mu + self.dispersion * run.noise(step, mu, 1)
+        fit, cost = slope(run, centre, "cost" if self.form == "cost" else "squared")
         assert cost is not None
         with torch.no_grad():
-            noise, centre = run.noise(step, mu), mu
-            if self.dispersion:
-                centre = mu + self.dispersion * run.noise(step, mu, 1)
+            noise = run.noise(step, mu)
             pull = run.predict(t.alpha * centre + t.sigma * noise, t).noise - noise
             if self.form == "mean":
                 assert run.measurement is not None

@@ -13,7 +13,11 @@ from scipy.special import beta, betainc
 from torch import Tensor
 
 from ctrlgen.grids import Level, Times, Uniform
-from ctrlgen.methods.conjugate_coefficients import StepCoefficients, conjugate_steps
+from ctrlgen.methods.conjugate_coefficients import (
+    StepCoefficients,
+    conjugate_steps,
+    released_steps,
+)
 from ctrlgen.paths import VP, CondOT, Cosine, DiscreteVP, Path
 
 NULL, RANGE = 0, 1
@@ -181,11 +185,13 @@ def test_released_noise_starts_from_the_noiseless_coefficients() -> None:
     path = VP()
     levels = TRUNCATED(path)
     exact = conjugate_steps("noise", path, levels, BOTH, 0.0, 4.0, -0.3)
-    released = conjugate_steps("released", path, levels, BOTH, 0.0, 4.0, -0.3)
-    for a, b in zip(exact, released, strict=True):
-        close(a, b, 1e-10)
-    # κ₃ at τ and τ': the coefficient of the state by hand.
-    noisy = conjugate_steps("released", path, levels, BOTH, 0.05, 4.0, -0.3)
+    first, inverses, steps = released_steps(path, levels, BOTH, 0.0, 4.0, -0.3)
+    close(first * inverses[0], torch.ones(2, dtype=torch.float64))
+    close(exact.state, steps.state * inverses[1:] / inverses[:-1], 1e-10)
+    for a, b in zip(exact[1:], steps[1:], strict=True):
+        close(a, b * inverses[1:], 1e-10)
+    # κ₃ at τ and τ': Ā and what stands for its inverse by hand.
+    later, noisy, carried = released_steps(path, levels[1:], BOTH, 0.05, 4.0, -0.3)
     t, s = levels[1], levels[2]
     kappa, plain = [], []
     for level in (t, s):
@@ -193,14 +199,15 @@ def test_released_noise_starts_from_the_noiseless_coefficients() -> None:
         snr = level.alpha**2 / level.sigma**2
         kappa.append(0.5 * 4 * (plain[-1] - 1) * 0.05**2 * math.log(1 / snr))
     width = s.time - t.time
-    expected = (1 + 0.3 * width) * (plain[0] + kappa[0]) * (1 / plain[1] - kappa[1] / plain[1] ** 2)
-    close(noisy.state[1, RANGE], expected)
-    close(noisy.state[1, NULL], exact.state[1, NULL])
+    close(carried.state[0, RANGE], 1 + 0.3 * width)
+    close(later[RANGE], plain[0] + kappa[0])
+    close(noisy[1, RANGE], 1 / plain[1] - kappa[1] / plain[1] ** 2)
+    close(noisy[:, NULL], inverses[1:, NULL])
 
 
 def test_the_released_treatment_of_noise_needs_a_diffusion() -> None:
     with pytest.raises(ValueError, match="clock"):
-        conjugate_steps("released", CondOT(), Uniform(3, 0.5)(CondOT()), BOTH, 0.1, 1.0, 0.0)
+        released_steps(CondOT(), Uniform(3, 0.5)(CondOT()), BOTH, 0.1, 1.0, 0.0)
 
 
 @pytest.mark.parametrize("path", [VP(), DiscreteVP.linear(), CondOT(), Cosine()], ids=repr)

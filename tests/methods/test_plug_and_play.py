@@ -300,7 +300,7 @@ def test_flow_priors_moves_with_the_flow(
         **DOUBLE,
     )
     run = a_run(method, prior_of(law), cost)
-    x = rows(D, stream=0) * math.hypot(1e-3, 1 - 1e-3)
+    x = rows(D, stream=0)
     method.begin(run, x)
     for step in range(3):
         t, s = run.at(step)
@@ -329,8 +329,7 @@ def test_daps_by_hand(
     run = a_run(method, prior_of(law), cost)
     twice = 2 if likelihood == "released" else 1
     radii = [50.0, (50 ** (1 / 7) / 2 + 0.2 ** (1 / 7) / 2) ** 7, 0.2, 0.0]
-    first = run.levels[0]
-    x = rows(D, stream=0) * math.hypot(first.alpha, first.sigma) / first.alpha
+    x = 50.0 * rows(D, stream=0)
     for step, (r, after) in enumerate(pairwise(radii)):
         middle = (r ** (1 / 7) / 2 + 0.01 ** (1 / 7) / 2) ** 7
         for now, then in ((r, middle), (middle, 0.01)):
