@@ -3,26 +3,29 @@ r"""Model cards: how a prior is kept on disk.
 A prior is a card, `<name>.json`, beside its weights, `<name>.safetensors`. The card says how to
 rebuild it (factory of the network with its arguments, path, prediction, source, codec), where it
 comes from (data, recipe, command, licence), how good it is (measured quality), and the sha256 of
-the weights, which is checked at every load. Nothing is unpickled, and files are written whole or
-not at all.
+the weights, which is checked at every load (`ctrlgen.weights`). What it names resolves to trusted
+code only (`ctrlgen.trust`), nothing is unpickled, and files are written whole or not at all.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass, field, fields
+import re
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path as FilePath
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 
-from ctrlgen.errors import CardError
+from ctrlgen.documents import plain_name, read_object, write_whole
+from ctrlgen.errors import CardError, short
+from ctrlgen.weights import Weights
 
 __all__ = ["Card", "load_weights", "write_whole"]
+
+LARGEST = 4 * 2**20  # bytes of a card
+_LIMITS = ("classes", "null", "least", "most")
+_KINDS = {"str": (str, "text"), "dict": (dict, "an object"), "int": (int, "an integer")}
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Card:
     Attributes:
         name: how `ctrlgen.load` finds it.
         domain: "images", ...
-        factory: "module:function" that builds the network from `config`.
+        factory: "module:function" that builds the network from `config`; see `ctrlgen.trust`.
         config: keyword arguments of the factory.
         path: {"type": class of ctrlgen.paths or "module:Class", **arguments}.
         prediction: what the network predicts.
@@ -47,8 +50,9 @@ class Card:
         command: the command that trains it again.
         quality: measured numbers, each with the command that printed it; "summary" in words.
         licence: of the weights.
-        weights: file name of the weights.
-        sha256: of the weights.
+        weights: file name of the weights, in the card's folder; "" where the factory brings them
+            from a model of another library.
+        sha256: of the weights' file; of the tensors themselves where there is no such file.
     """
 
     name: str
@@ -72,33 +76,60 @@ class Card:
 
     @classmethod
     def read(cls, file: FilePath | str) -> Card:
-        """A card from its file.
+        """A card from its file; nothing that it names is imported.
 
         Raises:
-            CardError: if it is not JSON, misses a field or has one of another kind, or is of a
-                newer format.
+            CardError: if it is not strict JSON, misses a field, has one that is unknown or of
+                another kind, or is of a newer format.
         """
         file = FilePath(file)
         try:
-            content = json.loads(file.read_text())
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CardError(f"card {file}: expected a JSON file ({error})") from error
-        if not isinstance(content, dict):
-            raise CardError(f"card {file}: expected a JSON object, got {type(content).__name__}")
-        version = content.get("format_version", 1)
-        if version != 1:
-            raise CardError(f"card {file}: expected format_version 1, got {version}")
-        known = {f.name for f in fields(cls)}
-        try:
-            card = cls(**{key: value for key, value in content.items() if key in known})
-        except TypeError as error:
-            raise CardError(f"card {file}: {error}") from error
-        for name in ("config", "path", "source", "codec", "grid", "conditions", "quality"):
-            if not isinstance(getattr(card, name), dict):
-                raise CardError(
-                    f"card {file}: {name}: expected an object, got {getattr(card, name)!r}"
-                )
+            content = read_object(file, LARGEST)
+            version = content.get("format_version", 1)
+            if type(version) is not int or version != 1:
+                raise ValueError(f"expected format_version 1, got {short(version)}")
+            names = {f.name: f for f in fields(cls)}
+            for name in content:
+                if name not in names:
+                    raise ValueError(f"{short(name)} is no field of a card")
+            for name, about in names.items():
+                optional = (about.default, about.default_factory) != (MISSING, MISSING)
+                if name not in content and not optional:
+                    raise ValueError(f"{name}: is missing")
+            card = cls(**content)
+            card._check()
+        except ValueError as error:
+            raise CardError(f"card {short(str(file))[1:-1]}: {error}") from error
         return card
+
+    def _check(self) -> None:
+        """Raise ValueError for a field of another kind than it should be."""
+        for about in fields(self):
+            value = getattr(self, about.name)
+            kind, words = _KINDS.get(str(about.type).partition("[")[0], (object, ""))
+            if not isinstance(value, kind):
+                raise ValueError(f"{about.name}: expected {words}, got {short(value)}")
+        if not plain_name(self.name):
+            raise ValueError(f"name: expected a plain name, got {short(self.name)}")
+        if self.weights and not plain_name(self.weights):
+            raise ValueError(
+                f"weights: expected the name of a file beside the card, got {short(self.weights)}"
+            )
+        if not re.fullmatch("[0-9a-f]{64}" if self.weights else "([0-9a-f]{64})?", self.sha256):
+            raise ValueError(f"sha256: expected 64 digits of the hash, got {short(self.sha256)}")
+        for name, limits in self.conditions.items():
+            if not isinstance(limits, dict):
+                raise ValueError(f"conditions: {name}: expected an object, got {short(limits)}")
+            for key, value in limits.items():
+                if key not in _LIMITS:
+                    raise ValueError(
+                        f"conditions: {name}: expected limits among {', '.join(_LIMITS)}, "
+                        f"got {short(key)}"
+                    )
+                if type(value) is not int or not (key == "classes") <= value < 2**31:
+                    raise ValueError(
+                        f"conditions: {name}: {key}: expected a count, got {short(value)}"
+                    )
 
     def write(self, file: FilePath | str) -> None:
         """Write the card, whole or not at all."""
@@ -108,12 +139,14 @@ class Card:
         """The card as it is written.
 
         Raises:
-            CardError: if a field cannot be written as JSON.
+            CardError: if a field cannot be written as JSON, or is not what it should be.
         """
         try:
-            return (json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n").encode()
+            self._check()
+            text = json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise CardError(f"card {self.name}: a field is not JSON ({error})") from error
+        return (text + "\n").encode()
 
 
 def load_weights(network: torch.nn.Module, card: Card, folder: FilePath) -> None:
@@ -122,27 +155,4 @@ def load_weights(network: torch.nn.Module, card: Card, folder: FilePath) -> None
     Raises:
         CardError: if the file is missing, damaged, or holds other tensors than the network.
     """
-    file = folder / card.weights
-    try:
-        payload = file.read_bytes()
-    except OSError as error:
-        raise CardError(f"weights of {card.name}: cannot read {file} ({error})") from error
-    found = hashlib.sha256(payload).hexdigest()
-    if found != card.sha256:
-        raise CardError(
-            f"weights of {card.name}: expected sha256 {card.sha256}, got {found} in {file}"
-        )
-    try:
-        network.load_state_dict(load_tensors(payload))
-    except (SafetensorError, RuntimeError) as error:
-        raise CardError(f"weights of {card.name}: {error}") from error
-
-
-def write_whole(file: FilePath, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    Weights.read(card.name, folder, card.weights, card.sha256).fill(network)

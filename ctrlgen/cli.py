@@ -302,8 +302,7 @@ def _named(reference: str) -> Callable[..., Any]:
     if not (colon and place and name.isidentifier()):
         raise ValueError(f"cost: expected MODULE:NAME or FILE.py:NAME, got {reference!r}")
     if not place.endswith(".py"):
-        sys.path.insert(0, os.getcwd())  # as `python -m` does
-        return plugins.resolve(reference)
+        return plugins.resolve(reference, beside=True)
     file = Path(place)
     if not file.is_file():
         raise ValueError(f"cost: there is no file {file}")

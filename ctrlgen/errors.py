@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["CardError", "CostError", "MissingExtra", "UnknownName"]
+import reprlib
+from typing import Any
+
+__all__ = ["CardError", "CostError", "MissingExtra", "UnknownName", "short"]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def short(value: Any) -> str:
+    """What came, as a message shows it: its repr, cut where it is long."""
+    return " ".join(_SHORT.repr(value).split())
 
 
 class CostError(ValueError):

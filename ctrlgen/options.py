@@ -1,7 +1,7 @@
 """Options that several commands share, written once, as the fields of a dataclass.
 
 `common` gives --quiet, --verbose and --wide to every command of an application, whosever it is, and
-ends a command that is interrupted in the same way everywhere.
+--trust to those that take a card; a command that is interrupted ends in the same way everywhere.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import typer
 
 from ctrlgen import console
 from ctrlgen.interrupts import exit_code
+from ctrlgen.trust import trusting
 
 __all__ = ["common", "sharing"]
 
@@ -34,6 +35,16 @@ _COMMON = {
         typer.Option("--wide", help="Tables wider than the terminal.", rich_help_panel=_OUTPUT),
     ],
 }
+
+_CARDS = {"prior", "guide", "evaluator"}
+_TRUST = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--trust",
+        help="A package of yours that a card may name, installed or in the working folder: it is "
+        "imported and run with your rights; repeat for several.",
+    ),
+]
 
 
 def sharing(shared: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -87,10 +98,15 @@ def _speaking(function: Callable[..., Any]) -> Callable[..., Any]:
         if name not in names
     ]
 
+    cards = []
+    if names & _CARDS:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        cards = [inspect.Parameter("trust", kind, default=None, annotation=_TRUST)]
+
     @functools.wraps(function)
     def command(**values: Any) -> Any:
         said = {p.name: values.pop(p.name) for p in added}
-        with console.speaking(**said):
+        with console.speaking(**said), trusting(values.pop("trust", None) or ()):
             try:
                 return function(**values)
             except KeyboardInterrupt as stop:
@@ -98,7 +114,7 @@ def _speaking(function: Callable[..., Any]) -> Callable[..., Any]:
                 raise typer.Exit(exit_code(stop)) from None
 
     command.speaks = True  # type: ignore[attr-defined]
-    return _signed(command, [*own, *added])
+    return _signed(command, [*own, *cards, *added])
 
 
 def _signed(command: Callable[..., Any], parameters: list[inspect.Parameter]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +23,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Domain", "cards", "domains", "load_file", "resolve"]
+from ctrlgen.errors import MissingExtra
+
+__all__ = ["Domain", "cards", "domains", "load_file", "packages", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Domain:
         operators: "module:attribute" of a mapping from name to operator.
         recipes: training recipes by name, each "module:function".
         demo: "module:function" that `ctrlgen demo` runs; called as `run(out, ...)`.
+        builders: functions that build networks from the configuration of a card, each
+            "module:function"; cards may name these, and classes of the domain's own package.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Domain:
     operators: str | None = None
     recipes: dict[str, str] = field(default_factory=dict)
     demo: str | None = None
+    builders: tuple[str, ...] = ()
 
 
 @cache
@@ -66,27 +72,60 @@ def domains() -> dict[str, Domain]:
     return found
 
 
+@cache
+def packages() -> frozenset[str]:
+    """The packages whose classes a card may name: ctrlgen and those of installed domains."""
+    return frozenset({"ctrlgen", *(p.module for p in entry_points(group="ctrlgen.domains"))})
+
+
 def cards() -> dict[str, Path]:
     """Model cards of all installed domains, by the name of the prior."""
     files = (file for domain in domains().values() for file in sorted(domain.cards.glob("*.json")))
-    return {file.stem: file for file in files}
+    return {file.stem: file.resolve() for file in files}
 
 
-def resolve(reference: str) -> Callable[..., Any] | Any:
-    """The object that "module:attribute" names.
+def resolve(reference: str, beside: bool = False) -> Callable[..., Any] | Any:
+    """The object that "module:attribute" names. It is imported: see `ctrlgen.trust` for cards.
+
+    Args:
+        reference: "module:attribute".
+        beside: whether modules of the working folder count, after all that is installed.
 
     Raises:
-        ValueError: if the reference has another form or names nothing.
+        ValueError: if the reference has another form, names nothing or cannot be imported.
+        MissingExtra: if it needs an optional dependency that is not installed.
     """
     module, _, attribute = reference.partition(":")
     if not module or not attribute:
         raise ValueError(f"reference: expected 'module:attribute', got {reference!r}")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return getattr(_imported(module, beside), attribute)
     except (ModuleNotFoundError, AttributeError) as error:
         raise ValueError(
             f"reference: {reference!r} names nothing that is installed ({error})"
         ) from error
+    except MissingExtra:
+        raise
+    except (Exception, SystemExit) as error:
+        raise ValueError(
+            f"reference: {module} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _imported(module: str, beside: bool) -> ModuleType:
+    """A module by name; one of the working folder, where it counts, with those beside it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not beside or error.name not in (module, module.partition(".")[0]):
+            raise
+    folder = os.getcwd()
+    sys.path.append(folder)  # last: nothing installed is shadowed
+    try:
+        importlib.invalidate_caches()
+        return importlib.import_module(module)
+    finally:
+        sys.path.remove(folder)
 
 
 def load_file(file: Path, argument: str) -> ModuleType:

@@ -1,37 +1,34 @@
-r"""Priors: flow + source + codec + bound conditions, and the model cards they are kept as.
+r"""Priors: flow + source + codec + bound conditions.
 
     x = decode(Φ(x_0)),   x_0 ~ source,   Φ: the flow's ODE from t = 0 to 1.
 
-On disk a prior is a card beside its weights (`ctrlgen.cards`).
+On disk a prior is a card beside its weights (`ctrlgen.cards`, `ctrlgen.storage`).
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path as FilePath
-from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from ctrlgen import codecs, grids, paths, plugins, sources
+from ctrlgen import grids
 from ctrlgen.acceleration import SIZES, Compiled, Graphed, Half
 from ctrlgen.batching import PerSample, rows_of
-from ctrlgen.cards import Card, load_weights, write_whole
+from ctrlgen.cards import Card, load_weights
 from ctrlgen.codecs import Codec, Identity
 from ctrlgen.counts import Meter
-from ctrlgen.errors import CardError, UnknownName
+from ctrlgen.errors import UnknownName
 from ctrlgen.flows import Evaluations, Flow, Prediction
 from ctrlgen.grids import Grid, Uniform
 from ctrlgen.paths import Path
 from ctrlgen.seeds import Seeds, as_seeds
 from ctrlgen.solvers import Gradient, Midpoint, Solver
 from ctrlgen.sources import Source
+from ctrlgen.storage import available, load, save
 
 __all__ = ["Card", "Prior", "available", "load", "load_weights"]
 
@@ -281,65 +278,34 @@ class Prior(PerSample):
         folder: FilePath | str,
         name: str,
         *,
-        factory: str,
-        config: dict[str, Any],
+        factory: str | None = None,
+        config: dict[str, Any] | None = None,
+        overwrite: bool = False,
         **card: Any,
     ) -> FilePath:
         """Write the prior as a card and weights; `ctrlgen.load(path)` reads it back.
 
+        A prior of `from_diffusers` or `from_latent` is written as a card alone, which names the
+        model's folder or its id and the sha256 of what it holds.
+
         Args:
             folder: where; made if missing.
-            name: of the prior and its files.
-            factory: "module:function" that builds the network from `config`.
-            config: keyword arguments of the factory, JSON-able.
+            name: of the prior and its files; a plain name.
+            factory: "module:function" that builds the network from `config`; that of the prior's
+                own card by default.
+            config: keyword arguments of the factory, JSON-able; those of the prior's card by
+                default.
+            overwrite: replace a card and weights of this name.
             **card: further fields of the `Card`.
 
         Returns:
-            The card's file.
+            The card's file. Where the factory is your own, `load` asks for `trust`.
 
         Raises:
-            CardError: if the network is not a module, or what is written would not rebuild the
-                prior; nothing is written then.
+            CardError: if the network is not a module, what is written would not rebuild the
+                prior, or the files are there already; nothing is written then.
         """
-        if not isinstance(self.flow.network, torch.nn.Module):
-            raise CardError(
-                f"network: expected a torch module, got {type(self.flow.network).__name__}"
-            )
-        if self.flow.native is not self.flow.path:
-            raise CardError(
-                f"flow: a card states the path of training, {self.flow.native}, but the flow is "
-                f"read on {self.flow.path}; save it as it was before `on`"
-            )
-        state = {
-            k: v.detach().cpu().contiguous().clone()
-            for k, v in self.flow.network.state_dict().items()
-        }
-        known = self.card or Card("", "user", "", {}, {}, "", {})
-        payload = save_tensors(state)
-        new = {
-            "name": name,
-            "factory": factory,
-            "config": config,
-            "path": {"type": _type(paths, self.flow.path), **self.flow.path.config()},
-            "prediction": self.flow.kind,
-            "source": {"type": _type(sources, self.source), **self.source.config()},
-            "codec": {"type": _type(codecs, self.codec), **self.codec.config()},
-            "grid": {"type": _type(grids, self.grid), **self.grid.config()},
-            "weights": f"{name}.safetensors",
-            "sha256": hashlib.sha256(payload).hexdigest(),
-        }
-        written = Card(**{**asdict(known), **new, **card})
-        content = written.to_json()
-        rebuilt = _assemble(written).flow.network.state_dict()  # type: ignore[attr-defined]
-        if {k: v.shape for k, v in rebuilt.items()} != {k: v.shape for k, v in state.items()}:
-            raise CardError(
-                f"factory: {factory}(**config) does not build a network of these weights"
-            )
-        folder = FilePath(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / written.weights, payload)
-        write_whole(folder / f"{name}.json", content)
-        return folder / f"{name}.json"
+        return save(self, folder, name, factory=factory, config=config, overwrite=overwrite, **card)
 
     def __repr__(self) -> str:
         name = self.card.name if self.card else "unnamed"
@@ -358,91 +324,3 @@ class BoundVelocity:
 
     def take(self, index: Tensor) -> BoundVelocity:
         return BoundVelocity(self.prior.take(index))
-
-
-def available() -> dict[str, Card]:
-    """The cards of all priors of the installed domains, by name."""
-    cards = {name: Card.read(file) for name, file in plugins.cards().items()}
-    return {name: card for name, card in cards.items() if card.path}
-
-
-def load(
-    name: str | FilePath,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Prior:
-    """A prior by the name of an installed one, or by the path of a card.
-
-    Its network is in evaluation mode and its parameters need no gradient.
-
-    Args:
-        name: e.g. "mnist", or a path that ends in .json.
-        device: where the network goes.
-        dtype: of the network's parameters.
-
-    Raises:
-        UnknownName: if no installed domain has it; lists those that exist.
-        CardError: if the card or the weights are damaged.
-    """
-    file = FilePath(name)
-    if file.suffix != ".json":
-        cards = plugins.cards()
-        if str(name) not in cards:
-            raise UnknownName("prior", str(name), available())
-        file = cards[str(name)]
-    card = Card.read(file)
-    if not card.path:
-        raise UnknownName("prior", str(name), available())
-    prior = _assemble(card)
-    network: Any = prior.flow.network
-    load_weights(network, card, file.parent)
-    network.to(device, dtype).eval().requires_grad_(False)
-    return prior
-
-
-def _assemble(card: Card) -> Prior:
-    """The prior that a card describes, its network as the factory makes it.
-
-    Raises:
-        CardError: if the card names something unknown, or arguments that do not fit.
-    """
-    try:
-        network = plugins.resolve(card.factory)(**card.config)
-        if not isinstance(network, torch.nn.Module):
-            raise TypeError(f"factory: expected a torch module, got {type(network).__name__}")
-        path = _build(paths, paths.Path, card.path)
-        flow = Flow(network, path, card.prediction)  # type: ignore[arg-type]
-        source = _build(sources, Source, card.source)
-        grid = _build(grids, Grid, card.grid)
-        return Prior(flow, source, _build(codecs, Codec, card.codec), card=card, grid=grid)
-    except (TypeError, ValueError) as error:
-        raise CardError(f"card {card.name}: {error}") from error
-
-
-def _type(module: ModuleType, part: Any) -> str:
-    """How a card names the class of a part: the core's by its name, others "module:Class"."""
-    kind = type(part)
-    if getattr(module, kind.__name__, None) is kind:
-        return kind.__name__
-    return f"{kind.__module__}:{kind.__qualname__}"
-
-
-def _build(module: ModuleType, base: type, description: dict[str, Any]) -> Any:
-    """The path, source, codec or grid that a card describes, checked against its base class."""
-    name = description.get("type", "")
-    if not isinstance(name, str):
-        raise ValueError(f"type: expected a name, got {name!r}")
-    if ":" in name:
-        kind = plugins.resolve(name)
-    elif name in module.__all__:
-        kind = getattr(module, name)
-    else:
-        known = ", ".join(module.__all__)
-        raise ValueError(
-            f'{module.__name__} has no {name!r}; it has {known}; others are "module:Class"'
-        )
-    part = kind(**{k: v for k, v in description.items() if k != "type"})
-    if not isinstance(part, base):
-        raise ValueError(f"{name}: expected a {base.__name__}, got {type(part).__name__}")
-    return part

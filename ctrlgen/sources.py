@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample, row_sum
+from ctrlgen.errors import short
 from ctrlgen.seeds import SOURCE, Seeds, as_seeds, normal
 
 __all__ = ["Gaussian", "MaskedGaussian", "Source"]
@@ -93,8 +94,9 @@ class Gaussian(Source):
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
-        if not shape or any(not isinstance(n, int) or n < 1 for n in shape):
-            raise ValueError(f"shape: expected positive integers, got {tuple(shape)}")
+        listed = isinstance(shape, Sequence) and not isinstance(shape, str)
+        if not listed or not shape or any(type(n) is not int or n < 1 for n in shape):
+            raise ValueError(f"shape: expected positive integers, got {short(shape)}")
         self._shape = tuple(shape)
 
     @property

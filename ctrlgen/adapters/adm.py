@@ -13,9 +13,8 @@ weights load as they are once they are safetensors:
 
 A diffusion network is given the index i = (1 − t)(T − 1) and predicts the noise (its learned
 variance, three more channels, is left out); one of a flow is given t and predicts the velocity on
-straight lines (`clock="flow"`). Images are in [−1, 1]. `prior.save(..., factory=
-"ctrlgen.adapters.adm:ADM", config=dict(prior.card.config))` makes a card of it, which every command
-takes.
+straight lines (`clock="flow"`). Images are in [−1, 1]. `prior.save(folder, name)`
+makes a card of it, which every command takes.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctrlgen.checks import check_sizes
+
 __all__ = ["ADM"]
 
 
@@ -145,6 +147,8 @@ class ADM(nn.Module):
         schedule: Literal["linear", "cosine"] = "linear",
     ) -> None:
         super().__init__()
+        check_sizes(size=size, width=width, widths=widths, blocks=blocks, heads=heads)
+        check_sizes(channels=channels, steps=steps, classes=1 if classes is None else classes)
         if clock not in ("diffusion", "flow"):
             raise ValueError(f"clock: expected 'diffusion' or 'flow', got {clock!r}")
         if schedule not in ("linear", "cosine"):

@@ -12,7 +12,9 @@ Images are in [-1, 1], the range of these models. Weights are read from safetens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path as FilePath
 from typing import Any
@@ -21,13 +23,18 @@ import torch
 from torch import Tensor
 
 from ctrlgen.adapters.callables import CallableNetwork
+from ctrlgen.errors import CardError, short
 from ctrlgen.extras import require
 from ctrlgen.flows import Flow, Kind
 from ctrlgen.paths import CondOT, DiscreteVP
 from ctrlgen.priors import Card, Prior
 from ctrlgen.sources import Gaussian
+from ctrlgen.weights import bounded
 
-__all__ = ["from_diffusers", "scheduled_flow"]
+__all__ = ["from_diffusers", "rebuild", "scheduled_flow"]
+
+KEPT = ("scheduler", "rounded", "size", "revision", "variant")
+"""Options that a card keeps."""
 
 _PREDICTIONS: dict[str, Kind] = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
 
@@ -57,6 +64,7 @@ def from_diffusers(
         OSError: if the model cannot be found, or has no safetensors.
     """
     diffusers = require("diffusers", extra="hub")
+    given = None if scheduler is None else dict(scheduler)
     folder = _part(diffusers, model, "unet", options)
     fixed = {"use_safetensors": True, "low_cpu_mem_usage": False}  # needs no accelerate
     unet = diffusers.UNet2DModel.from_pretrained(model, subfolder=folder, **{**options, **fixed})
@@ -72,32 +80,82 @@ def from_diffusers(
     flow = scheduled_flow(diffusers, unet, scheduler, rounded)
     labels = {"label": {"classes": config.num_class_embeds}} if config.num_class_embeds else {}
     source = Gaussian(shape)
-    return Prior(flow, source, card=model_card(model, config, flow, source, labels))
+    rebuild = {"scheduler": given, "rounded": rounded, "size": size, **options}
+    return Prior(flow, source, card=model_card(model, __name__, rebuild, flow, source, labels))
+
+
+def rebuild(folder: FilePath, model: str, **options: Any) -> Prior:
+    """The prior of a card: `from_diffusers` of the folder or hub id that it names.
+
+    Args:
+        folder: of the card.
+        model: a folder, from there or absolute, or a hub id.
+        **options: `scheduler`, `rounded`, `size`, `revision`, `variant`.
+
+    Raises:
+        CardError: for another option, a model that is neither, or one that is larger than its
+            weights.
+    """
+    with located(folder, model, options, KEPT) as place:
+        return from_diffusers(place, **options)
+
+
+@contextmanager
+def located(
+    folder: FilePath, model: Any, options: Mapping[str, Any], names: Sequence[str]
+) -> Iterator[FilePath | str]:
+    """The folder or hub id that a card names; within it, no network outgrows its weights.
+
+    Args:
+        folder: of the card.
+        model: what it names.
+        options: that it gives.
+        names: of those that it may give.
+
+    Raises:
+        CardError: for what is neither, or another option.
+    """
+    for name in options:
+        if name not in names:
+            raise CardError(f"expected options among {', '.join(names)}, got {short(name)}")
+    place = folder / model if isinstance(model, str) and model.isprintable() and model else None
+    if place is not None and place.is_dir():
+        size = sum(file.stat().st_size for file in place.rglob("*.safetensors"))
+        with bounded(10_000, size):
+            yield place
+    elif isinstance(model, str) and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", model, re.ASCII):
+        yield model
+    else:
+        raise CardError(f"model: there is no folder {short(model)}, and it is no hub id")
 
 
 def model_card(
     model: FilePath | str,
-    config: Mapping[str, Any],
+    adapter: str,
+    options: Mapping[str, Any],
     flow: Flow,
     source: Gaussian,
     conditions: dict[str, Any],
     **more: Any,
 ) -> Card:
-    """What is known of a model that its own library builds: a card without a factory.
+    """What is known of a model that its own library builds: its card names the adapter.
 
     Args:
         model: folder or hub id.
-        config: of its network.
+        adapter: module whose `rebuild` makes the prior of `model` and `options`.
+        options: of the adapter; a card does not keep those of a download, like a token.
         flow: of its network.
         source: of its states.
         conditions: that it takes.
         **more: further fields of the card.
     """
+    kept = {k: v for k, v in options.items() if k in (*KEPT, "guidance", "null") and v}
+    place = str(FilePath(model).resolve()) if FilePath(model).is_dir() else str(model)
     return Card(
         name=str(model),
         domain="images",
-        factory="",
-        config=dict(config),
+        factory=f"{adapter}:rebuild",
+        config={"model": place, **kept},
         path={"type": type(flow.path).__name__, **flow.path.config()},
         prediction=flow.kind,
         source={"type": "Gaussian", **source.config()},
@@ -143,7 +201,7 @@ def scheduled_flow(
         ValueError: for a scheduler or prediction type that has no path here.
     """
     name = config.get("_class_name", "DDPMScheduler")
-    kind = getattr(diffusers, name, None)
+    kind = named_class(diffusers, name, diffusers.SchedulerMixin)
     # diffusers ignores the values of keys in this list, even those that a caller has changed.
     config = {key: value for key, value in config.items() if key != "_use_default_values"}
     scheduler: Any = None if kind is None else kind.from_config(config)
@@ -172,6 +230,12 @@ def scheduled_flow(
         unet, time=_rounded(path.index, rounded), output=attrgetter("sample"), rename=rename
     )
     return Flow(network, path, _PREDICTIONS[prediction])
+
+
+def named_class(library: Any, name: Any, base: type) -> Any:
+    """The class of a library that a config names; None for anything that is no such class."""
+    kind = getattr(library, name, None) if isinstance(name, str) else None
+    return kind if isinstance(kind, type) and issubclass(kind, base) else None
 
 
 def _rounded(time: Any, rounded: bool) -> Any:

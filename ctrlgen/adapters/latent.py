@@ -31,14 +31,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.adapters.diffusers import model_card, scheduled_flow
+from ctrlgen.adapters.diffusers import KEPT, located, model_card, named_class, scheduled_flow
 from ctrlgen.codecs import Codec, Scaled
 from ctrlgen.extras import require
 from ctrlgen.flows import Flow, Guided
 from ctrlgen.priors import Prior
 from ctrlgen.sources import Gaussian
 
-__all__ = ["AutoencoderCodec", "LatentNetwork", "encode_text", "from_latent"]
+__all__ = ["AutoencoderCodec", "LatentNetwork", "encode_text", "from_latent", "rebuild"]
 
 _FIXED = {"use_safetensors": True, "low_cpu_mem_usage": False}  # needs no accelerate
 _NETWORKS = (
@@ -160,6 +160,7 @@ def from_latent(
     if guidance != 1 and not null:
         raise ValueError("null: guidance needs the conditions that mean none, e.g. the empty text")
     diffusers = require("diffusers", extra="hub")
+    given = None if scheduler is None else dict(scheduler)
     vae = _part(diffusers, model, ("vae", "vqvae"), options)
     network = _part(diffusers, model, ("unet", "transformer"), options)
     kind, config = type(network).__name__, network.config
@@ -180,8 +181,30 @@ def from_latent(
         flow = Flow(Guided(flow.network, guidance, null), flow.path, flow.kind)
     source = Gaussian(shape)
     codec = {"type": "ctrlgen.adapters.latent:AutoencoderCodec"}
-    card = model_card(model, config, flow, source, conditions, codec=codec)
+    known = {"guidance": guidance, "null": {k: _listed(v) for k, v in (null or {}).items()}}
+    kept = {"scheduler": given, "rounded": rounded, "size": size, **known, **options}
+    card = model_card(model, __name__, kept, flow, source, conditions, codec=codec)
     return Prior(flow, source, AutoencoderCodec(vae), card=card)
+
+
+def rebuild(folder: FilePath, model: str, **options: Any) -> Prior:
+    """The prior of a card: `from_latent` of the folder or hub id that it names.
+
+    Args:
+        folder: of the card.
+        model: a folder, from there or absolute, or a hub id.
+        **options: as of `ctrlgen.adapters.diffusers.rebuild`, and `guidance` and `null`.
+
+    Raises:
+        CardError: as there.
+    """
+    with located(folder, model, options, (*KEPT, "guidance", "null")) as place:
+        null = {k: torch.tensor(v) for k, v in (options.pop("null", None) or {}).items()}
+        return from_latent(place, null=null, **options)
+
+
+def _listed(value: Tensor | float) -> Any:
+    return value.tolist() if isinstance(value, Tensor) else value
 
 
 def encode_text(
@@ -207,7 +230,10 @@ def encode_text(
     transformers = require("transformers", extra="hub")
     tokenizer = transformers.AutoTokenizer.from_pretrained(model, subfolder="tokenizer", **options)
     config = transformers.AutoConfig.from_pretrained(model, subfolder="text_encoder", **options)
-    kind = getattr(transformers, (config.architectures or ["CLIPTextModel"])[0])
+    architecture = (config.architectures or ["CLIPTextModel"])[0]
+    kind = named_class(transformers, architecture, transformers.PreTrainedModel)
+    if kind is None:
+        raise ValueError(f"model: expected a text encoder, got {architecture!r}")
     encoder = kind.from_pretrained(
         model, subfolder="text_encoder", config=config, use_safetensors=True, **options
     )
@@ -237,7 +263,11 @@ def _part(
             config = diffusers.AutoencoderKL.load_config(model, subfolder=name, **options)
         except OSError:
             continue
-        kind = getattr(diffusers, config["_class_name"])
+        kind = named_class(diffusers, config.get("_class_name"), diffusers.ModelMixin)
+        if kind is None:
+            raise ValueError(
+                f"model: expected a network in {name}, got {config.get('_class_name')!r}"
+            )
         part = kind.from_pretrained(model, subfolder=name, **{**options, **_FIXED})
         return part.eval().requires_grad_(False)
     raise OSError(f"model: expected a pipeline with a part {' or '.join(names)}, got {model}")

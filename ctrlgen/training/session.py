@@ -11,9 +11,9 @@ from typing import Any
 from safetensors.torch import save_file
 
 from ctrlgen import console
-from ctrlgen.cards import Card, load_weights
+from ctrlgen.cards import Card
 from ctrlgen.errors import CardError
-from ctrlgen.plugins import resolve
+from ctrlgen.factories import network_of
 from ctrlgen.training.runs import rewind, run
 from ctrlgen.training.schedule import DESCRIPTIVE
 from ctrlgen.training.trainer import Trainer
@@ -71,8 +71,7 @@ def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, 
     Raises:
         CardError: the weights hold what the recipe's network has no place for.
     """
-    source = resolve(card.factory)(**card.config)
-    load_weights(source, card, folder)
+    source = network_of(card, folder)
     fresh = trainer.network.state_dict()
     for network in (trainer.network, trainer.average):
         try:

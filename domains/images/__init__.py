@@ -23,4 +23,5 @@ domain = Domain(
         "mnist-classifier": _TRAIN,
     },
     demo="ctrlgen.domains.images.demo:run",
+    builders=("ctrlgen.domains.images.networks:build", "ctrlgen.domains.images.classifier:build"),
 )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctrlgen.checks import check_sizes
 from ctrlgen.domains.images.layers import normalise
 from ctrlgen.domains.images.trainer import Trainer
 
@@ -36,6 +37,7 @@ class Classifier(nn.Module):
         widths: Sequence[int] = (32, 64, 128),
     ) -> None:
         super().__init__()
+        check_sizes(shape=shape, classes=classes, widths=widths)
         self.shape = tuple(shape)
         inner = (self.shape[0], *widths[:-1])
         self.shrink = nn.ModuleList(

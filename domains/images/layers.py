@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctrlgen.checks import check_numbers, check_sizes
+
 __all__ = ["Block", "Conditioning", "RowLinear", "Velocity", "modulate", "normalise"]
 
 
@@ -88,6 +90,9 @@ class Velocity(nn.Module):
 
     def __init__(self, shape: Sequence[int], classes: int, mean: float, std: float) -> None:
         super().__init__()
+        check_sizes(shape=shape)
+        check_sizes(0, classes=classes)
+        check_numbers(mean=mean, std=std)
         self.shape = tuple(shape)
         self.classes, self.mean, self.std = classes, mean, std
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctrlgen.checks import check_sizes
 from ctrlgen.domains.images.layers import (
     Block,
     Conditioning,
@@ -58,6 +59,8 @@ class Transformer(Velocity):
         refine: int = 16,
     ) -> None:
         super().__init__(shape, classes, mean, std)
+        check_sizes(width=width, depth=depth, heads=heads, patch=patch, ratio=ratio)
+        check_sizes(0, refine=refine)
         channels, height, breadth = self.shape
         if height % patch or breadth % patch or width % heads:
             raise ValueError(
@@ -149,6 +152,8 @@ class UNet(Velocity):
         heads: int = 4,
     ) -> None:
         super().__init__(shape, classes, mean, std)
+        check_sizes(widths=widths, depth=depth, heads=heads)
+        check_sizes(0, attention=attention)
         channels, width = self.shape[0], 4 * widths[0]
         scale = 2 ** len(widths)
         grid = (-(-self.shape[1] // scale), -(-self.shape[2] // scale))

@@ -16,6 +16,10 @@ domain = Domain(
     command="molecule",
     app="ctrlgen.domains.molecules.cli:app",
     demo="ctrlgen.domains.molecules.demo:run",
+    builders=(
+        "ctrlgen.domains.molecules.networks:build",
+        "ctrlgen.domains.molecules.regressors:build",
+    ),
     recipes={
         "qm9": _TRAIN,
         "qm9-heavy": _TRAIN,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ctrlgen import plugins
-from ctrlgen.cards import Card, load_weights
+from ctrlgen.cards import Card
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Settings, Task, Watch, generate
 from ctrlgen.domains.molecules.graphs import tensors
@@ -32,6 +32,7 @@ from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
 from ctrlgen.errors import UnknownName
 from ctrlgen.extras import require
+from ctrlgen.factories import network_of
 from ctrlgen.flows import Evaluations
 from ctrlgen.priors import Prior, load
 
@@ -71,10 +72,9 @@ def regressor(name: str, device: str = "cpu") -> PropertyNetwork:
         CardError: if card or weights are damaged.
     """
     card, folder = regressor_card(name)
-    network = plugins.resolve(card.factory)(**card.config)
+    network = network_of(card, folder)
     if not isinstance(network, PropertyNetwork):
         raise UnknownName("network", name, _regressors())
-    load_weights(network, card, folder)
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -25,6 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctrlgen.checks import check_numbers, check_sizes
+
 __all__ = ["Block", "TimeEmbedding", "Trunk", "centred", "pair_geometry"]
 
 
@@ -185,6 +187,9 @@ class Trunk(nn.Module):
         reach: float = 8.0,
     ) -> None:
         super().__init__()
+        check_sizes(features=features, width=width, depth=depth, pair=pair, vectors=vectors)
+        check_sizes(heads=heads, ratio=ratio, bands=bands)
+        check_numbers(reach=reach)
         if width % heads:
             raise ValueError(f"heads: expected a divisor of width {width}, got {heads}")
         self.width, self.pair, self.vectors = width, pair, vectors

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctrlgen.checks import check_numbers, check_sizes
 from ctrlgen.domains.molecules.layers import TimeEmbedding, Trunk, centred
 
 __all__ = ["Estimate", "GeoT", "MoleculeVelocity", "atom_mask", "build"]
@@ -73,6 +74,8 @@ class MoleculeVelocity(nn.Module):
 
     def __init__(self, classes: int, scale: float, frequencies: Sequence[float]) -> None:
         super().__init__()
+        check_sizes(classes=classes)
+        check_numbers(scale=scale)
         if len(frequencies) != classes:
             raise ValueError(f"frequencies: expected {classes}, got {len(frequencies)}")
         self.classes, self.scale = classes, scale

@@ -24,12 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.cards import Card, load_weights
+from ctrlgen.cards import Card
+from ctrlgen.checks import check_sizes
 from ctrlgen.domains.molecules.layers import Trunk, centred
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.states import Parts
 from ctrlgen.domains.molecules.trainer import Batches, Molecule, one_hot, taken
-from ctrlgen.plugins import cards, resolve
+from ctrlgen.factories import network_of
+from ctrlgen.plugins import cards
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer
 
@@ -74,6 +76,7 @@ class PropertyNetwork(nn.Module):
         **trunk: Any,
     ) -> None:
         super().__init__()
+        check_sizes(classes=classes)
         if len(mean) != len(NAMES) or len(deviation) != len(NAMES):
             raise ValueError(
                 f"mean, deviation: expected {len(NAMES)}, got {len(mean)}, {len(deviation)}"
@@ -185,8 +188,7 @@ def load_regressor(
     card = Card.read(known[name]) if name in known else None
     if card is None or not card.factory.startswith(f"{__name__}:"):
         raise ValueError(f"name: expected a property regressor such as 'qm9-guide', got {name!r}")
-    network: PropertyNetwork = resolve(card.factory)(**card.config)
-    load_weights(network, card, known[name].parent)
+    network: PropertyNetwork = network_of(card, known[name].parent)  # type: ignore[assignment]
     return network.to(device, dtype).eval().requires_grad_(False)
 
 

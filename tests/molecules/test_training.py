@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ctrlgen
+from ctrlgen import codecs
+from ctrlgen.codecs import Codec
 from ctrlgen.domains.molecules import training
 from ctrlgen.domains.molecules.alignment import align
 from ctrlgen.domains.molecules.layers import centred
@@ -26,6 +28,7 @@ from ctrlgen.domains.molecules.trainer import (
     Recipe,
     molecular_loss,
 )
+from ctrlgen.factories import part_of
 from ctrlgen.solvers import Midpoint
 from ctrlgen.training.runs import run
 from ctrlgen.training.session import continue_from, export
@@ -163,7 +166,7 @@ def test_bonds_are_taught_when_asked(molecules: Molecule) -> None:
 def test_states_are_those_of_the_codec(molecules: Molecule) -> None:
     made = trainer(molecules)
     card = training.card_of(made, "")
-    codec = ctrlgen.priors._assemble(card).codec
+    codec = part_of(codecs, Codec, "codec", card.codec, None)
     signal = join(molecules.positions, molecules.classes, 3)
     torch.testing.assert_close(made.states(molecules), codec.encode(signal))
 
