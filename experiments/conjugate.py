@@ -6,6 +6,8 @@ r"""Conjugate integrators in few steps: Tables 1-4 of arXiv 2405.17673, at our s
 Tasks, without noise: a hole of 10 x 10 in the middle, x2 and x4 super-resolution (bicubic) and
 Gaussian deblurring (std 1 pixel, circular), at 5, 10 and 20 evaluations of the network by C-ΠGDM
 and ΠGDM, C-ΠGFM and ΠGFM (which is OT-ODE of constant weight), DDRM and DPS; λ = 0 throughout.
+C-ΠGFM runs twice, with the Jacobian as derived and as the released code has it, to which the
+paper's numbers belong.
 
 Every method has nine settings for every task and budget, three strengths and three start times, of
 which it takes the one of the highest median PSNR on other held-out images than those of the result:
@@ -48,6 +50,7 @@ from ctrlgen.experiments.conjugate_settings import (
     NOISE,
     NOISY,
     PAIRS,
+    SWEEPS,
     SWEPT,
     TASKS,
     WEIGHTS,
@@ -172,7 +175,7 @@ def fill(
             choices = settings(name, task, operator, budget)
             contest(prior, both, rows, f"{task}-{name}-{budget}", choices)
         if task == SWEPT:
-            for name, _ in PAIRS:
+            for name in SWEEPS:
                 least = min(budgets)
                 choices = settings(name, task, operator, least)
                 best = choices[rows.rows[f"tune-{task}-{name}-{least}"]["best"]]

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from ctrlgen.domains.images.figures import PALETTE, tile
-from ctrlgen.experiments.conjugate_settings import FORMS, METHODS, NOISY, PAIRS, SWEPT
+from ctrlgen.experiments.conjugate_settings import FORMS, METHODS, NOISY, PAIRS, SWEEPS, SWEPT
 from ctrlgen.experiments.tables import embedder, head, quality
 
 matplotlib.use("Agg")
@@ -28,6 +28,7 @@ LOOKS = {
     "c-pigdm": (PALETTE[0], "o-"),
     "pigdm": (PALETTE[0], "o--"),
     "c-pigfm": (PALETTE[2], "s-"),
+    "c-pigfm-released": (PALETTE[2], "s:"),
     "pigfm": (PALETTE[2], "s--"),
     "ddrm": (PALETTE[1], "^-"),
     "dps": (PALETTE[3], "v-"),
@@ -44,7 +45,7 @@ def table(results: dict[str, Any]) -> str:
     parts = [_task(results, task) for task in results["tasks"]]
     parts += [_noisy(results, task) for task in NOISY if task in results["tasks"]]
     if SWEPT in results["tasks"]:
-        parts += [_sweep_table(results, ours) for ours, _ in PAIRS]
+        parts += [_sweep_table(results, name) for name in SWEEPS]
     return "\n\n".join([*parts, _claims(results)]) + "\n"
 
 
@@ -202,9 +203,9 @@ def _reconstructions(
 def _sweeps(results: dict[str, Any], file: Path) -> None:
     """Median PSNR over λ and w as a heat map for each conjugate method."""
     fig, axes = plt.subplots(
-        1, len(PAIRS), figsize=(4.6 * len(PAIRS), 3.8), constrained_layout=True
+        1, len(SWEEPS), figsize=(4.6 * len(SWEEPS), 3.8), constrained_layout=True
     )
-    for ax, (name, _) in zip(axes, PAIRS, strict=True):
+    for ax, name in zip(axes, SWEEPS, strict=True):
         row = results["rows"][f"sweep-{name}-{min(results['budgets'])}"]
         # A setting that leaves the range of images would take all of the colours for itself.
         values = np.nan_to_num(np.array(row["psnr"]), nan=-np.inf, neginf=-np.inf)

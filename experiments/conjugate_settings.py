@@ -20,6 +20,7 @@ __all__ = [
     "NOISE",
     "NOISY",
     "PAIRS",
+    "SWEEPS",
     "SWEPT",
     "TASKS",
     "WEIGHTS",
@@ -43,13 +44,15 @@ METHODS = {
     "c-pigdm": "C-ΠGDM",
     "pigdm": "ΠGDM",
     "c-pigfm": "C-ΠGFM",
+    "c-pigfm-released": "C-ΠGFM, released",
     "pigfm": "ΠGFM",
     "ddrm": "DDRM",
     "dps": "DPS",
 }
-PAIRS = (("c-pigdm", "pigdm"), ("c-pigfm", "pigfm"))
+PAIRS = (("c-pigdm", "pigdm"), ("c-pigfm", "pigfm"), ("c-pigfm-released", "pigfm"))
 
 SWEPT = "sr4"
+SWEEPS = ("c-pigdm", "c-pigfm")
 DECAYS = (-1.0, -0.5, -0.2, 0.0, 0.2, 0.5)
 WEIGHTS = (2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
@@ -73,6 +76,8 @@ def settings(name: str, task: str, operator: LinearOperator, steps: int) -> dict
             return _diffusion(PiGDM(), steps, (2.0, 6.0, 15.0))
         case "c-pigfm":
             return _flow(CPiGFM(), steps, (8.0, 20.0, 60.0))
+        case "c-pigfm-released":
+            return _flow(CPiGFM(jacobian="released"), steps, (8.0, 20.0, 60.0))
         case "pigfm":
             return _flow(OTODE(), steps, (0.5, 1.0, 3.0))
     base = build(name, Case(KINDS[task], operator), evaluations=steps)

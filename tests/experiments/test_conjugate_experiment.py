@@ -43,9 +43,11 @@ def test_every_row_is_measured_once_and_drawn(tmp_path: Path) -> None:
         assert len(values) == len(DECAYS) and {len(line) for line in values} == {len(WEIGHTS)}
     forms = [rows[f"noisy-sr4-{form}-2"]["method"] for form in ("exact", "released")]
     assert "noisy='exact'" in forms[0] and "noisy='released'" in forms[1]
-    assert len(results["claims"]) == 2 * 3
+    jacobians = [rows[f"sr4-{name}-2"]["method"] for name in ("c-pigfm", "c-pigfm-released")]
+    assert "jacobian='exact'" in jacobians[0] and "jacobian='released'" in jacobians[1]
+    assert len(results["claims"]) == 3 * 3
     text = (out / "table.md").read_text()
-    assert "### The conjugate form in 1 evaluations" in text and text.count("of 3.") == 2
+    assert "### The conjugate form in 1 evaluations" in text and text.count("of 3.") == 3
     for name in ("quality.png", "sr4.png", "sweep.png"):
         assert (out / name).stat().st_size > 0
     stamps = {file: file.stat().st_mtime_ns for file in cache.rglob("*.json")}
