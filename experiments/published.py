@@ -107,7 +107,7 @@ def run_row(
         seeds = range(first, first + len(part))
         operator = task.operator(tuple(part.shape[1:]), seeds)
         y = measure(operator, part, task.noise, seeds)
-        cost = cost_of(method, operator, y, task.noise)
+        cost = cost_of(method, operator, y, task.noise, task.compare)
         result = method(prior, cost, seeds=seeds)
         found.append(result.samples)
         spent += torch.tensor([result.network.forward_rows, result.network.vjp_rows])

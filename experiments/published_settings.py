@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ctrlgen.costs import MeasurementCost
-from ctrlgen.domains.images.methods import cost_for
+from ctrlgen.domains.images.methods import Comparison, cost_for
 from ctrlgen.domains.images.operators import (
     Denoise,
     GaussianBlur,
@@ -37,19 +37,41 @@ from ctrlgen.operators import Operator
 __all__ = ["CONFIGURATIONS", "TASKS", "Configuration", "Task", "cost_of"]
 
 
-def cost_of(method: Method, operator: Operator, y: Tensor, noise: float) -> MeasurementCost:
-    """The cost that a preset belongs to: ‖Hx − y‖ for optimal control, else `cost_for`'s."""
+def cost_of(
+    method: Method,
+    operator: Operator,
+    y: Tensor,
+    noise: float,
+    compare: Comparison = "measurement",
+) -> MeasurementCost:
+    """The cost that a preset belongs to: ‖Hx − y‖ for optimal control, else `cost_for`'s.
+
+    Args:
+        method: a preset.
+        operator: H.
+        y: measurements, shape (B, *measurement).
+        noise: σ_y.
+        compare: of D-Flow on the task; other methods compare the measurement.
+    """
     if isinstance(method, OptimalControl):
         return Misfit(operator, y, noise, "norm")
-    return cost_for(method, operator, y, noise)
+    own = compare if isinstance(method, DFlow) else "measurement"
+    return cost_for(method, operator, y, noise, own)
 
 
 @dataclass(frozen=True)
 class Task:
-    """An inverse problem: the operator from the shape of an image and the seeds, and σ_y."""
+    """An inverse problem.
+
+    Attributes:
+        operator: from the shape of an image and the seeds.
+        noise: σ_y.
+        compare: what D-Flow compares.
+    """
 
     operator: Callable[[tuple[int, ...], range], Operator]
     noise: float
+    compare: Comparison = "measurement"
 
 
 TASKS = {
@@ -69,8 +91,8 @@ TASKS = {
     "inpaint-noisy": Task(lambda shape, seeds: Inpainting.centre(shape[-1] * 5 // 16, shape), 0.05),
     "sr2": Task(lambda shape, seeds: SuperResolution(2), 0.0),
     "sr2-noisy": Task(lambda shape, seeds: SuperResolution(2), 0.05),
-    "deblur": Task(lambda shape, seeds: GaussianBlur(1.0, 61), 0.0),
-    "deblur-noisy": Task(lambda shape, seeds: GaussianBlur(1.0, 61), 0.05),
+    "deblur": Task(lambda shape, seeds: GaussianBlur(1.0, 61), 0.0, "pseudo-inverse"),
+    "deblur-noisy": Task(lambda shape, seeds: GaussianBlur(1.0, 61), 0.05, "pseudo-inverse"),
     "denoise": Task(lambda shape, seeds: Denoise(), 0.05),
 }
 
@@ -91,34 +113,35 @@ class Configuration:
 
 
 def _ndtm(data: str) -> dict[str, dict[str, Method]]:
-    """Tables 1 and 9-12 of arXiv 2502.03686."""
+    """Tables 1 and 9-12 of arXiv 2502.03686, baselines as in its tables 5 and 6."""
+    blur = "nonlinear-deblur"
+    strong = f"imagenet-{blur}" if data == "imagenet" else blur
     dps = {
         task: DPS.preset(f"ndtm-baseline-{name}")
-        for task, name in (
-            ("sr4", "sr4"),
-            ("random-inpaint-90", "inpaint"),
-            ("nonlinear-deblur", "nonlinear-deblur"),
-        )
+        for task, name in (("sr4", "sr4"), ("random-inpaint-90", "inpaint"), (blur, strong))
     }
-    red = REDDiff.preset("image-100")
+    red = {
+        task: REDDiff.preset(f"ndtm-baseline-{data}-{name}")
+        for task, name in (("sr4", "sr4"), ("random-inpaint-90", "inpaint"), (blur, blur))
+    }
     return {
         "sr4": {
             "ndtm": NDTM.preset(f"{data}-sr4"),
             "dps": dps["sr4"],
-            "red-diff": red,
+            "red-diff": red["sr4"],
             "ddrm": DDRM.preset("sr4"),
             "c-pigdm": CPiGDM.preset("sr4-20"),
         },
         "random-inpaint-90": {
             "ndtm": NDTM.preset(f"{data}-inpaint"),
             "dps": dps["random-inpaint-90"],
-            "red-diff": red,
+            "red-diff": red["random-inpaint-90"],
             "ddrm": DDRM.preset("inpaint"),
         },
         "nonlinear-deblur": {
             "ndtm": NDTM.preset(f"{data}-nonlinear-deblur"),
             "dps": dps["nonlinear-deblur"],
-            "red-diff": red,
+            "red-diff": red["nonlinear-deblur"],
         },
     }
 

@@ -133,6 +133,14 @@ def deblur(
             rich_help_panel=PROBLEM,
         ),
     ] = "reflect",
+    compare: Annotated[
+        str,
+        typer.Option(
+            help="What methods that run to a target compare: the measurement, or its "
+            "pseudo-inverse as D-Flow's paper does for blurs.",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = "measurement",
 ) -> None:
     """Undo a Gaussian blur of known width.
 
@@ -145,7 +153,8 @@ def deblur(
     from ctrlgen.domains.images.operators import GaussianBlur
 
     made = GaussianBlur(std, boundary=boundary)
-    _restore(ctx, "deblur", file, lambda _: made, options, {"std": std, "boundary": boundary})
+    way = {"std": std, "boundary": boundary}
+    _restore(ctx, "deblur", file, lambda _: made, options, way, compare=compare)
 
 
 @app.command()
@@ -174,6 +183,7 @@ def _restore(
     options: Options,
     settings: dict[str, Any],
     scale: int = 1,
+    compare: Any = "measurement",
 ) -> None:
     seeds = _seeds(options.seeds, options.samples)
     folder = check_output(options.out or new_folder(f"{task}-{file.stem}"), options.overwrite)
@@ -192,6 +202,7 @@ def _restore(
         truth=options.truth,
         fit=options.fit,
         device=device,
+        compare=compare,
     )
     method = restoration.method_for(
         problem,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -52,9 +52,20 @@ from ctrlgen.methods import (
 )
 from ctrlgen.operators import LinearOperator, Operator
 
-__all__ = ["METHODS", "Case", "Entry", "MeasurementCost", "build", "cost_for", "named", "psnr_of"]
+__all__ = [
+    "METHODS",
+    "Case",
+    "Comparison",
+    "Entry",
+    "MeasurementCost",
+    "build",
+    "cost_for",
+    "named",
+    "psnr_of",
+]
 
 Form = Literal["psnr", "squared"]
+Comparison = Literal["measurement", "pseudo-inverse"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,13 @@ def build(
     return entry.kind(**entry.make(case, steps, **given), device=device)
 
 
-def cost_for(method: Method, operator: Operator, y: Tensor, sigma: float = 0.0) -> MeasurementCost:
+def cost_for(
+    method: Method,
+    operator: Operator,
+    y: Tensor,
+    sigma: float = 0.0,
+    compare: Comparison = "measurement",
+) -> MeasurementCost:
     """The cost that a method of this table is built for.
 
     Args:
@@ -146,14 +163,28 @@ def cost_for(method: Method, operator: Operator, y: Tensor, sigma: float = 0.0) 
         operator: H.
         y: measurements, shape (B, *measurement).
         sigma: σ_y in the units of y.
+        compare: where −PSNR is taken: Hx with y, or H†Hx with H†y as D-Flow's deblurring does
+            (arXiv 2402.14017, Table 6, also at noise 0.05).
+
+    Raises:
+        ValueError: for "pseudo-inverse" with a method that does not descend −PSNR to a target.
     """
     forms = {entry.kind: entry.form for entry in METHODS.values()}
+    if compare == "pseudo-inverse":
+        able = [name for name, entry in METHODS.items() if "target" in entry.options]
+        if type(method) not in [METHODS[name].kind for name in able]:
+            raise ValueError(
+                f"compare: 'pseudo-inverse' is for {', '.join(able)}, got {type(method).__name__}"
+            )
+        return NegativePSNR(operator, y, sigma, projected=True)
+    if compare != "measurement":
+        raise ValueError(f"compare: expected one of {get_args(Comparison)}, got {compare!r}")
     kind = SquaredError if forms.get(type(method)) == "squared" else NegativePSNR
     return kind(operator, y, sigma)
 
 
 def psnr_of(cost: MeasurementCost, values: Tensor) -> Tensor:
-    """PSNR of the measurement in dB, from values (..., B) of a cost of `cost_for`."""
+    """PSNR of what a cost of `cost_for` compares in dB, from its values (..., B)."""
     if isinstance(cost, NegativePSNR):
         return -values
     mse = values / cost.operator.measured(cost.y).to(values)

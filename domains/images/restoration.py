@@ -20,7 +20,14 @@ from torch import Tensor
 
 from ctrlgen import console
 from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels, write_image
-from ctrlgen.domains.images.methods import Case, MeasurementCost, build, cost_for, psnr_of
+from ctrlgen.domains.images.methods import (
+    Case,
+    Comparison,
+    MeasurementCost,
+    build,
+    cost_for,
+    psnr_of,
+)
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.methods import Method
 from ctrlgen.operators import LinearOperator, measure
@@ -44,6 +51,7 @@ class Problem:
         noise: σ_user, as stated, in [−1, 1].
         rounding: whether y was rounded to bytes.
         truth: the true image (1, C, H, W), if it is known.
+        compare: what the cost compares, see `methods.cost_for`.
     """
 
     task: str
@@ -53,6 +61,15 @@ class Problem:
     noise: float
     rounding: bool
     truth: Tensor | None
+    compare: Comparison = "measurement"
+
+    @property
+    def gain(self) -> float:
+        """Of the comparison on white noise: √(Σ s⁻²/d), s the singular values, for H†y."""
+        if self.compare == "measurement":
+            return 1.0
+        s = self.operator.spectrum(self.operator.pinv(self.y)).values
+        return float(torch.where(s > 0, s**-2.0, 0).mean().sqrt())
 
     @property
     def sigma(self) -> float:
@@ -62,7 +79,7 @@ class Problem:
     def cost(self, method: Method, rows: int) -> MeasurementCost:
         """The cost that a method takes, of `rows` samples that share the measurement."""
         y = self.y.expand(rows, *self.y.shape[1:])
-        return cost_for(method, self.operator, y, self.sigma)
+        return cost_for(method, self.operator, y, self.sigma, self.compare)
 
 
 def choose(name: str | None, size: tuple[int, int], grey: bool) -> str:
@@ -108,6 +125,7 @@ def pose(
     truth: Path | None = None,
     fit: bool = False,
     device: str = "cpu",
+    compare: Comparison = "measurement",
 ) -> Problem:
     """Read the files and set the problem up; everything that can be wrong with them shows here.
 
@@ -123,6 +141,7 @@ def pose(
         truth: the true image.
         fit: crop and resample the file to what the prior takes; needs `prior`.
         device: of the network and the run.
+        compare: what the cost compares, see `methods.cost_for`.
 
     Raises:
         ValueError: for files, sizes, colours, noise or labels that do not fit together.
@@ -169,7 +188,7 @@ def pose(
         known, image = image, measure(made, image, noise, [0])
     elif task == "inpaint":
         image = made(image)
-    return Problem(task, loaded, made, image, noise, not degrade, known)
+    return Problem(task, loaded, made, image, noise, not degrade, known, compare)
 
 
 def _signal_shape(prior: Prior) -> tuple[int, ...]:
@@ -189,8 +208,10 @@ def method_for(
         device: of the run.
         **options: `evaluations`, `init`, `iterations` and `target` of `methods.build`.
     """
-    case = Case(problem.task, problem.operator, problem.noise, problem.sigma)
-    return build(name, case, device=device, **options)
+    case = Case(problem.task, problem.operator, problem.noise, problem.gain * problem.sigma)
+    method = build(name, case, device=device, **options)
+    problem.cost(method, 1)  # refuses a comparison that is not the method's
+    return method
 
 
 def solve(
@@ -243,6 +264,7 @@ def write(
         "operator": type(problem.operator).__name__,
         "noise": problem.noise,
         "rounding": ROUNDING if problem.rounding else 0.0,
+        "compare": problem.compare,
         "method": result.method,
         "target_psnr": _target(method),
         "seconds": round(seconds, 3),

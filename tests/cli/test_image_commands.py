@@ -85,6 +85,30 @@ def test_degrade_makes_the_measurement_from_the_file(
     assert content["target_psnr"] == pytest.approx(20 * math.log10(2 / 0.1))
 
 
+def test_deblur_can_compare_pseudo_inverses(
+    ctrlgen: Run, colour_card: Path, colour_file: Path, tmp_path: Path
+) -> None:
+    """−PSNR of H†Hx against H†y; its target is where H† leaves the noise."""
+    content = solved(
+        ctrlgen, "image", "deblur", colour_file, "--std", 0.8, "--degrade", "--noise", 0.05,
+        "--compare", "pseudo-inverse", "--iterations", 2, "--prior", colour_card,
+        "--out", tmp_path / "out",
+    )  # fmt: skip
+    truth = read_image(colour_file)[None]
+    operator = GaussianBlur(0.8, boundary="reflect")
+    noise = torch.randn(4096, *truth.shape[1:], generator=torch.Generator().manual_seed(0))
+    raised = float(operator.pinv(noise).square().mean().sqrt())
+    assert raised > 1.5
+    goal = 20 * math.log10(2 / (0.05 * raised))
+    assert content["compare"] == "pseudo-inverse"
+    assert content["target_psnr"] == pytest.approx(goal, abs=0.1)
+    refused = ctrlgen(
+        "image", "deblur", colour_file, "--degrade", "--compare", "pseudo-inverse", "--method",
+        "ndtm", "--prior", colour_card, "--out", tmp_path / "no",
+    )  # fmt: skip
+    assert refused.code != 0 and "compare: 'pseudo-inverse' is for d-flow" in refused.err
+
+
 def test_upsample_takes_the_small_image(
     ctrlgen: Run, grey_card: Path, picture: Callable[..., Tensor], tmp_path: Path
 ) -> None:

@@ -65,6 +65,25 @@ def test_a_preset_meets_the_cost_that_it_belongs_to() -> None:
     assert isinstance(control, Misfit) and control.form == "norm"
     assert isinstance(cost_of(NDTM.preset("ffhq-sr4"), operator, y, 0.01), SquaredError)
     assert isinstance(cost_of(DFlow(), operator, y, 0.01), NegativePSNR)
+    # D-Flow compares H†Hx with H†y where it deblurs, with noise and without (Table 6)
+    projected = {
+        name: cost_of(DFlow(), task.operator((3, 16, 16), range(2)), torch.zeros(2, 3, 16, 16),
+                      task.noise, task.compare).projected  # type: ignore[attr-defined]
+        for name, task in TASKS.items() if name in ("deblur", "deblur-noisy", "denoise")
+    }  # fmt: skip
+    assert projected == {"deblur": True, "deblur-noisy": True, "denoise": False}
+    other = cost_of(OTODE(), operator, y, 0.05, "pseudo-inverse")
+    assert isinstance(other, NegativePSNR) and not other.projected
+    # baselines of arXiv 2502.03686 by data set
+    for data, zeta, lam in (("ffhq", 0.3, 1.0), ("imagenet", 1.0, 0.4)):
+        contests = CONFIGURATIONS[f"{data}-256"].contests
+        assert contests["nonlinear-deblur"]["dps"].rho == zeta  # type: ignore[attr-defined]
+        red = contests["sr4"]["red-diff"]
+        found = red.weight, red.dispersion, len(red.grid.indices)  # type: ignore[attr-defined]
+        assert found == (lam, 1e-4, 50)
+        assert red.optimizer.learning_rate == 0.5  # type: ignore[attr-defined]
+        blurred, masked = contests["nonlinear-deblur"], contests["random-inpaint-90"]
+        assert blurred["red-diff"].weight == masked["red-diff"].weight == 0.25  # type: ignore[attr-defined]
 
 
 def test_a_network_of_the_users_runs_and_does_not_depend_on_the_batch(
