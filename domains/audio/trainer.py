@@ -1,0 +1,229 @@
+r"""Training of the audio networks: the spectral codec, and the flow on its latents.
+
+The codec minimises, per clip x and its reconstruction x̂ from latents with noise ε ~ N(0, η² I),
+
+    log₁₀ (Σ (x̂ - x)² / Σ x²)  +  w MRSTFT(x̂, x),
+
+a negative signal-to-noise ratio in units of ten decibels and a distance of spectra (`metrics`); the
+noise makes the latents smooth for the flow. The linear part of the codec is fitted first, from the
+covariance of the coefficients of the training music (`spectral`).
+
+The flow minimises |v(z_t, t) - (z_1 - z_0)|² over standardised latents (Lipman et al. 2023, eqs.
+22-23), t logit-normal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctrlgen.domains.audio import networks, spectral
+from ctrlgen.domains.audio.data import Music
+from ctrlgen.domains.audio.mdct import mdct
+from ctrlgen.domains.audio.metrics import mrstft, snr
+from ctrlgen.training.schedule import Schedule
+from ctrlgen.training.trainer import Order, Trainer, generator
+
+__all__ = ["CodecRecipe", "CodecTrainer", "FlowRecipe", "FlowTrainer", "covariance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecRecipe(Schedule):
+    """What is trained and how; everything a run needs beside the data and the budget.
+
+    Attributes:
+        name: of the codec and its files.
+        config: keywords of `spectral.build`.
+        length: samples of a training clip.
+        noise: η, standard deviation of the noise on latents of unit variance.
+        spectra: w, weight of the distance of spectra.
+        validation: clips of the held-out music that are validated on.
+    """
+
+    name: str
+    config: dict[str, Any]
+    length: int = 32000
+    noise: float = 0.05
+    spectra: float = 0.3
+    validation: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowRecipe(Schedule):
+    """What is trained and how; everything a run needs beside the data and the budget.
+
+    Attributes:
+        name: of the prior and its files.
+        config: keywords of `networks.build`.
+    """
+
+    name: str
+    config: dict[str, Any]
+
+
+def covariance(music: Music, hop: int, length: int = 160000, batch: int = 16) -> Tensor:
+    """E[c c^T] of the MDCT coefficients of a whole data set, shape (hop, hop), float64.
+
+    Args:
+        music: the pieces.
+        hop: N.
+        length: samples that are transformed at a time.
+        batch: how many of them at once.
+
+    Raises:
+        ValueError: no piece is as long.
+    """
+    total, frames = torch.zeros(hop, hop, dtype=torch.float64), 0
+    for clips in music.blocks(length, batch):
+        c = mdct(clips.double(), hop).flatten(0, 1)
+        total += c.T @ c
+        frames += len(c)
+    if frames == 0:
+        raise ValueError(f"length: no piece has {length} samples")
+    return total / frames
+
+
+class CodecTrainer(Trainer):
+    """Training of a `SpecCodec`.
+
+    Args:
+        recipe: what to train.
+        music: to train on.
+        held: to validate on.
+        seed: of the weights and of every draw.
+        device: where to train.
+    """
+
+    outside = ("stem", "head", "depthwise")
+
+    def __init__(
+        self,
+        recipe: CodecRecipe,
+        music: Music,
+        held: Music,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.recipe, self.music = recipe, music
+        super().__init__(recipe, seed, device)
+        for codec in (self.network, self.average):
+            assert isinstance(codec, spectral.SpecCodec)
+            codec.fit(covariance(music, codec.hop))
+        places = (torch.arange(recipe.validation) + 0.5) / recipe.validation
+        self.held = held.clips(places, recipe.length).unsqueeze(1).to(device)
+        self.evaluate: Callable[[Tensor, Tensor], Tensor] = self._reconstruct
+
+    def build(self) -> nn.Module:
+        return spectral.build(**self.recipe.config)
+
+    def compile(self) -> None:
+        self.evaluate = torch.compile(self._reconstruct)
+
+    def _reconstruct(self, x: Tensor, noise: Tensor) -> Tensor:
+        z = self.network.encode(x)  # type: ignore[operator]
+        decoded: Tensor = self.network.decode(z + noise.to(z), x.shape[2])  # type: ignore[operator]
+        return decoded
+
+    def loss(self, draw: torch.Generator) -> Tensor:
+        recipe = self.recipe
+        # Where clips begin is drawn on the host: the pieces lie there, on disk.
+        places = torch.rand(recipe.batch, generator=generator(self.seed, 4, self.steps))
+        x = self.music.clips(places, recipe.length).unsqueeze(1).to(self.device)
+        frames = self.network.frames(recipe.length)  # type: ignore[operator]
+        shape = (recipe.batch, frames, self.recipe.config["size"])
+        noise = recipe.noise * torch.randn(shape, generator=draw, device=self.device)
+        with self.autocast():
+            y = self.evaluate(x, noise).float()
+        return self._distance(y, x).mean()
+
+    def _distance(self, y: Tensor, x: Tensor) -> Tensor:
+        """The loss of each clip, shape (B,); a clip of silence counts as one of −60 dB."""
+        energy = x.square().mean((1, 2)).clamp_min(1e-6)
+        error = (y - x).square().mean((1, 2))
+        audible = x + 1e-3 * (x.square().mean((1, 2), keepdim=True) == 0)
+        return (error / energy).log10() + self.recipe.spectra * mrstft(y, audible)
+
+    @torch.no_grad()
+    def validate(self, count: int | None = None) -> float:
+        """Loss of the averaged weights without noise on the latents."""
+        held, total = self.held[:count], torch.zeros((), device=self.device)
+        for x in held.split(32):
+            total += self._distance(self._average(x), x).sum()
+        return float(total) / len(held)
+
+    @torch.no_grad()
+    def quality(self) -> dict[str, float]:
+        """Signal-to-noise ratio on held-out music by the averaged weights, in dB."""
+        ratio = torch.cat([snr(self._average(x), x) for x in self.held.split(32)])
+        ratio = ratio[ratio.isfinite()]
+        return {"snr": round(float(ratio.mean()), 3), "median": round(float(ratio.median()), 3)}
+
+    def _average(self, x: Tensor) -> Tensor:
+        decoded: Tensor = self.average.decode(self.average.encode(x), x.shape[2])  # type: ignore[operator]
+        return decoded
+
+
+class FlowTrainer(Trainer):
+    """Training of a flow on latents.
+
+    Args:
+        recipe: what to train.
+        latents: of the training clips, standardised, shape (N, T, D), float16 or float32.
+        held: latents to validate on.
+        seed: of the weights and of every draw.
+        device: where to train.
+    """
+
+    outside = ("stem", "head", "conditioning", "modulation", "final", "offset")
+
+    def __init__(
+        self,
+        recipe: FlowRecipe,
+        latents: Tensor,
+        held: Tensor,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.recipe = recipe
+        super().__init__(recipe, seed, device)
+        self.latents, self.held = latents.to(device), held.to(device)
+        self.order = Order(len(latents), recipe.batch, seed, device)
+        self.evaluate: Callable[..., Tensor] = self.network
+
+    def build(self) -> nn.Module:
+        return networks.build(**self.recipe.config)
+
+    def compile(self) -> None:
+        self.evaluate = torch.compile(self.network)
+
+    def loss(self, draw: torch.Generator) -> Tensor:
+        options: dict[str, Any] = {"generator": draw, "device": self.device}
+        data = self.latents[self.order(self.steps)].float()
+        noise = torch.randn(data.shape, **options)
+        t = torch.randn(len(data), **options).sigmoid()
+        with self.autocast():
+            return self._distance(self.evaluate, data, noise, t).mean()
+
+    @staticmethod
+    def _distance(network: Callable[..., Tensor], z1: Tensor, z0: Tensor, t: Tensor) -> Tensor:
+        time = t[:, None, None]
+        error = network(time * z1 + (1 - time) * z0, t) - (z1 - z0)
+        return error.square().mean((1, 2))
+
+    @torch.no_grad()
+    def validate(self, count: int | None = None) -> float:
+        """Loss of the averaged weights, with fixed noise and evenly spread times."""
+        options: dict[str, Any] = {
+            "generator": generator(0, 3, device=self.device), "device": self.device
+        }  # fmt: skip
+        held = self.held[:count].float()
+        t = (torch.randperm(len(held), **options) + 0.5) / len(held)
+        noise = torch.randn(held.shape, **options)
+        total = torch.zeros((), device=self.device)
+        for rows in torch.arange(len(held), device=self.device).split(64):
+            total += self._distance(self.average, held[rows], noise[rows], t[rows]).sum()
+        return float(total) / len(held)
