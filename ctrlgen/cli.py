@@ -22,6 +22,7 @@ from ctrlgen import __version__, console, plugins
 from ctrlgen.errors import UnknownName
 from ctrlgen.interrupts import terminable
 from ctrlgen.options import common
+from ctrlgen.outputs import check_output
 
 __all__ = ["EXPECTED", "app", "main"]
 
@@ -90,8 +91,11 @@ def demo(
     Each domain ends with a table and the path of a figure. Nothing is downloaded.
     """
     shown = [domain for domain in plugins.domains().values() if domain.demo is not None]
-    for domain in shown:
-        folder = out if out is None or len(shown) == 1 else out / domain.name
+    folders = [out if out is None or len(shown) == 1 else out / d.name for d in shown]
+    for folder in folders:
+        if folder is not None:  # all of them before the first minute of compute
+            check_output(folder, overwrite)
+    for domain, folder in zip(shown, folders, strict=True):
         plugins.resolve(cast(str, domain.demo))(folder, overwrite=overwrite, json=json)
 
 

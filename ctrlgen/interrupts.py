@@ -12,12 +12,26 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
-__all__ = ["Terminated", "exit_code", "terminable"]
+__all__ = ["CutOff", "Terminated", "exit_code", "terminable"]
 
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end."""
+
+
+class CutOff(Exception):
+    """A run that did not come to its end, after it has written what was finished.
+
+    Attributes:
+        cause: what cut it off: an interruption, or an error.
+        content: what it has written of its numbers.
+    """
+
+    def __init__(self, cause: BaseException, content: dict[str, Any]) -> None:
+        super().__init__(str(cause))
+        self.cause, self.content = cause, content
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:

@@ -6,15 +6,18 @@ method that is named, and writes the reconstructions, a figure and every number 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.markup import escape
 
 from ctrlgen import console
 from ctrlgen.domains.images.options import PROBLEM, Options, restoring
-from ctrlgen.outputs import check_output, new_folder
+from ctrlgen.interrupts import CutOff, exit_code
+from ctrlgen.outputs import reserved
 
 __all__ = ["app"]
 
@@ -65,9 +68,15 @@ def inpaint(
 
     if sum(way is not None for way in (mask, centre, random)) != 1:
         raise ValueError("mask: expected exactly one of --mask, --centre and --random")
+    if random is not None and not 0 < random < 1:
+        raise ValueError(f"random: expected a fraction between 0 and 1, got {random}")
 
     def operator(shape: tuple[int, ...]) -> Any:
         if centre is not None:
+            if centre >= min(shape[1:]):
+                raise ValueError(
+                    f"centre: expected a side below {min(shape[1:])}, the image's, got {centre}"
+                )
             return Inpainting.centre(centre, shape)
         if random is not None:  # one mask for all samples
             return Inpainting(Inpainting.random(random, shape, [0]).mask[0])
@@ -186,49 +195,67 @@ def _restore(
     compare: Any = "measurement",
 ) -> None:
     seeds = _seeds(options.seeds, options.samples)
-    folder = check_output(options.out or new_folder(f"{task}-{file.stem}"), options.overwrite)
-    from ctrlgen.domains.images import restoration
+    read = [f for f in (file, options.truth, settings.get("mask")) if f is not None]
+    stem = f"{task}-{file.stem}"
+    with reserved(options.out, stem, overwrite=options.overwrite, inputs=read) as folder:
+        from ctrlgen.domains.images import doubts, restoration, runs
 
-    device = console.device_named(options.device)
-    problem = restoration.pose(
-        task,
-        file,
-        operator,
-        scale=scale,
-        prior=options.prior,
-        label=options.label,
-        degrade=options.degrade,
-        noise=options.noise,
-        truth=options.truth,
-        fit=options.fit,
-        device=device,
-        compare=compare,
-    )
-    method = restoration.method_for(
-        problem,
-        options.method,
-        device=device,
-        evaluations=options.evaluations,
-        init=options.init,
-        iterations=options.iterations,
-        target=options.target,
-    )
-    result, seconds = restoration.solve(problem, method, seeds, options.label)
-    content = restoration.write(
-        problem,
-        method,
-        result,
-        seconds,
-        folder,
-        command=_command(ctx),
-        file=file,
-        label=options.label,
-        settings=settings,
-    )
-    if options.json:
-        print(console.dumps({"folder": folder, **content}))
-    else:
-        _show(content, folder)
+        device = console.device_named(options.device)
+        problem = restoration.pose(
+            task,
+            file,
+            operator,
+            scale=scale,
+            prior=options.prior,
+            label=options.label,
+            degrade=options.degrade,
+            noise=options.noise,
+            truth=options.truth,
+            fit=options.fit,
+            device=device,
+            compare=compare,
+        )
+        method = restoration.method_for(
+            problem,
+            options.method,
+            device=device,
+            evaluations=options.evaluations,
+            init=options.init,
+            iterations=options.iterations,
+            target=options.target,
+        )
+        warnings = doubts.of_problem(problem, options.target)
+        for text in warnings:
+            console.warn(text)
+        try:
+            content = runs.restore(
+                problem,
+                method,
+                seeds,
+                folder,
+                label=options.label,
+                batch=options.batch,
+                command=_command(ctx),
+                file=file,
+                settings=settings,
+                warnings=warnings,
+            )
+        except CutOff as stop:
+            _cut_off(stop, len(stop.content["samples"]), len(seeds), "reconstructions", folder)
+        if options.json:
+            print(console.dumps({"folder": folder, **content}))
+        else:
+            _show(content, folder)
+
+
+def _cut_off(stop: CutOff, there: int, number: int, what: str, folder: Path) -> NoReturn:
+    """Say what a run that did not come to its end has left, and end."""
+    text = f"{there} of {number} {what} are in {folder}"
+    if not isinstance(stop.cause, KeyboardInterrupt):
+        console.warn(text)
+        raise stop.cause
+    console.warn(f"interrupted; {text}")
+    raise typer.Exit(exit_code(stop.cause)) from None
 
 
 def _command(ctx: typer.Context) -> str:
@@ -252,27 +279,42 @@ def _seeds(text: str | None, samples: int | None) -> list[int]:
 
 def _show(content: dict[str, Any], folder: Path) -> None:
     plain = content.get("pseudo_inverse", {})
-    columns = ["seed>", "measurement>", "evaluations>", *(f"{name.upper()}>" for name in plain), ""]
+    columns = ["seed>", "measurement (dB)>", "evaluations>"]
+    columns += [*(_HEADS[name] for name in plain), "status"]
     rows = [
         (
             str(sample["seed"]),
-            f"{sample['measurement_psnr']:.1f} dB",
+            _decimals(sample["measurement_psnr"], 1),
             str(sample["evaluations"]),
             *(_score(name, sample[name]) for name in plain),
             sample["status"],
         )
-        for sample in content["samples"]
+        for sample in content["samples"][:_LISTED]
     ]
     if plain:
         scores = (f"[dim]{_score(name, value)}[/]" for name, value in plain.items())
         rows.append(("[dim]H†y[/]", "", "", *scores, ""))
-    title = f"{content['task']} with {content['prior']['name']}, {content['seconds']:.1f} s"
+    name = content["prior"]["name"] if content["prior"] else "an unnamed prior"
+    title = f"{content['task']} with {escape(name)}, {content['seconds']:.1f} s"
     console.stdout.print(console.table(title, columns, rows))
-    console.stdout.print(f"\n{folder / 'figure.png'}", soft_wrap=True)
+    more = len(content["samples"]) - _LISTED
+    if more > 0:
+        console.say(f"and {more} more in {folder / 'result.json'}")
+    console.say(f"\n{folder / 'figure.png'}")
+
+
+_LISTED = 64
+"""Samples in the table at the end."""
+
+_HEADS = {"psnr": "PSNR (dB)>", "ssim": "SSIM>"}
 
 
 def _score(name: str, value: float) -> str:
-    return f"{value:.2f} dB" if name == "psnr" else f"{value:.3f}"
+    return _decimals(value, 2 if name == "psnr" else 3)
+
+
+def _decimals(value: float | None, digits: int) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
 
 
 @app.command()
@@ -295,23 +337,24 @@ def sample(
 
     [dim]Example:[/]  ctrlgen image sample --prior mnist -n 64 --label 3
     """
-    folder = check_output(out or new_folder(f"sample-{Path(prior).stem}"), overwrite)
-    from ctrlgen.domains.images import sampling
+    stem = f"sample-{Path(prior).stem}"
+    with reserved(out, stem, overwrite=overwrite, inputs=[Path(prior)]) as folder:
+        from ctrlgen.domains.images import sampling
 
-    seeds = list(range(first_seed, first_seed + number))
-    content = sampling.draw(
-        prior,
-        seeds,
-        folder,
-        label=label,
-        steps=steps,
-        batch=batch,
-        device=console.device_named(device),
-        command=_command(ctx),
-    )
-    if json:
-        print(console.dumps({"folder": folder, **content}))
-    else:
-        console.stdout.print(
-            f"{number} images in {content['seconds']:.1f} s\n{folder / 'grid.png'}", soft_wrap=True
-        )
+        try:
+            content = sampling.draw(
+                prior,
+                list(range(first_seed, first_seed + number)),
+                folder,
+                label=label,
+                steps=steps,
+                batch=batch,
+                device=console.device_named(device),
+                command=_command(ctx),
+            )
+        except CutOff as stop:
+            _cut_off(stop, len(stop.content["seeds"]), number, "images", folder)
+        if json:
+            print(console.dumps({"folder": folder, **content}))
+        else:
+            console.say(f"{number} images in {content['seconds']:.1f} s\n{folder / 'grid.png'}")

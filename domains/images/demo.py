@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from torch import Tensor
 
 from ctrlgen import console
@@ -22,10 +23,11 @@ from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
 from ctrlgen.initializers import GuidedStart, Refined
+from ctrlgen.interrupts import exit_code
 from ctrlgen.methods import DFlow
 from ctrlgen.operators import LinearOperator, measure
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.outputs import check_output, new_folder, output_folder
+from ctrlgen.outputs import output_folder, reserved
 from ctrlgen.priors import load
 from ctrlgen.regularizers import Chi
 from ctrlgen.results import Result
@@ -74,36 +76,51 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
     """
     from ctrlgen.domains.images.demo_figure import demo_figure
 
-    folder = check_output(out or new_folder("demo"), overwrite)
-    begun = time.perf_counter()
-    scenes = [
-        _restore("Twice the size", "mnist", lambda shape, seeds: SuperResolution(2), 45),
-        _restore(
+    with reserved(out, "demo", overwrite=overwrite) as folder:
+        begun, scenes, cause = time.perf_counter(), [], None
+        try:
+            for scene in _scenes():
+                scenes.append(scene())
+        except KeyboardInterrupt as stop:
+            if not scenes:
+                raise
+            cause = stop
+        content: dict[str, Any] = {
+            "complete": cause is None,
+            "seconds": round(time.perf_counter() - begun, 1),
+            "processor_seconds": round(time.process_time(), 1),
+            "threads": torch.get_num_threads(),
+            "scenes": {scene.title: scene.numbers for scene in scenes},
+        }
+        with output_folder(folder) as place:
+            if cause is None:
+                demo_figure(place / "figure.png", scenes, content["seconds"])
+            (place / "result.json").write_text(console.dumps(content) + "\n")
+    if cause is not None:
+        console.warn(f"interrupted; {len(scenes)} problems are in {folder / 'result.json'}")
+        raise typer.Exit(exit_code(cause))
+    figure = folder / "figure.png"
+    if json:
+        print(console.dumps({"figure": figure, **content}))
+    else:
+        _show(scenes, content["seconds"])
+        console.say(f"\n{figure}")
+    return figure
+
+
+def _scenes() -> list[Callable[[], Scene]]:
+    return [
+        lambda: _restore("Twice the size", "mnist", lambda shape, seeds: SuperResolution(2), 45),
+        lambda: _restore(
             "A hole in the middle",
             "mnist",
             lambda shape, seeds: Inpainting.centre(10, shape),
             40,
             told=True,
         ),
-        _restore("Seven pixels of ten missing", "cifar10", _scattered, 40),
-        _steer(),
+        lambda: _restore("Seven pixels of ten missing", "cifar10", _scattered, 40),
+        _steer,
     ]
-    content: dict[str, Any] = {
-        "seconds": round(time.perf_counter() - begun, 1),
-        "processor_seconds": round(time.process_time(), 1),
-        "threads": torch.get_num_threads(),
-        "scenes": {scene.title: scene.numbers for scene in scenes},
-    }
-    with output_folder(folder) as place:
-        demo_figure(place / "figure.png", scenes, content["seconds"])
-        (place / "result.json").write_text(console.dumps(content) + "\n")
-    figure = folder / "figure.png"
-    if json:
-        print(console.dumps({"figure": figure, **content}))
-    else:
-        _show(scenes, content["seconds"])
-        console.stdout.print(f"\n{figure}", soft_wrap=True)
-    return figure
 
 
 def _scattered(shape: tuple[int, ...], seeds: range) -> LinearOperator:
@@ -197,7 +214,7 @@ def _timed(
     with console.SampleProgress(title, seeds, unit=unit, sign=sign, target=goal) as progress:
         result = method(prior, cost, seeds=seeds, observer=progress)
     seconds = time.perf_counter() - begun
-    console.screen.print(f"[green]✓[/] {title}  [dim]{seconds:.0f} s[/]")
+    console.log.info("%s: done in %.0f s", title, seconds)
     return result, seconds
 
 
@@ -219,8 +236,8 @@ def _show(scenes: list[Scene], seconds: float) -> None:
         n = scene.numbers
         middle = int(n["objective_calls"].median())
         if "psnr" in n:
-            quality = f"{float(n['psnr'].median()):.1f} dB"
-            plain = f"{float(n['psnr_pseudo_inverse'].median()):.1f} dB"
+            quality = f"{float(n['psnr'].median()):.1f}"
+            plain = f"{float(n['psnr_pseudo_inverse'].median()):.1f}"
         else:
             quality, plain = f"p = {float(n['probability'].median()):.3f}", ""
         done = f"{n['reached']}/{n['samples']}"
@@ -232,10 +249,18 @@ def _show(scenes: list[Scene], seconds: float) -> None:
                 str(middle),
                 quality,
                 f"[dim]{plain}[/]",
-                f"{n['seconds']:.0f} s",
+                f"{n['seconds']:.0f}",
             )
         )
-    columns = ("problem", "prior", "at target>", "objective calls>", "result>", "H†y>", "time>")
+    columns = (
+        "problem",
+        "prior",
+        "at target>",
+        "objective calls>",
+        "result (dB)>",
+        "H†y (dB)>",
+        "time (s)>",
+    )
     console.stdout.print(
         console.table(f"D-Flow on held-out images, {seconds:.0f} s", columns, rows)
     )

@@ -17,7 +17,6 @@ from ctrlgen.operators import Operator
 
 if TYPE_CHECKING:
     from ctrlgen.domains.images.restoration import Problem
-    from ctrlgen.results import Result
 
 __all__ = [
     "HOLE",
@@ -114,29 +113,28 @@ def curves(
 def course(
     evaluations: Sequence[float], values: Sequence[float]
 ) -> tuple[list[float], list[float]]:
-    """The course of a sample without what is not finite, and without the repeats after its end."""
-    seen: list[tuple[float, float]] = []
+    """The course of a sample without what is not finite; it ends at the sample's own value."""
+    points: dict[float, float] = {}
     for x, y in zip(evaluations, values, strict=True):
-        if math.isfinite(y) and (not seen or x > seen[-1][0]):
-            seen.append((x, y))
-    return [x for x, _ in seen], [y for _, y in seen]
+        if math.isfinite(y):  # of several at one count the last one holds: that of the result
+            points[x] = y
+    return list(points), list(points.values())
 
 
 def restoration_figure(
-    file: Path, problem: Problem, result: Result, content: dict[str, Any], most: int = 12
+    file: Path, problem: Problem, images: Sequence[Tensor], content: dict[str, Any]
 ) -> None:
     """Measurement, reconstructions, truth if known, and the course of every sample.
 
     Args:
         file: to write.
         problem: what was solved.
-        result: its reconstructions; at most `most` are shown.
+        images: reconstructions of the first samples, (C, H, W) each.
         content: the numbers, as in `result.json`.
-        most: tiles of reconstructions.
     """
-    samples = content["samples"][:most]
+    samples = content["samples"]
     tiles = [(pixels(problem.y[0], problem.operator), "measurement", "", FAINT)]
-    for image, sample, colour in zip(result.samples, samples, cycle(PALETTE), strict=False):
+    for image, sample, colour in zip(images, samples, cycle(PALETTE), strict=False):
         note = f"seed {sample['seed']}"
         note += f"  ·  {sample['psnr']:.1f} dB" if "psnr" in sample else ""
         tiles.append((pixels(image), "reconstruction", note, colour))
@@ -158,9 +156,10 @@ def restoration_figure(
     lower = figure.add_axes((0.09, 0.5 / height, 0.86, (plot - 0.3) / height))
     history = content["history"]
     lines = []
-    for i, colour in zip(range(len(result)), cycle(PALETTE), strict=False):
-        x, y = course(history["evaluations"][i].tolist(), history["measurement_psnr"][i].tolist())
-        lines.append((x, y, colour))
+    for counts, values, colour in zip(
+        history["evaluations"], history["measurement_psnr"], cycle(PALETTE), strict=False
+    ):
+        lines.append((*course(counts, values), colour))
     target = content["target_psnr"]
     goal = "" if target is None else f"{target:.1f} dB"
     curves(lower, lines, target, "PSNR of the measurement, dB", goal)

@@ -115,6 +115,14 @@ class Options:
             rich_help_panel=RUN,
         ),
     ] = None
+    batch: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Reconstructions at a time; it changes nothing but memory and time.",
+            rich_help_panel=RUN,
+        ),
+    ] = 64
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=RUN)] = "cpu"
     out: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-r"""An image file restored: from what a person has to what a method solves, and back to files.
+r"""A problem from image files: from what a person has to what a method solves.
 
 The file is the measurement y = H(x) + σ n, or with `degrade` the true x, from which y is made. Of a
 file in bytes the rounding is part of the noise, σ² = σ_user² + σ_rounding². A sample has its target
@@ -9,7 +9,6 @@ where its residual is the noise, at 20 log₁₀(2/σ) dB, or at the preset's le
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,25 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen import console
-from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels, write_image
-from ctrlgen.domains.images.methods import (
-    Case,
-    Comparison,
-    MeasurementCost,
-    build,
-    cost_for,
-    psnr_of,
-)
-from ctrlgen.domains.images.metrics import psnr, ssim
+from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels
+from ctrlgen.domains.images.methods import Case, Comparison, MeasurementCost, build, cost_for
 from ctrlgen.methods import Method
 from ctrlgen.operators import LinearOperator, measure
-from ctrlgen.optimizers import Event, Observer
-from ctrlgen.outputs import output_folder
 from ctrlgen.priors import Card, Prior, available, load
-from ctrlgen.results import Result, Status
 
-__all__ = ["Problem", "choose", "method_for", "pose", "solve", "write"]
+__all__ = ["Problem", "choose", "method_for", "pose", "prior_of_images"]
 
 
 @dataclass(frozen=True)
@@ -155,16 +142,14 @@ def pose(
     if fit:
         if prior is None:
             raise ValueError("fit: needs --prior, the prior whose size is wanted")
-        loaded = load(prior, device=device)
+        loaded = prior_of_images(prior, device)
         height, width = _signal_shape(loaded)[-2:]
         target = (height // scale, width // scale)
     image = read_image(file, target)
     size = (image.shape[1] * scale, image.shape[2] * scale)
     if loaded is None:
-        loaded = load(choose(prior, size, is_grey(image)), device=device)
+        loaded = prior_of_images(choose(prior, size, is_grey(image)), device)
     shape = _signal_shape(loaded)
-    if len(shape) != 3:
-        raise ValueError(f"prior: expected one of images, got signals of shape {shape}")
     channels, *plane = shape
     if list(size) != plane:
         raise ValueError(
@@ -191,6 +176,20 @@ def pose(
     return Problem(task, loaded, made, image, noise, not degrade, known, compare)
 
 
+def prior_of_images(name: str, device: str = "cpu") -> Prior:
+    """The prior of a name or card, which must be one of images.
+
+    Raises:
+        ValueError: if its signals are something else.
+    """
+    prior = load(name, device=device)
+    domain = "images" if prior.card is None else prior.card.domain
+    shape = prior.source.shape if domain != "images" else _signal_shape(prior)
+    if domain != "images" or len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(f"prior: expected one of images, {name} is of {domain}, shape {shape}")
+    return prior
+
+
 def _signal_shape(prior: Prior) -> tuple[int, ...]:
     """Shape of one image, which a codec may make another than that of a state."""
     with torch.no_grad():
@@ -212,99 +211,3 @@ def method_for(
     method = build(name, case, device=device, **options)
     problem.cost(method, 1)  # refuses a comparison that is not the method's
     return method
-
-
-def solve(
-    problem: Problem, method: Method, seeds: list[int], label: int | None = None
-) -> tuple[Result, float]:
-    """Run, with the progress of every sample on the screen; the result and the seconds it took."""
-    prior = problem.prior
-    if label is not None:
-        prior = prior.bind(label=torch.full((len(seeds),), label))
-    cost = problem.cost(method, len(seeds))
-    begun = time.perf_counter()
-    with console.SampleProgress(
-        problem.task, seeds, unit="dB", sign=-1, target=_target(method)
-    ) as progress:
-        result = method(prior, cost, seeds=seeds, observer=_in_decibels(progress, cost))
-    return result, time.perf_counter() - begun
-
-
-def _target(method: Method) -> float | None:
-    """PSNR of the measurement at which a sample stops, in dB, for a method that has one."""
-    target = getattr(method, "target", None)
-    return None if target is None else -target
-
-
-def _in_decibels(observer: Observer, cost: MeasurementCost) -> Observer:
-    """An observer that sees −PSNR of the measurement, whatever the form of the cost."""
-
-    def observe(event: Event) -> None:
-        observer(event._replace(monitor=-psnr_of(cost, event.monitor)))
-
-    return observe
-
-
-def write(
-    problem: Problem, method: Method, result: Result, seconds: float, folder: Path, **about: Any
-) -> dict[str, Any]:
-    """Write images, figure and `result.json` into a new folder, whole or not at all.
-
-    Returns:
-        What `result.json` holds.
-    """
-    from ctrlgen.domains.images.figures import restoration_figure
-
-    card, plain = problem.prior.card, problem.operator.pinv(problem.y)
-    cost = problem.cost(method, len(result))
-    content: dict[str, Any] = {
-        "task": problem.task,
-        **about,
-        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
-        "operator": type(problem.operator).__name__,
-        "noise": problem.noise,
-        "rounding": ROUNDING if problem.rounding else 0.0,
-        "compare": problem.compare,
-        "method": result.method,
-        "target_psnr": _target(method),
-        "seconds": round(seconds, 3),
-        "samples": _samples(problem, cost, result),
-        "summary": result.summary(),
-        "history": {
-            "measurement_psnr": psnr_of(cost, result.history["cost"]).T,
-            "evaluations": result.history["evaluations"].T,
-        },
-    }
-    if problem.truth is not None:
-        content["pseudo_inverse"] = {k: v[0] for k, v in _scores(plain, problem.truth).items()}
-    with output_folder(folder) as place:
-        write_image(place / "measurement.png", problem.y[0])
-        for seed, image in zip(result.seeds.tolist(), result.samples, strict=True):
-            write_image(place / f"reconstruction-{seed}.png", image)
-        restoration_figure(place / "figure.png", problem, result, content)
-        (place / "result.json").write_text(console.dumps(content) + "\n")
-    return content
-
-
-def _samples(problem: Problem, cost: MeasurementCost, result: Result) -> list[dict[str, Any]]:
-    columns: dict[str, list[Any]] = {
-        "seed": result.seeds.tolist(),
-        "measurement_psnr": psnr_of(cost, result.costs).tolist(),
-        "status": [Status(code).label for code in result.status.tolist()],
-        "iterations": result.iterations.tolist(),
-        "evaluations": result.evaluations.tolist(),
-        "backward_passes": result.backward_passes.tolist(),
-        "objective_calls": result.objective_calls.tolist(),
-    }
-    if problem.truth is not None:
-        columns |= _scores(result.samples, problem.truth.expand_as(result.samples))
-    columns["file"] = [f"reconstruction-{seed}.png" for seed in columns["seed"]]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _scores(images: Tensor, truth: Tensor) -> dict[str, list[float]]:
-    """PSNR, and SSIM where its window fits into the images."""
-    scores = {"psnr": psnr(images, truth).tolist()}
-    if min(truth.shape[-2:]) >= 11:
-        scores["ssim"] = ssim(images, truth).tolist()
-    return scores

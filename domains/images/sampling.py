@@ -1,4 +1,4 @@
-"""Images drawn from a prior, into files."""
+"""Images drawn from a prior, into files, batch by batch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from ctrlgen import console
 from ctrlgen.domains.images.files import write_image
+from ctrlgen.domains.images.restoration import prior_of_images
+from ctrlgen.interrupts import CutOff
 from ctrlgen.outputs import output_folder
-from ctrlgen.priors import load
+from ctrlgen.priors import BoundVelocity, Prior
+from ctrlgen.solvers.failures import failures
+from ctrlgen.solvers.fixed import FixedStep
 
 __all__ = ["draw"]
+
+_GRID = 256
+"""Images in the grid."""
 
 
 def draw(
@@ -28,12 +35,12 @@ def draw(
     device: str = "cpu",
     command: str = "",
 ) -> dict[str, Any]:
-    """Draw one image per seed and write them, a grid of them and `result.json`.
+    """Draw one image per seed and write them, a grid of the first of them and `result.json`.
 
     Args:
         name: of a prior, or the path of a card.
         seeds: one per image.
-        folder: to write, whole or not at all.
+        folder: to write.
         label: class of all images.
         steps: midpoint steps.
         batch: images at a time; it changes nothing but memory and time.
@@ -42,37 +49,91 @@ def draw(
 
     Returns:
         What `result.json` holds.
+
+    Raises:
+        CutOff: an interruption, an error, or images that are no numbers, after the others were
+            written; of the last the cause is a ValueError that says at which step they arose.
+        ValueError: if not a single image is one of numbers.
     """
     from ctrlgen.domains.images.figures import grid_figure
 
-    prior = load(name, device=device)
+    prior = prior_of_images(name, device)
     solver = prior.solver(steps)
     if label is not None:
         prior.bind(label=torch.tensor([label]))  # raises where there is no such label
-    columns = (TextColumn("sampling"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    begun, parts = time.perf_counter(), []
-    with Progress(*columns, console=console.screen, transient=True) as bar:
-        task = bar.add_task("", total=len(seeds))
-        for start in range(0, len(seeds), batch):
-            part = seeds[start : start + batch]
-            bound = prior if label is None else prior.bind(label=torch.full((len(part),), label))
-            parts.append(bound.sample(part, solver))
-            bar.advance(task, len(part))
-    images, seconds = torch.cat(parts), time.perf_counter() - begun
-    assert prior.card is not None
-    content = {
-        "command": command,
-        "prior": {"name": prior.card.name, "sha256": prior.card.sha256},
-        "label": label,
-        "seeds": seeds,
-        "solver": repr(solver),
-        "network": vars(prior.flow.evaluations),
-        "seconds": round(seconds, 3),
-    }
+    begun, before = time.perf_counter(), prior.flow.evaluations.copy()
+    done: list[int] = []
+    shown: list[Tensor] = []
+    lost: list[dict[str, Any]] = []
+    cause: BaseException | None = None
     with output_folder(folder) as place:
-        for seed, image in zip(seeds, images, strict=True):
-            write_image(place / f"sample-{seed}.png", image)
+        try:
+            with console.Progress("sampling", len(seeds), "images") as progress:
+                for start in range(0, len(seeds), batch):
+                    part = seeds[start : start + batch]
+                    bound = _bound(prior, label, len(part))
+                    images = bound.sample(part, solver)
+                    good = images.isfinite().flatten(1).all(1)
+                    if not bool(good.all()):
+                        lost += _lost(bound, solver, part, good)
+                    for seed, image, fine in zip(part, images, good.tolist(), strict=True):
+                        if fine:
+                            write_image(place / f"sample-{seed}.png", image)
+                            done.append(seed)
+                    shown += list(images[good][: max(0, _GRID - len(shown))])
+                    progress.advance(len(part))
+        except BaseException as error:
+            cause = error
+            if not done:
+                raise
+        if lost and cause is None:
+            cause = ValueError(f"prior: {_words(lost, steps)}")
+            if not done:
+                raise cause
+        assert prior.card is not None
+        there = set(done)
+        content = {
+            "command": command,
+            "complete": cause is None,
+            "missing": [seed for seed in seeds if seed not in there],
+            "lost": lost,
+            "prior": {"name": prior.card.name, "sha256": prior.card.sha256},
+            "label": label,
+            "seeds": done,
+            "solver": repr(solver),
+            "network": vars(prior.flow.evaluations - before),
+            "seconds": round(time.perf_counter() - begun, 3),
+        }
         title = f"{prior.card.name}" + ("" if label is None else f", label {label}")
-        grid_figure(place / "grid.png", images, title)
+        grid_figure(place / "grid.png", torch.stack(shown), title)
         (place / "result.json").write_text(console.dumps(content) + "\n")
+    if cause is not None:
+        raise CutOff(cause, content) from cause
     return content
+
+
+def _bound(prior: Prior, label: int | None, rows: int) -> Prior:
+    return prior if label is None else prior.bind(label=torch.full((rows,), label))
+
+
+def _lost(prior: Prior, solver: FixedStep, seeds: list[int], good: Tensor) -> list[dict[str, Any]]:
+    """Seeds of images that are no numbers, with the step at which they ceased to be."""
+    found = {f.row: f for f in failures(solver, BoundVelocity(prior), prior.start(seeds))}
+    rows = (~good).nonzero().flatten().tolist()
+    return [
+        {
+            "seed": seeds[row],
+            "step": found[row].step if row in found else None,  # None: the codec's doing
+            "time": found[row].time if row in found else None,
+        }
+        for row in rows
+    ]
+
+
+def _words(lost: list[dict[str, Any]], steps: int) -> str:
+    first = min(lost, key=lambda item: (item["step"] is None, item["step"]))
+    names = ", ".join(str(item["seed"]) for item in lost[:8]) + (", ..." if len(lost) > 8 else "")
+    where = "in the codec"
+    if first["step"] is not None:
+        where = f"from step {first['step']} of {steps} (t = {first['time']:.3g}) on"
+    return f"its network gives what is no number {where}; seeds {names}"

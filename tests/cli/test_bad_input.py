@@ -117,6 +117,8 @@ def test_an_unknown_prior_names_the_known(ctrlgen: Run, grey_file: Path) -> None
     message = inpaint(ctrlgen, grey_file, "--centre", 4, "--prior", "imagenet")
     assert "prior: 'imagenet' is not known" in message and "cifar10, mnist" in message
     assert refused(ctrlgen, "image", "sample", "--prior", "imagenet") == message
+    message = refused(ctrlgen, "image", "sample", "--prior", "qm9")
+    assert message.startswith("prior: expected one of images, qm9 is of molecules")
     # a network that is no prior
     assert "is not known" in refused(ctrlgen, "image", "sample", "--prior", "mnist-classifier")
 
@@ -146,9 +148,13 @@ def test_damaged_cards_and_weights(
     [
         ((), "mask: expected exactly one of --mask, --centre and --random"),
         (("--centre", 4, "--random", 0.5), "mask: expected exactly one of"),
-        (("--centre", 13), "size: expected a hole that fits in 12x12"),
-        (("--centre", 12), "mask: hides every pixel"),
-        (("--random", 1), "drop: expected a probability in [0, 1)"),
+        (("--centre", 13), "centre: expected a side below 12, the image's, got 13"),
+        (("--centre", 12), "centre: expected a side below 12, the image's, got 12"),
+        (("--random", 1), "random: expected a fraction between 0 and 1, got 1"),
+        (("--random", 0), "random: expected a fraction between 0 and 1, got 0"),
+        (("--centre", 4, "--device", "meta"), "device: 'meta' is not to be had here"),
+        (("--centre", 4, "--device", "foo"), "device: 'foo' is not to be had here"),
+        (("--centre", 4, "--prior", "qm9"), "prior: expected one of images, qm9 is of molecules"),
         (("--mask", "none.png"), "mask: there is no file none.png"),
         (("--centre", 4, "--noise", "nan"), "noise: expected a standard deviation"),
         (("--centre", 4, "--noise", -1), "noise: expected a standard deviation"),
