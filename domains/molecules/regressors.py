@@ -26,10 +26,10 @@ from torch.nn import functional as F
 
 from ctrlgen.cards import Card
 from ctrlgen.checks import check_sizes
+from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
 from ctrlgen.domains.molecules.layers import Trunk, centred
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.states import Parts
-from ctrlgen.domains.molecules.trainer import Batches, Molecule, one_hot, taken
 from ctrlgen.factories import network_of
 from ctrlgen.plugins import cards
 from ctrlgen.training.schedule import Schedule

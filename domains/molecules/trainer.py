@@ -14,23 +14,34 @@ may be aligned to the molecule first (`alignment`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctrlgen.domains.molecules.alignment import align
+from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
 from ctrlgen.domains.molecules.bonds import bond_orders
 from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.networks import Estimate, build
+from ctrlgen.domains.molecules.ragged import fitted
+from ctrlgen.domains.molecules.stability import stability
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
+from ctrlgen.flows import Flow
+from ctrlgen.grids import Power
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer, generator
 
-__all__ = ["Batches", "Molecule", "PriorTrainer", "Recipe", "molecular_loss", "one_hot", "taken"]
+__all__ = ["GRID", "PriorTrainer", "Recipe", "molecular_loss"]
+
+GRID = Power(power=1.5)
+"""Times of sampling: bonds are decided late (weights/quality/grid.json)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,73 +75,6 @@ class Recipe(Schedule):
     def __post_init__(self) -> None:
         if self.bonds_weight and not self.config.get("bonds"):
             raise ValueError("bonds_weight: expected 0 for a network without the bond head")
-
-
-class Molecule(NamedTuple):
-    """A batch of molecules: positions (B, N, 3), classes (B, N) with -1 padding, counts (B,)."""
-
-    positions: Tensor
-    classes: Tensor
-    counts: Tensor
-
-
-class Batches:
-    """Which molecules each step sees: whole epochs, every batch from one bucket of sizes.
-
-    Args:
-        counts: atoms of each molecule, shape (N,).
-        places: upper ends of the buckets, increasing; the last holds every molecule.
-        batch: molecules of one step.
-        seed: of the order, which is drawn on the host.
-        device: where the indices are needed.
-
-    Raises:
-        ValueError: a molecule fits in no bucket, or no bucket fills a batch.
-    """
-
-    def __init__(
-        self,
-        counts: Tensor,
-        places: Sequence[int],
-        batch: int,
-        seed: int,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if int(counts.max()) > places[-1]:
-            raise ValueError(f"places: expected up to {int(counts.max())} atoms, got {places}")
-        self.places, self.batch, self.seed, self.device = places, batch, seed, device
-        bucket = torch.searchsorted(torch.tensor(places), counts)
-        self.members = [torch.nonzero(bucket == i).flatten() for i in range(len(places))]
-        self.length = sum(len(rows) // batch for rows in self.members)
-        if self.length == 0:
-            raise ValueError(f"batch: expected at most {len(counts)}, the molecules, got {batch}")
-        self._epoch, self._sizes, self._rows = -1, list[int](), torch.empty(0)
-
-    def __call__(self, step: int) -> tuple[int, Tensor]:
-        """Places and indices (batch,) of one step."""
-        epoch, offset = divmod(step, self.length)
-        if epoch != self._epoch:
-            draw = generator(self.seed, 1, epoch)
-            sizes, parts = list[int](), []
-            for places, rows in zip(self.places, self.members, strict=True):
-                order = rows[torch.randperm(len(rows), generator=draw)]
-                parts.append(order[: len(order) // self.batch * self.batch].view(-1, self.batch))
-                sizes += [places] * len(parts[-1])
-            mixed = torch.randperm(len(sizes), generator=draw)
-            self._sizes = [sizes[i] for i in mixed.tolist()]
-            self._epoch, self._rows = epoch, torch.cat(parts)[mixed].to(self.device)
-        return self._sizes[offset], self._rows[offset]
-
-
-def taken(group: Molecule, rows: Tensor, places: int) -> Molecule:
-    """Some molecules, padded to fewer places."""
-    positions, classes, counts = (part[rows] for part in group)
-    return Molecule(positions[:, :places], classes[:, :places], counts)
-
-
-def one_hot(classes: Tensor, kinds: int) -> Tensor:
-    """Ones at the classes, zero where a class is -1, float32, shape (*classes, kinds)."""
-    return (classes.unsqueeze(-1) == torch.arange(kinds, device=classes.device)).float()
 
 
 def molecular_loss(
@@ -183,9 +127,13 @@ class PriorTrainer(Trainer):
         held: molecules to validate on.
         seed: of the weights and of every draw.
         device: where to train.
+
+    Attributes:
+        samples: molecules that `quality` draws.
     """
 
     outside = ("stem", "head", "time", "modulation")
+    samples = 500
 
     def __init__(
         self,
@@ -270,6 +218,27 @@ class PriorTrainer(Trainer):
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:
         return sum(self.validation(count))
+
+    @torch.no_grad()
+    def quality(self) -> dict[str, float]:
+        """Shares of stable molecules and atoms among draws of the sizes held back, by ten steps."""
+        network = self.build().to(self.device)
+        network.load_state_dict(self.average.state_dict())
+        flow = Flow(network.eval().requires_grad_(False), CondOT(), "velocity")
+        source = Atoms(self.recipe.places[-1], 3 + self.kinds)
+        prior = Prior(flow, source, AtomCodec(self.recipe.position, self.recipe.one_hot), grid=GRID)
+        counts = self.held.counts[: self.samples].cpu()
+        totals = torch.zeros(2, dtype=torch.long)
+        # Batches of alike sizes: pairs of atoms that are padding cost as much as others.
+        for seeds in torch.argsort(counts, stable=True).split(250):
+            signal = split(fitted(prior, counts[seeds]).sample(seeds, prior.solver(10)).cpu())
+            told = stability(signal.positions, signal.hard, self.recipe.dataset)
+            totals += torch.stack((told.molecules.sum(), told.atoms.sum()))
+        molecules, atoms = totals.tolist()
+        return {
+            "molecule_stable": molecules / len(counts),
+            "atom_stable": atoms / int(counts.sum()),
+        }
 
     @torch.no_grad()
     def validation(self, count: int | None = None) -> tuple[float, float]:

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from ctrlgen.cards import Card
+from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.data import Molecules, fetch, pack_file, read
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
-from ctrlgen.domains.molecules.trainer import Molecule, PriorTrainer, Recipe
+from ctrlgen.domains.molecules.trainer import GRID, PriorTrainer, Recipe
 from ctrlgen.training.session import check_budget, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
@@ -123,6 +124,7 @@ def card_of(trainer: PriorTrainer | RegressorTrainer, command: str) -> Card:
         scales = {"position": recipe.position, "one_hot": recipe.one_hot}
         card.codec = {"type": f"{states}:AtomCodec", **scales}
         card.grid = {"type": "Power", "power": 1.5}  # weights/quality/grid.json
+        card.grid = {"type": "Power", **GRID.config()}
         card.conditions = {"counts": {"least": 2, "most": places}}
     return card
 

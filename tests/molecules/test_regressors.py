@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ctrlgen.cards import Card, load_weights
 from ctrlgen.domains.molecules import training
+from ctrlgen.domains.molecules.batches import Molecule, one_hot
 from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import (
@@ -22,7 +23,6 @@ from ctrlgen.domains.molecules.regressors import (
     load_regressor,
 )
 from ctrlgen.domains.molecules.states import join, split
-from ctrlgen.domains.molecules.trainer import Molecule, one_hot
 from ctrlgen.training.session import export
 
 MEAN = [75.0, 6800.0, -6500.0, 300.0, 2.7, 32.0]

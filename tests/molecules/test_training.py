@@ -18,17 +18,14 @@ from ctrlgen import codecs
 from ctrlgen.codecs import Codec
 from ctrlgen.domains.molecules import training
 from ctrlgen.domains.molecules.alignment import align
+from ctrlgen.domains.molecules.batches import Batches, Molecule
 from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.networks import Estimate
 from ctrlgen.domains.molecules.states import join
-from ctrlgen.domains.molecules.trainer import (
-    Batches,
-    Molecule,
-    PriorTrainer,
-    Recipe,
-    molecular_loss,
-)
+from ctrlgen.domains.molecules.trainer import PriorTrainer, Recipe, molecular_loss
 from ctrlgen.factories import part_of
+from ctrlgen.grids import Power
+from ctrlgen.priors import Prior
 from ctrlgen.solvers import Midpoint
 from ctrlgen.training.runs import run
 from ctrlgen.training.session import continue_from, export
@@ -54,7 +51,10 @@ def molecules() -> Molecule:
 
 
 def trainer(molecules: Molecule, seed: int = 0, **changes: object) -> PriorTrainer:
-    return PriorTrainer(replace(RECIPE, **changes), molecules, molecules, seed)  # type: ignore[arg-type]
+    recipe = replace(RECIPE, **changes)  # type: ignore[arg-type]
+    made = PriorTrainer(recipe, molecules, molecules, seed)
+    made.samples = 4
+    return made
 
 
 def test_alignment_finds_the_best_order_and_rotation() -> None:
@@ -255,3 +255,45 @@ def test_train_refuses_what_it_does_not_know() -> None:
         training.train("qm7", minutes=1)
     with pytest.raises(ValueError, match="budget: expected one of minutes and steps"):
         training.train("qm9-heavy", minutes=1, steps=1)
+
+
+def test_quality_is_the_stability_of_draws_of_the_averaged_weights(
+    molecules: Molecule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = trainer(molecules, config={**RECIPE.config, "classes": 14})
+    made.samples = 6
+    asked = []
+
+    def sample(prior: Prior, seeds: Tensor, solver: Midpoint) -> Tensor:
+        weights = prior.flow.network.state_dict()  # type: ignore[attr-defined]
+        expected = made.average.state_dict()
+        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+        counts = prior.conditions["counts"]
+        asked.append((seeds.tolist(), counts.tolist(), prior.grid))
+        # Methane everywhere, in a row where there are several: stable apart, not close together.
+        far = torch.arange(int(counts.max())) * (4.0 if counts.max() < 5 else 1.2)
+        positions = torch.zeros(len(seeds), len(far), 3)
+        positions[..., 0] = far
+        classes = torch.full((len(seeds), len(far)), 4)
+        classes[torch.arange(len(far)) >= counts.unsqueeze(1)] = -1
+        return join(positions, classes, 14)
+
+    monkeypatch.setattr(Prior, "sample", sample)
+    with torch.no_grad():
+        for part in made.average.parameters():
+            part.add_(0.01)
+    before = [part.detach().clone() for part in made.network.parameters()]
+    crowded = made.quality()
+    ((seeds, counts, grid),) = asked
+    assert counts == sorted(counts) == sorted(molecules.counts[:6].tolist())
+    assert sorted(seeds) == list(range(6)) and grid == Power(power=1.5)
+    assert crowded == {"molecule_stable": 0.0, "atom_stable": 0.0}
+    made.samples, made.held = 3, Molecule(*(part[1:4] for part in made.held))
+    assert made.quality() == {"molecule_stable": 1.0, "atom_stable": 1.0}
+    assert all(map(torch.equal, before, made.network.parameters()))
+
+
+def test_quality_samples_the_network_in_training(molecules: Molecule) -> None:
+    found = trainer(molecules).quality()
+    assert set(found) == {"molecule_stable", "atom_stable"}
+    assert all(0 <= value <= 1 for value in found.values())
