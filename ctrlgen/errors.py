@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["CardError", "CostError", "MissingExtra", "UnknownName", "short"]
+__all__ = [
+    "CardError",
+    "CostError",
+    "MissingExtra",
+    "UnknownName",
+    "carrying",
+    "partial_of",
+    "short",
+]
 
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -14,6 +24,33 @@ _SHORT.maxstring = _SHORT.maxother = 80
 def short(value: Any) -> str:
     """What came, as a message shows it: its repr, cut where it is long."""
     return " ".join(_SHORT.repr(value).split())
+
+
+def partial_of(error: BaseException) -> Any:
+    """What had been done when an error was raised in the middle of a run.
+
+    A method's error or Ctrl-C carries a `Result`, an optimizer's a `Solution`; None where nothing
+    had been computed yet.
+    """
+    return getattr(error, "partial", None)
+
+
+@contextmanager
+def carrying(make: Callable[[Any], Any]) -> Iterator[None]:
+    """Give whatever is raised inside an attribute `partial`.
+
+    Args:
+        make: what it is, from the `partial` that the error has already, or None; None for nothing.
+            An error in it is ignored: the first one is what matters.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with suppress(Exception):
+            partial = make(partial_of(error))
+            if partial is not None:
+                error.partial = partial  # type: ignore[attr-defined]
+        raise
 
 
 class CostError(ValueError):

@@ -169,8 +169,10 @@ class Optimizer(ABC):
             one in reserve for the last projected point.
         gradient_tolerance: a row has converged when the max-norm of its gradient is at most this.
         change_tolerance: a row has converged when an iteration changes its value by at most this
-            times max(1, |value|), or no coordinate by more than this. Changes below the resolution
-            of the floating point numbers count as none. 0 switches the test off.
+            times max(1, |value|), or no coordinate by more than this. A change that is lost in the
+            rounding of the value is taken from the gradients at both ends; where such changes add
+            up to more than the rounding and still do not show, there is none. 0 switches the test
+            off.
         restart_every: forget the past (curvature, momentum) after this many iterations, and apply
             the projection where there is one. None: never.
         early: stop a row, and choose its best iterate, by the variance of the latest iterates of
@@ -236,6 +238,8 @@ def check_start(
     if not isinstance(x0, Tensor) or not x0.is_floating_point():
         got = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
         raise TypeError(f"x0 must be a floating point tensor, got {got}")
+    if x0.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x0 must be float32 or float64, got {x0.dtype}: decays near 1 round to 1")
     if x0.ndim < 1 or x0.numel() == 0:
         raise ValueError(f"x0 must have shape (B, *) with at least one entry, got {(*x0.shape,)}")
     if not callable(objective) or not hasattr(objective, "take"):

@@ -169,6 +169,8 @@ class Adam(FirstOrder):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not isinstance(self.betas, tuple | list):
+            raise TypeError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
         if not self.epsilon > 0:

@@ -20,6 +20,11 @@ becomes `low`, and where phi'(t) (high - low) >= 0 the old `low` becomes `high`.
 where the cubic interpolates phi and phi' at two points (eq. 3.59). A value or slope that is not
 finite thus counts as +infinity: the step shrinks, a limited number of times.
 
+Two values that differ by less than their rounding cannot be compared. Slopes still can: what lies
+between two such points is then taken from the trapezium rule, (phi'(a) + phi'(b)) (b - a) / 2. In
+the test of Armijo this is the approximate Wolfe condition of Hager & Zhang (2005, eq. 4.1), in the
+cubic a step of the secant rule.
+
 Every row is in its own phase of its own search: one `update` advances all of them by one point.
 """
 
@@ -32,10 +37,15 @@ from torch import Tensor
 
 from ctrlgen.batching import take
 
-__all__ = ["Verdict", "WolfeSearch", "cubic_minimizer"]
+__all__ = ["Verdict", "WolfeSearch", "cubic_minimizer", "rounding_of"]
 
 _SHRINKS = 10
 """How often a search may meet a point that is not finite: 1e-10 of the first step is hopeless."""
+
+
+def rounding_of(value: Tensor) -> Tensor:
+    """Differences between values of this size that may be rounding alone, shape of value."""
+    return 4 * torch.finfo(value.dtype).eps * value.abs()
 
 
 class Sample(NamedTuple):
@@ -134,11 +144,10 @@ class WolfeSearch:
         """
         finite = value.isfinite() & slope.isfinite()
         new = Sample(self.step, torch.where(finite, value, torch.inf), slope)
-        # A decrease smaller than the rounding of phi(0) cannot be seen: Armijo is forgiving there.
-        rounding = torch.finfo(value.dtype).eps * self.start.value.abs()
-        allowed = self.start.value + self.c1 * new.step * self.start.slope + rounding
-        armijo = finite & (new.value <= allowed)
-        above = ~armijo | ((new.value >= self.low.value) & (self.low.step > 0))
+        rounding = rounding_of(self.start.value)
+        allowed = self.c1 * new.step * self.start.slope
+        armijo = finite & (_rise(self.start, new, rounding) <= allowed)
+        above = ~armijo | ((_rise(self.low, new, rounding) >= 0) & (self.low.step > 0))
         wolfe = ~above & (slope.abs() <= -self.c2 * self.start.slope)
         found = wolfe | (armijo & reached)
         lower = ~above | found
@@ -149,7 +158,8 @@ class WolfeSearch:
         self.low = old.where(lower, new)
         self.evaluations = self.evaluations + 1
         self.shrinks = self.shrinks + ~finite
-        self.step = torch.where(self.high.step.isinf(), self._extrapolate(old, new), self._zoom())
+        longer, between = self._extrapolate(old, new, rounding), self._zoom(rounding)
+        self.step = torch.where(self.high.step.isinf(), longer, between)
 
         over = (
             (self.evaluations >= self.max_evaluations)
@@ -159,18 +169,18 @@ class WolfeSearch:
         return Verdict(lower, found, over & ~found)
 
     @staticmethod
-    def _extrapolate(old: Sample, new: Sample) -> Tensor:
+    def _extrapolate(old: Sample, new: Sample, rounding: Tensor) -> Tensor:
         """A longer step: phi still falls at `new`, which lies beyond `old`."""
         least = new.step + 0.01 * (new.step - old.step)
         most = 10 * new.step
-        step = cubic_minimizer(old, new)
+        step = cubic_minimizer(old, new, rounding)
         # Without a minimum ahead the cubic falls for ever: go as far as is allowed.
         return torch.where(step > new.step, step.clamp(least, most), most)
 
-    def _zoom(self) -> Tensor:
+    def _zoom(self, rounding: Tensor) -> Tensor:
         """A step between low and high, in the coordinate u = 0 at low and u = 1 at high."""
         span = self.high.step - self.low.step
-        u = (cubic_minimizer(self.low, self.high) - self.low.step) / span
+        u = (cubic_minimizer(self.low, self.high, rounding) - self.low.step) / span
         u = torch.where(u.isfinite(), u, 0.5)
         near = (u < 0.1) | (u > 0.9)
         push = near & (self.stalled | (u <= 0) | (u >= 1))
@@ -180,13 +190,25 @@ class WolfeSearch:
         return self.low.step + u * span
 
 
-def cubic_minimizer(a: Sample, b: Sample) -> Tensor:
+def _rise(a: Sample, b: Sample, rounding: Tensor) -> Tensor:
+    """phi(b) - phi(a), shape (b,); from the slopes where it is lost in rounding."""
+    rise = b.value - a.value
+    trapezium = 0.5 * (a.slope + b.slope) * (b.step - a.step)
+    return torch.where(rise.abs() <= rounding, trapezium.clamp(-rounding, rounding), rise)
+
+
+def cubic_minimizer(a: Sample, b: Sample, rounding: Tensor) -> Tensor:
     """Minimiser of the cubic through phi and phi' at a and b (Nocedal & Wright, eq. 3.59).
+
+    Args:
+        a: one point.
+        b: another.
+        rounding: of the values, shape (b,).
 
     Returns:
         Steps of shape (b,); not finite where the cubic has no minimum.
     """
-    d1 = a.slope + b.slope - 3 * (a.value - b.value) / (a.step - b.step)
+    d1 = a.slope + b.slope - 3 * _rise(a, b, rounding) / (b.step - a.step)
     # Scaled, so that squares neither overflow nor vanish in float32.
     scale = torch.stack([d1.abs(), a.slope.abs(), b.slope.abs()]).amax(0)
     radicand = (d1 / scale).square() - (a.slope / scale) * (b.slope / scale)

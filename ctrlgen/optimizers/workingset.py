@@ -23,7 +23,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat
+from ctrlgen.batching import flat, row_sum
+from ctrlgen.errors import carrying
 from ctrlgen.optimizers.base import (
     Objective,
     Observer,
@@ -34,6 +35,7 @@ from ctrlgen.optimizers.base import (
     check_target,
 )
 from ctrlgen.optimizers.early import Windows
+from ctrlgen.optimizers.linesearch import rounding_of
 from ctrlgen.optimizers.points import Point, evaluate
 from ctrlgen.optimizers.record import Record
 from ctrlgen.results import Status
@@ -106,6 +108,7 @@ class WorkingSet:
         keep_start = ~self.at.finite
         self.at = self.at._replace(x=torch.where(keep_start[:, None], start, self.at.x))
         self.record = Record(self.at)
+        self._shown, self._hidden = self.at.value, torch.zeros_like(self.at.value)
         self._windows = None if rules.early is None else Windows(rules.early, self._watched)
         self.returning = everyone
         self.close(~everyone, self.at, self._reason)
@@ -156,7 +159,8 @@ class WorkingSet:
             trial = torch.where(projected[:, None], image.to(trial), trial)
         self.rounds += 1
         self.calls[self.rows] += 1
-        self._trial = evaluate(self._objective, trial.reshape(-1, *self.shape[1:]))
+        with carrying(self._partial):
+            self._trial = evaluate(self._objective, trial.reshape(-1, *self.shape[1:]))
         return self._trial
 
     def close(
@@ -223,7 +227,8 @@ class WorkingSet:
         self._any_returning = bool(host[1].any())
         if self._observer is not None:
             counts = self.iterations, self.calls, self.status
-            self._observer(self.record.event(self.rounds, self.rows, *counts))
+            with carrying(self._partial):
+                self._observer(self.record.event(self.rounds, self.rows, *counts))
         watched = int(host[3].max()) if self.active else 0
         return Round(kept, fresh, restarted, bool(host[2].any()), watched)
 
@@ -242,6 +247,14 @@ class WorkingSet:
             rounds=self.rounds,
             history=self.record.history(self.iterations),
         )
+
+    def _partial(self, _: object) -> Solution | None:
+        """The outcome as it stands, for an error that ends the run."""
+        if not hasattr(self, "record"):
+            return None
+        for name, field in self.record.best.items():
+            self.record.final[name][self.rows] = field
+        return self.solution()
 
     @property
     def _watched(self) -> Tensor:
@@ -276,10 +289,8 @@ class WorkingSet:
             (moved & (at.gradient_norm <= rules.gradient_tolerance), Status.CONVERGED_GRADIENT),
         ]
         if tolerance > 0:
-            change, scale = (at.value - previous.value).abs(), at.value.abs()
-            visible = torch.finfo(scale.dtype).eps * scale
             step = torch.linalg.vector_norm(at.x - previous.x, torch.inf, dim=1)
-            still = change <= (tolerance * scale.clamp_min(1)).maximum(visible)
+            still = self._change(accepted, previous) <= tolerance * at.value.abs().clamp_min(1)
             still = accepted & (still | (step <= tolerance))
             if edge is not None:
                 verdicts.append((still & edge, Status.DIVERGED))
@@ -297,9 +308,26 @@ class WorkingSet:
             status = torch.where((status == Status.RUNNING) & holds, code, status)
         return status
 
+    def _change(self, accepted: Tensor, previous: Point) -> Tensor:
+        """By how much the value of each running row has changed, shape (b,); see `Optimizer`."""
+        at, rounding = self.at, rounding_of(previous.value)
+        change = (at.value - previous.value).abs()
+        foretold = 0.5 * row_sum((at.gradient + previous.gradient) * (at.x - previous.x)).abs()
+        change = torch.where(change > rounding, change, foretold.minimum(rounding))
+        shown = self._shown - at.value > rounding
+        self._shown = torch.where(shown, at.value, self._shown)
+        hidden = torch.where(accepted, self._hidden + change, self._hidden)
+        self._hidden = hidden.masked_fill(shown, 0)
+        return change.masked_fill(self._hidden > 4 * rounding, 0)
+
     def _write(self, moved: Tensor, status: Tensor) -> None:
         at, record = self.at, self.record
-        better = at.value < record.best["value"]
+        flatter = at.gradient_norm < record.best["gradient_norm"]
+        better = (at.value < record.best["value"]) | ((at.value == record.best["value"]) & flatter)
+        # Where the gradient ends a row, a lower value before it is rounding.
+        ended = status == Status.CONVERGED_GRADIENT
+        level = at.value - record.best["value"] <= rounding_of(at.value)
+        better = better | (ended & level & flatter)
         if self._windows is not None:
             better = torch.where(self._windows.full, self._windows.lower, better)
         better = moved & self._admissible & better
@@ -317,6 +345,7 @@ class WorkingSet:
         self.rows, self.at = self.rows[kept], self.at.take(kept)
         self.returning, self._admissible = self.returning[kept], self._admissible[kept]
         self._reason = self._reason[kept]
+        self._shown, self._hidden = self._shown[kept], self._hidden[kept]
         if self._windows is not None:
             self._windows.keep(kept)
         if self.active:

@@ -256,7 +256,7 @@ def test_unknown_names() -> None:
         (
             {"dtype": torch.int64},
             ValueError,
-            "dtype: expected a floating point one, got torch.int64",
+            "dtype: expected torch.float32 or torch.float64, got torch.int64",
         ),
         ({"projection": Normalize()}, ValueError, "projection: needs an optimizer with restart"),
         ({"steps": 3}, TypeError, "steps"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -45,13 +46,17 @@ def logistic(d: int = 50, n: int = 200) -> Function:
 
 MEMORY = 40  # pairs, for us and for the peers
 VALLEY = torch.tensor([-1.2, 1.0], dtype=torch.float64)
+# Starts (B, d): one where a run is short, several where it is long, since rounding moves the count
+# of a long run by a fifth either way, and their median by much less.
 PROBLEMS: dict[str, tuple[Function, Tensor]] = {
-    "rosenbrock-2": (rosenbrock, VALLEY),
-    "rosenbrock-10": (rosenbrock, VALLEY.repeat(5)),
-    "rosenbrock-100": (rosenbrock, VALLEY.repeat(50)),
-    "rosenbrock-30-random": (rosenbrock, random(30, seed=4)),
-    **{f"quadratic-{c:.0e}": (quadratic(c), random(30, seed=5)) for c in (1e2, 1e3, 1e4, 1e6)},
-    "logistic": (logistic(), random(50, seed=6)),
+    "rosenbrock-2": (rosenbrock, VALLEY[None]),
+    "rosenbrock-10": (rosenbrock, VALLEY.repeat(5)[None]),
+    "rosenbrock-100": (rosenbrock, VALLEY.repeat(50)[None]),
+    "rosenbrock-30-random": (rosenbrock, random(3, 30, seed=4)),
+    **{f"quadratic-{c:.0e}": (quadratic(c), random(1, 30, seed=5)) for c in (1e2, 1e3)},
+    "quadratic-1e+04": (quadratic(1e4), random(3, 30, seed=5)),
+    "quadratic-1e+06": (quadratic(1e6), random(5, 30, seed=5)),
+    "logistic": (logistic(), random(1, 50, seed=6)),
 }
 
 
@@ -99,15 +104,19 @@ def test_keeps_pace_with_torch_and_scipy(name: str) -> None:
     optimizer = LBFGS(
         max_iterations=5000, gradient_tolerance=tolerance, change_tolerance=0, history=MEMORY
     )
-    ours = optimizer.minimize(FunctionObjective(function), x0[None])
-    assert ours.status.item() == Status.CONVERGED_GRADIENT
-    assert ours.gradient_norm.item() <= tolerance
-    peers = [peer(function, x0, tolerance) for peer in (torch_evaluations, scipy_evaluations)]
-    assert ours.calls.item() <= 1.1 * min(peers) + 2, peers
+    ours = optimizer.minimize(FunctionObjective(function), x0)
+    assert (ours.status == Status.CONVERGED_GRADIENT).all()
+    assert (ours.gradient_norm <= tolerance).all()
+    peers = [
+        statistics.median(peer(function, row, tolerance) for row in x0)
+        for peer in (torch_evaluations, scipy_evaluations)
+    ]
+    assert ours.calls.double().quantile(0.5) <= 1.1 * min(peers) + 2, peers
 
 
 def test_the_first_step_is_torchs() -> None:
     function, x0 = PROBLEMS["rosenbrock-10"]
+    x0 = x0[0]
     x = x0.clone().requires_grad_(True)
     x.grad = torch.autograd.grad(function(x[None]).sum(), x)[0]
     for rate in (1.0, 0.5):
@@ -124,7 +133,7 @@ def test_the_first_step_is_torchs() -> None:
 
 def test_a_first_step_of_a_given_length_is_that_long_in_every_row() -> None:
     function, x0 = PROBLEMS["rosenbrock-10"]
-    rows, seen = torch.stack((x0, 3 * x0)), []
+    rows, seen = torch.cat((x0, 3 * x0)), []
 
     def spy(x: Tensor) -> Tensor:
         seen.append(x.detach().clone())
@@ -199,10 +208,12 @@ def test_cubic_minimizer_is_exact_on_cubics() -> None:
         t = t.double()
         return Sample(t, t**3 - 6 * t**2 + 9 * t, 3 * t**2 - 12 * t + 9)
 
-    found = cubic_minimizer(sample(a), sample(b))
+    found = cubic_minimizer(sample(a), sample(b), torch.zeros(4))
     torch.testing.assert_close(found, torch.full((4,), 3.0).double())
     huge = Sample(*(x.float() * 1e30 for x in sample(a)[1:2] * 3))
-    assert not cubic_minimizer(huge, huge).isfinite().any()  # an empty interval has no cubic
+    assert (
+        not cubic_minimizer(huge, huge, torch.zeros_like(huge.step)).isfinite().any()
+    )  # an empty interval has no cubic
 
 
 # Test functions 1 to 3 of More & Thuente, "Line search algorithms with guaranteed sufficient
@@ -296,8 +307,8 @@ def test_a_search_leaves_the_region_that_is_not_finite() -> None:
 def test_every_option_matters(changes: dict[str, Any]) -> None:
     function, x0 = PROBLEMS["rosenbrock-10"]
     objective = FunctionObjective(function)
-    plain = LBFGS(max_iterations=30).minimize(objective, x0[None])
-    other = LBFGS(max_iterations=30, **changes).minimize(objective, x0[None])
+    plain = LBFGS(max_iterations=30).minimize(objective, x0)
+    other = LBFGS(max_iterations=30, **changes).minimize(objective, x0)
     assert not torch.equal(plain.x, other.x)
 
 
@@ -334,6 +345,35 @@ def test_single_precision_reaches_its_own_limit(condition: float) -> None:
     assert found.converged.all()
     torch.testing.assert_close(found.value, torch.ones(16), rtol=2e-6, atol=0)
     assert (found.calls < 300).all()  # no row searches on below the rounding of its value
+
+
+def test_what_the_value_cannot_show_the_gradient_can() -> None:
+    """A shallow bowl on top of a large number, whose depth is a few roundings of the value."""
+    scales = torch.logspace(0, 3, 64)
+    objective = FunctionObjective(lambda x: 20 + 1e-4 * (scales * (x - 1).square()).sum(dim=1))
+    x0 = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
+    found = LBFGS(max_iterations=500).minimize(objective, x0)
+    depth = 1e-4 * (scales.double() * (found.x.double() - 1).square()).sum(dim=1)
+    assert found.converged.all() and (depth < 2e-6).all()  # the rounding of 20
+    assert (found.calls < 120).all()
+
+
+def test_a_gradient_that_promises_what_never_shows_ends_the_row() -> None:
+    """Noise in the gradient is not followed for ever."""
+    slope = torch.linspace(-1, 1, 16)
+
+    class Promise(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return 20 + 0 * x.sum(dim=1)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:
+            return 1e-4 * grad[:, None] * slope.expand(len(grad), -1)
+
+    objective = FunctionObjective(Promise.apply)
+    found = LBFGS(max_iterations=10_000).minimize(objective, torch.zeros(2, 16))
+    assert (found.calls < 200).all()
 
 
 def test_a_million_unknowns_in_a_row() -> None:
