@@ -40,6 +40,14 @@ class Codec(PerSample, ABC):
             f"{type(self).__name__} has no volume change: no density of signals"
         )
 
+    def log_scale(self, z: Tensor) -> Tensor:
+        """log of the signal's units per unit of the state, mean over the dimensions, shape (B,).
+
+        Raises:
+            NotImplementedError: as `log_det`.
+        """
+        return self.log_det(z) / z[0].numel()
+
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this codec, JSON-able."""
         return {}

@@ -28,10 +28,15 @@ from ctrlgen.batching import expand_like
 from ctrlgen.counts import Evaluations, Meter, tally
 from ctrlgen.paths import Coefficients, Path
 
-__all__ = ["Evaluations", "Flow", "Guided", "Kind", "Prediction"]
+__all__ = ["Evaluations", "Flow", "Guided", "Kind", "Prediction", "bounded"]
 
 Kind = Literal["velocity", "data", "noise", "score", "v"]
 Network = Callable[..., Tensor]
+
+
+def bounded(x: Tensor, bound: float) -> Tensor:
+    """x within ±bound, and NaN where it is not finite: a bound must not hide what has diverged."""
+    return torch.where(x.isfinite(), x.clamp(-bound, bound), torch.nan)
 
 
 class Prediction:
@@ -54,7 +59,7 @@ class Prediction:
         """
         if bound is None:
             return self
-        return Prediction("data", self.data.clamp(-bound, bound), self.x, self.coefficients)
+        return Prediction("data", bounded(self.data, bound), self.x, self.coefficients)
 
     @cached_property
     def data(self) -> Tensor:
@@ -181,6 +186,30 @@ class Flow:
         result.__dict__["noise"] = seen.noise  # fills the cache: no division by σ
         return result
 
+    def check_time(self, time: float) -> None:
+        """Raise where the network's own quantity says nothing of the others.
+
+        Noise and score leave x̂ open where α = 0, data leaves ε̂ open where σ = 0.
+
+        Args:
+            time: on the flow's clock, in [0, 1].
+
+        Raises:
+            ValueError: at such a time.
+        """
+        if self.kind not in ("noise", "score", "data") or 0 < time < 1:
+            return
+        at = self.path(torch.tensor(time, dtype=torch.float64))
+        if self.native is not self.path:
+            at = self.native(self.native.time_at(at.log_snr).clamp(0, 1))
+        name, factor = ("σ", at.sigma) if self.kind == "data" else ("α", at.alpha)
+        if float(factor) == 0:
+            raise ValueError(
+                f"prediction: a network that predicts {self.kind} has no velocity at t = {time:g} "
+                f"of {self.native}, where {name} = 0; read the prior on a path on which it never "
+                "is, prior.on(VP())"
+            )
+
     def velocity(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
         """u_t(x), shape of x."""
         return self.predict(x, t, **conditions).velocity
@@ -220,7 +249,7 @@ class Flow:
             raise ValueError(
                 f"network: expected an output of shape {tuple(x.shape)}, got {tuple(value.shape)}"
             )
-        return value
+        return value.to(x.dtype)
 
     def __repr__(self) -> str:
         name = type(self.network).__name__

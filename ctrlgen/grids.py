@@ -8,9 +8,9 @@ noise (VP, DiscreteVP, EDM): the "index −1" with ᾱ = 1 of DDPM code.
 
     Uniform       times linear on the path's clock
     Power         t_k = 1 − (1 − k/n)^p: steps that shorten towards the datum for p > 1
-    DDPMUniform   indices t_start, t_start + k, ... < t_end of a DDPM table, downwards,
-                  k = ⌊(t_end − t_start)/n⌋ (Song et al., DDIM, arXiv 2010.02502); on another path,
-                  the times of the same signal-to-noise ratio
+    DDPMUniform   indices t_start + ⌊k (t_end − t_start)/n⌋, k < n, of a DDPM table, downwards (Song
+                  et al., DDIM, arXiv 2010.02502); on another path, the times of the same
+                  signal-to-noise ratio
     Respaced      indices round(k (T − 1)/(n − 1)), k = n − 2 ... 0: a table respaced to n, without
                   its noisiest entry (diffusion optimal control, arXiv 2412.16748, as released)
     Karras        σ/α from σ_max to σ_min, (σ/α)^{1/ρ} linear (Karras et al., arXiv 2206.00364)
@@ -26,11 +26,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -229,25 +229,31 @@ def _table_times(table: DiscreteVP, indices: Sequence[int], path: Path) -> list[
 
 @dataclass(frozen=True)
 class DDPMUniform(Grid):
-    """Every k-th index of a DDPM table, downwards, then the datum.
+    """n evenly spaced indices of a DDPM table, downwards, then the datum.
 
-    With t_end = 400 and n = 50 the first index is 392, not 400; where n does not divide
-    t_end − t_start there are more than n steps.
+    With t_end = 400 and n = 50 the first index is 392, not 400. Where n does not divide
+    t_end − t_start, "even" spacing is n indices as even as whole numbers can be; "released", the
+    rule of DDIM's code, goes by strides of ⌊(t_end − t_start)/n⌋ and so takes more than n: 31 for
+    30 of 1000, 1000 for 600.
 
     Args:
-        steps: n.
+        steps: n, evaluations.
         t_end: indices lie below it, in 1..T; less than T is a truncated start.
         t_start: least index, the last that is visited, in 0..t_end−1.
         table: of ᾱ_i; that of DDPM by default.
+        spacing: "even", or "released".
     """
 
     steps: int = 50
     t_end: int = 1000
     t_start: int = 0
     table: DiscreteVP = field(default_factory=ddpm, compare=False)
+    spacing: Literal["even", "released"] = "even"
 
     def __post_init__(self) -> None:
         _positive("steps", self.steps)
+        if self.spacing not in ("even", "released"):
+            raise ValueError(f"spacing: expected 'even' or 'released', got {self.spacing!r}")
         top = len(self.table.alphas_cumprod)
         if not 0 <= self.t_start < self.t_end <= top:
             raise ValueError(
@@ -263,8 +269,10 @@ class DDPMUniform(Grid):
     @property
     def indices(self) -> list[int]:
         """Indices in the order of the visit; the one after the last is −1."""
-        stride = (self.t_end - self.t_start) // self.steps
-        return [*range(self.t_start, self.t_end, stride)][::-1]
+        width = self.t_end - self.t_start
+        if self.spacing == "released":
+            return [*range(self.t_start, self.t_end, width // self.steps)][::-1]
+        return [self.t_start + k * width // self.steps for k in range(self.steps)][::-1]
 
     def times(self, path: Path) -> list[float]:
         return _table_times(self.table, self.indices, path)
@@ -284,6 +292,7 @@ class Respaced(Grid):
     Args:
         states: n, of the trajectory, source point included; in 2..T.
         table: of ᾱ_i; that of DDPM by default.
+        spacing: "even", or "released".
     """
 
     states: int = 20
@@ -360,6 +369,8 @@ class Times(Grid):
     stop: float | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.at, str) or not isinstance(self.at, Iterable):
+            raise TypeError(f"at: expected a sequence of times, got {self.at!r}")
         object.__setattr__(self, "at", tuple(float(t) for t in self.at))
         if not self.at:
             raise ValueError("at: expected at least one time, got none")

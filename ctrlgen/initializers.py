@@ -308,7 +308,7 @@ def guided_velocity(prior: Prior, measurement: Measurement, x: Tensor, t: float)
         signal = prior.codec.decode(seen.data)
         at = seen.coefficients
         with torch.no_grad():
-            scale = torch.exp(prior.codec.log_det(x) / x[0].numel())  # signal units per state unit
+            scale = torch.exp(prior.codec.log_scale(x))
             r2 = scale**2 * (at.sigma**2 / (at.alpha**2 + at.sigma**2)).flatten()
         if isinstance(operator, LinearOperator):
             with torch.no_grad():

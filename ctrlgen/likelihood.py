@@ -24,18 +24,24 @@ from torch import Tensor
 
 from ctrlgen.batching import flat, take
 from ctrlgen.priors import BoundVelocity, Prior
-from ctrlgen.seeds import Seeds, rademacher
+from ctrlgen.seeds import Seeds, as_seeds, rademacher
 from ctrlgen.solvers import Solver, Velocity
 from ctrlgen.sources import Source
 
 __all__ = ["Augmented", "bits_per_dimension", "divergence", "log_likelihood", "probes"]
 
-PROBES = 2  # stream of the Hutchinson probes
+PROBES = 2  # stream of the first Hutchinson probe
+MORE_PROBES = 2**50  # streams of the others, from here on
 
 
 def probes(seeds: Seeds, shape: tuple[int, ...], count: int, like: Tensor) -> Tensor:
-    """Rademacher probes of every sample, shape (B, count, *shape), on the device of `like`."""
-    return rademacher(seeds, (count, *shape), PROBES, dtype=like.dtype, device=like.device)
+    """Rademacher probes of every sample, shape (B, count, *shape), on the device of `like`.
+
+    Each has a stream of its own: padding moves no entry of any.
+    """
+    streams = [PROBES, *range(MORE_PROBES, MORE_PROBES + count - 1)]
+    draws = [rademacher(seeds, shape, s, dtype=like.dtype, device=like.device) for s in streams]
+    return torch.stack(draws, 1)
 
 
 def divergence(
@@ -102,6 +108,10 @@ class Augmented:
         u, div = divergence(self.velocity, x, t, self.v, self.source.project)
         return torch.cat((flat(u), div.unsqueeze(1)), dim=1)
 
+    def check_time(self, time: float) -> None:
+        """As the velocity's own."""
+        self.velocity.check_time(time)
+
     def take(self, index: Tensor) -> Augmented:
         source = self.source.take(index)
         return Augmented(self.velocity.take(index), source, take(self.v, index))
@@ -141,9 +151,9 @@ def log_likelihood(
             f"x: expected states of shape {prior.source.shape}, got {tuple(z.shape[1:])}"
         )
     prior.check_rows(len(x), "x")
-    if seeds is not None and len(seeds) != len(x):
+    if seeds is not None and len(seeds := as_seeds(seeds)) != len(x):
         raise ValueError(f"seeds: expected {len(x)}, one per sample, got {len(seeds)}")
-    volume = prior.codec.log_det(z)
+    volume = prior.codec.log_scale(z) * prior.source.degrees_of_freedom(z)
     v = None if seeds is None else probes(seeds, z.shape[1:], count, z)
     augmented = Augmented(BoundVelocity(prior), prior.source, v)
     source, integral = augmented.solve(solver.reversed(), z, 1.0, 0.0)

@@ -14,16 +14,17 @@ all leave them out, or y would hold components that H† drops silently.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample, expand_like, rows_like
-from ctrlgen.seeds import Seeds, normal
+from ctrlgen.batching import PerSample, expand_like, flat, rows_like
+from ctrlgen.seeds import Seeds, as_seeds, normal
 
 __all__ = [
     "MEASUREMENT",
@@ -47,6 +48,8 @@ class Operator(PerSample, ABC):
 
     linear = False
     differentiable = True
+    mask: Tensor | None = None
+    """Entries of the measurement that there are, where samples have several sizes; else None."""
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -60,13 +63,47 @@ class Operator(PerSample, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no pseudo-inverse")
 
+    def ragged(self, mask: Tensor) -> Self:
+        """The same operator on samples of several sizes, whose measurements are padded.
+
+        What is padded is not measured: it counts in no residual and in no mean over entries, and a
+        sample's cost is the same in any batch.
+
+        Args:
+            mask: entries of the measurement that there are, bool, shape (B, *) of its leading
+                dimensions, e.g. (B, N) for measurements (B, N, F).
+
+        Raises:
+            TypeError: for a mask that is not bool, or an operator that knows by itself which of its
+                entries are measured.
+        """
+        if mask.dtype != torch.bool:
+            raise TypeError(f"mask: expected bool, got {mask.dtype}")
+        if type(self).measured is not Operator.measured:
+            raise TypeError(f"mask: {type(self).__name__} says by itself what is measured")
+        padded = copy.copy(self)
+        padded.mask = mask
+        padded.per_sample = (*self.per_sample, "mask")
+        return padded
+
     def measured(self, y: Tensor) -> Tensor:
         """How many entries of each measurement are measured, shape (B,): all, unless masked."""
-        return y.new_full((y.shape[0],), math.prod(y.shape[1:]))
+        if self.mask is None:
+            return y.new_full((y.shape[0],), math.prod(y.shape[1:]))
+        return flat(self._there(self.mask, y)).sum(1).to(y)
 
     def observed(self, y: Tensor) -> Tensor:
         """A measurement with zeros where nothing is measured: itself, unless masked."""
-        return y
+        return y if self.mask is None else torch.where(self._there(self.mask, y), y, 0)
+
+    @staticmethod
+    def _there(mask: Tensor, y: Tensor) -> Tensor:
+        if mask.shape != y.shape[: mask.ndim]:
+            raise ValueError(
+                f"mask: expected the leading dimensions of a measurement {tuple(y.shape)}, got "
+                f"{tuple(mask.shape)}"
+            )
+        return mask.to(y.device).reshape(*mask.shape, *(1,) * (y.ndim - mask.ndim)).expand(y.shape)
 
     def __matmul__(self, first: Operator) -> Operator:
         """(H @ G)(x) = H(G(x))."""
@@ -213,6 +250,7 @@ def measure(
         raise ValueError(f"noise: expected a standard deviation >= 0, got {noise}")
     if not sigma.any():
         return operator(x)
+    seeds = None if seeds is None else as_seeds(seeds)
     if seeds is None or len(seeds) != len(x):
         got = "none" if seeds is None else len(seeds)
         raise ValueError(f"seeds: noise needs one seed for each of {len(x)} samples, got {got}")

@@ -168,7 +168,8 @@ class DiscreteVP(Path):
     linearly.
 
     Args:
-        alphas_cumprod: ᾱ_0 > ᾱ_1 > ... > ᾱ_{T−1}, each in (0, 1), T >= 2.
+        alphas_cumprod: ᾱ_0 > ᾱ_1 > ... > ᾱ_{T−1}, each in (0, 1), T >= 2. The last may be 0
+            ("zero terminal SNR", Lin et al., arXiv 2305.08891): before it α is linear in the index.
     """
 
     def __init__(self, alphas_cumprod: Tensor | list[float]) -> None:
@@ -177,12 +178,17 @@ class DiscreteVP(Path):
             raise ValueError(
                 f"alphas_cumprod: expected shape (T,), T >= 2, got {tuple(table.shape)}"
             )
-        if not bool(((table > 0) & (table < 1)).all() and (table.diff() < 0).all()):
+        within = (table[:-1] > 0).all() and table[-1] >= 0 and (table < 1).all()
+        if not bool(within and (table.diff() < 0).all()):
             raise ValueError(
-                "alphas_cumprod: expected values in (0, 1) that decrease with the index"
+                "alphas_cumprod: expected values in (0, 1) that decrease with the index; the last "
+                "may be 0"
             )
         self.alphas_cumprod = table
-        self._log_snr = table.log() - torch.log1p(-table)
+        self._zero = bool(table[-1] == 0)
+        # The log-SNR of pure noise is not read: the last interval has a law of its own.
+        log_snr = table.log() - torch.log1p(-table)
+        self._log_snr = torch.where(table > 0, log_snr, log_snr[-2] - 1)
 
     @classmethod
     def linear(
@@ -216,6 +222,15 @@ class DiscreteVP(Path):
         # α² = sigmoid(ℓ): α̇ = ½ασ² dℓ/dt and σ̇ = −½σα² dℓ/dt with dℓ/dt = −(T−1) slope.
         rate = -last * slope
         parts = (alpha, sigma, 0.5 * alpha * sigma**2 * rate, -0.5 * sigma * alpha**2 * rate)
+        if self._zero:
+            top = self.alphas_cumprod[-2].sqrt().to(t.device)
+            a = top * (last - index)
+            s, d_a = (1 - a**2).sqrt(), (top * last).expand_as(a)
+            there = index > last - 1
+            parts = tuple(
+                torch.where(there, mine, other)
+                for mine, other in zip((a, s, d_a, -a * d_a / s), parts, strict=True)
+            )
         return Coefficients(*(part.to(t.dtype) for part in parts))
 
     def time_at(self, log_snr: Tensor) -> Tensor:
@@ -226,6 +241,10 @@ class DiscreteVP(Path):
             0, len(table) - 2
         )
         index = low + (wanted - table[low]) / (table[low + 1] - table[low])
+        if self._zero:
+            top, last = self.alphas_cumprod[-2].sqrt().to(table.device), len(table) - 1
+            there = last - torch.sigmoid(wanted).sqrt() / top
+            index = torch.where(wanted < table[-2], there, index)
         return (1 - index / (len(table) - 1)).to(log_snr.dtype)
 
 

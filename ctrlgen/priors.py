@@ -322,5 +322,9 @@ class BoundVelocity:
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         return self.prior.velocity(x, t)
 
+    def check_time(self, time: float) -> None:
+        """Raise where there is no velocity at a time; see `Flow.check_time`."""
+        self.prior.flow.check_time(time)
+
     def take(self, index: Tensor) -> BoundVelocity:
         return BoundVelocity(self.prior.take(index))

@@ -12,7 +12,7 @@ its first entries as an unpadded one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -32,10 +32,14 @@ def as_seeds(seeds: Seeds, device: torch.device | str | None = None) -> Tensor:
     """Seeds as a tensor of shape (B,), int64.
 
     Raises:
+        TypeError: for what is no sequence, such as a number of samples.
         ValueError: for an empty or not one-dimensional list, or a seed that is no integer in
             [0, 2**63).
     """
     if not isinstance(seeds, Tensor):
+        if isinstance(seeds, str) or not isinstance(seeds, Iterable):
+            hint = f"; range({seeds}) has so many" if type(seeds) is int and seeds > 0 else ""
+            raise TypeError(f"seeds: expected integers, one per sample, got {seeds!r}{hint}")
         seeds = list(seeds)
         wrong = [s for s in seeds if type(s) is not int or not 0 <= s < 2**63]
         if wrong:

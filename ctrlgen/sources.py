@@ -131,6 +131,8 @@ class MaskedGaussian(Source):
     per_sample = ("mask",)
 
     def __init__(self, mask: Tensor, features: int, coordinates: int = 3) -> None:
+        if not isinstance(mask, Tensor):
+            raise TypeError(f"mask: expected a bool tensor (B, N), got {mask!r}")
         if mask.ndim != 2 or mask.dtype != torch.bool:
             raise ValueError(
                 f"mask: expected bool, shape (B, N), got {mask.dtype} {tuple(mask.shape)}"

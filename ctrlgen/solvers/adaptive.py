@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat
+from ctrlgen.batching import expand_like, flat, row_sum
 from ctrlgen.solvers.base import Gradient, Solver, Tableau, Velocity, combine, stages_of
 
 __all__ = ["Dopri5"]
@@ -39,10 +39,11 @@ _DOPRI_ERROR = (
 class Dopri5(Solver):
     """Dormand & Prince 5(4), with step sizes and error control of every sample's own.
 
-    A row whose error norm is above one repeats its step with a shorter one; rows that have arrived
-    leave the batch. The error norm is the root mean square over the row of error/(atol + rtol |x|).
-    A row that does not arrive, because its state ceases to be finite or `max_steps` do not do,
-    ends as NaN; its neighbours never notice.
+    A row whose error norm is above one, or not finite, repeats its step with a shorter one; rows
+    that have arrived leave the batch. The error norm is the root mean square over the row of
+    error/(atol + rtol |x|), without entries that neither are nor move: padding is no part of it.
+    A row that does not arrive, because its state is not finite, its steps become too short to count
+    or `max_steps` do not do, ends as NaN; its neighbours never notice.
 
     Args:
         rtol: relative tolerance.
@@ -68,17 +69,23 @@ class Dopri5(Solver):
             raise ValueError(f"rtol, atol: expected positive tolerances, got {rtol, atol}")
         self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
 
+    _least = 1e-14
+    """Share of the interval that is too short for a step."""
+
     def config(self) -> dict[str, Any]:
         tolerances = {"rtol": self.rtol, "atol": self.atol}
         return {**tolerances, "gradient": self.gradient, "max_steps": self.max_steps}
 
-    def _norm(self, error: Tensor, *states: Tensor) -> Tensor:
+    def _norm(self, error: Tensor, there: Tensor, *states: Tensor) -> Tensor:
+        """Of errors (B, *), over the entries of a mask."""
         largest = torch.stack([state.detach().abs() for state in states]).amax(0)
-        return flat(error / (self.atol + self.rtol * largest)).square().mean(1).sqrt()
+        square = (error / (self.atol + self.rtol * largest)).square()
+        return (row_sum(square) / row_sum(there).clamp_min(1)).sqrt()
 
     def _first_step(self, x: Tensor, slope: Tensor, length: float) -> Tensor:
         """A step over which the state moves by a hundredth of its scale (Hairer et al. II.4)."""
-        size, speed = self._norm(x.detach(), x), self._norm(slope.detach(), x)
+        there = _there(x, slope)
+        size, speed = self._norm(x.detach(), there, x), self._norm(slope.detach(), there, x)
         guess = 0.01 * size / speed.clamp_min(1e-12)
         return torch.where((size < 1e-5) | (speed < 1e-5), 1e-4, guess).clamp(1e-6, abs(length))
 
@@ -86,25 +93,34 @@ class Dopri5(Solver):
         rows = torch.arange(x.shape[0], device=x.device)
         sign = 1.0 if t1 > t0 else -1.0
         arrived, order = [], []
-        t = x.new_full((x.shape[0],), t0)
-        slope = velocity(x, t)
-        h = self._first_step(x, slope, t1 - t0)
+        # Clocks are float64 whatever the states are: a first step may be far below float32's 1e-7.
+        t = torch.full((x.shape[0],), t0, dtype=torch.float64, device=x.device)
+        slope = velocity(x, t.to(x.dtype))
+        h = self._first_step(x, slope, t1 - t0).double()
         working = velocity
         for step in range(1, self.max_steps + 1):
             h = torch.minimum(h, (t1 - t).abs())
-            stages = stages_of(working, x, t, sign * h, _DOPRI, slope)
-            wide = expand_like(sign * h, x)
-            proposal = combine(x, wide, _DOPRI.b, stages)
+            before, first = x.view_as(x), slope.view_as(slope)
+            length = (sign * h).to(x.dtype)
+            stages = stages_of(working, before, t.to(x.dtype), length, _DOPRI, first)
+            wide = expand_like(length, x)
+            proposal = combine(before, wide, _DOPRI.b, stages)
             error = combine(torch.zeros_like(x), wide, _DOPRI_ERROR, stages).detach()
-            ratio = self._norm(error, x, proposal)
+            ratio = self._norm(error, _there(x, *stages), x, proposal)
+            finite = ratio.isfinite() & flat(proposal).isfinite().all(1)
+            ratio = torch.where(finite, ratio, torch.inf)
             accept = ratio <= 1
+            for entry in (before, first):
+                _cut(entry, accept)
             x = torch.where(expand_like(accept, x), proposal, x)
             slope = torch.where(expand_like(accept, x), stages[-1], slope)  # first same as last
             left = torch.where(accept, (t1 - t).abs() - h, (t1 - t).abs())
             t = t1 - sign * left
-            h = h * (0.9 * ratio.clamp_min(1e-10) ** -0.2).clamp(0.2, 10.0)
+            h = h * (0.9 * ratio.double().clamp_min(1e-10) ** -0.2).clamp(0.2, 10.0)
             done = left <= 1e-9 * abs(t1 - t0)
-            lost = ~done & (~ratio.isfinite() | (step == self.max_steps))
+            hopeless = h <= self._least * abs(t1 - t0)
+            broken = ~flat(x).isfinite().all(1) | ~flat(slope).isfinite().all(1)
+            lost = ~done & (hopeless | broken | (step == self.max_steps))
             leaving = done | lost
             if bool(leaving.any()):
                 arrived.append(torch.where(expand_like(lost, x), torch.nan, x)[leaving])
@@ -115,3 +131,17 @@ class Dopri5(Solver):
                 x, t, h, slope, rows = x[keep], t[keep], h[keep], slope[keep], rows[keep]
                 working = velocity.take(rows)
         return torch.cat(arrived)[torch.cat(order).argsort()]
+
+
+def _there(*states: Tensor) -> Tensor:
+    """Entries that are not zero in all of the states: 1, else 0; shape (B, *)."""
+    there = torch.zeros_like(states[0], dtype=torch.bool)
+    for state in states:
+        there = there | (state.detach() != 0)
+    return there.to(states[0].dtype)
+
+
+def _cut(entry: Tensor, accept: Tensor) -> None:
+    """Keep the gradient of a rejected trial, which may not be finite, from what it began with."""
+    if entry.requires_grad:
+        entry.register_hook(lambda g: torch.where(expand_like(accept, g), g, 0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
@@ -32,6 +32,12 @@ class Velocity:
 
     def __call__(self, x: Tensor, t: Tensor) -> Tensor:
         return self.fn(x, t)
+
+    def check_time(self, time: float) -> None:
+        """Raise where the function says that it has no value at a time."""
+        check = getattr(self.fn, "check_time", None)
+        if check is not None:
+            check(time)
 
     def take(self, index: Tensor) -> Velocity:
         taken = getattr(self.fn, "take", None)
@@ -80,6 +86,9 @@ class Solver(ABC):
         gradient: how gradients pass through the solve, see the module.
     """
 
+    evaluates_end: ClassVar[bool] = True
+    """Whether the velocity is evaluated at the end of the interval."""
+
     def __init__(self, gradient: Gradient = "direct") -> None:
         if gradient not in get_args(Gradient):
             raise ValueError(f"gradient: expected one of {get_args(Gradient)}, got {gradient!r}")
@@ -99,6 +108,10 @@ class Solver(ABC):
             x: state at t0, shape (B, *), floating point.
             t0: start; t1 < t0 solves backwards.
             t1: end.
+
+        Raises:
+            TypeError: if x is no floating point batch.
+            ValueError: for times that are not finite, or at which the velocity says it has none.
         """
         if not x.is_floating_point() or x.ndim < 1:
             raise TypeError(
@@ -109,7 +122,11 @@ class Solver(ABC):
         velocity = velocity if isinstance(velocity, Velocity) else Velocity(velocity)
         if t0 == t1 or x.shape[0] == 0:
             return x
-        if self.gradient == "adjoint" and torch.is_grad_enabled() and x.requires_grad:
+        adjoint = self.gradient == "adjoint" and torch.is_grad_enabled() and x.requires_grad
+        velocity.check_time(t0)
+        if adjoint or self.evaluates_end:
+            velocity.check_time(t1)
+        if adjoint:
             return _Adjoint.apply(x, velocity, self, t0, t1)
         return self._integrate(velocity, x, t0, t1)
 

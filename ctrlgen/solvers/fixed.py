@@ -46,6 +46,8 @@ class FixedStep(Solver):
         if steps is not None and (not isinstance(steps, int) or steps < 1):
             raise ValueError(f"steps: expected a positive integer, got {steps!r}")
         if grid is not None:
+            if not isinstance(grid, Sequence):
+                raise TypeError(f"grid: expected a sequence of positions, got {grid!r}")
             grid = [float(g) for g in grid]
             rising = all(a < b for a, b in pairwise(grid))
             if len(grid) < 2 or grid[0] != 0 or grid[-1] != 1 or not rising:
@@ -120,13 +122,17 @@ class FixedStep(Solver):
 
 
 class Euler(FixedStep):
-    """First order, one evaluation a step."""
+    """First order, one evaluation a step; never evaluates the end time."""
+
+    evaluates_end = False
 
     tableau = Tableau(((),), (1.0,), (0.0,))
 
 
 class Midpoint(FixedStep):
     """Second order, two evaluations a step; never evaluates the end time."""
+
+    evaluates_end = False
 
     tableau = Tableau(((), (0.5,)), (0.0, 1.0), (0.0, 0.5))
 

@@ -131,6 +131,11 @@ class AtomCodec(Codec):
         centred = 3 * (atoms - 1) * math.log(self.position)
         return centred - kinds * atoms * math.log(self.one_hot)
 
+    def log_scale(self, z: Tensor) -> Tensor:
+        """As `Codec.log_scale`, of the real atoms: padding is no dimension."""
+        atoms = (z[..., 3:] != 0).any(2).sum(1).to(z)
+        return self.log_det(z) / (3 * (atoms - 1) + (z.shape[2] - 3) * atoms)
+
     def config(self) -> dict[str, Any]:
         return {"position": self.position, "one_hot": self.one_hot}
 

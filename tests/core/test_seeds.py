@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
+from ctrlgen.costs import Reversed
+from ctrlgen.domains.images.operators import OPERATORS
+from ctrlgen.flows import Flow
+from ctrlgen.grids import Times
+from ctrlgen.likelihood import log_likelihood
+from ctrlgen.methods import DPS, DFlow
+from ctrlgen.operators import measure
+from ctrlgen.optimizers import Adam
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior
 from ctrlgen.seeds import as_seeds, normal, philox, rademacher, uniform
+from ctrlgen.solvers import Euler
+from ctrlgen.sources import Gaussian, MaskedGaussian
 
 # Known-answer tests of philox4x32-10 in the Random123 distribution: counter, key, answer.
 KNOWN = [
@@ -178,3 +191,39 @@ def test_seeds_of_any_kind():
     assert torch.equal(as_seeds([0, 1, 2**63 - 1]), expected)
     assert torch.equal(as_seeds(expected), expected)
     assert torch.equal(as_seeds(range(3)), torch.arange(3))
+
+
+def test_a_number_where_a_sequence_belongs_is_named() -> None:
+    """Not "'int' object is not iterable"."""
+    prior = Prior(Flow(lambda x, t: -x, CondOT()), Gaussian((3,)))
+    cost = Reversed(torch.zeros(4, 3))
+    x = torch.zeros(4, 3)
+    wrong = r"seeds: expected integers, one per sample, got 4; range\(4\) has so many"
+    for take in (
+        lambda: prior.sample(4),  # type: ignore[arg-type]
+        lambda: prior.start(4),  # type: ignore[arg-type]
+        lambda: prior.source.sample(4),  # type: ignore[arg-type]
+        lambda: DFlow()(prior, cost, seeds=4),  # type: ignore[arg-type]
+        lambda: DPS()(prior, cost, seeds=4),  # type: ignore[arg-type]
+        lambda: log_likelihood(prior, x, Euler(2), seeds=4),  # type: ignore[arg-type]
+        lambda: measure(OPERATORS["denoise"](), torch.zeros(4, 1, 2, 2), 0.1, seeds=4),  # type: ignore[arg-type]
+        lambda: normal(4, (2,)),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match=wrong):
+            take()
+    assert prior.flow.evaluations.forward == 0
+
+
+@pytest.mark.parametrize(
+    ("build", "name"),
+    [
+        (lambda: Gaussian(3), "shape"),  # type: ignore[arg-type]
+        (lambda: Euler(grid=3), "grid"),  # type: ignore[arg-type]
+        (lambda: Times(0.5), "at"),  # type: ignore[arg-type]
+        (lambda: Adam(betas=0.9), "betas"),  # type: ignore[arg-type]
+        (lambda: MaskedGaussian(4, 3), "mask"),  # type: ignore[arg-type]
+    ],
+)
+def test_so_it_is_wherever_a_sequence_is_taken(build: Callable[[], object], name: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{name}"):
+        build()

@@ -63,9 +63,23 @@ def test_ddpm_grid_visits_the_indices_of_the_table() -> None:
         assert level.sigma**2 == pytest.approx(float(1 - bars[index]), rel=1e-9)
 
 
-def test_ddpm_grid_takes_more_steps_where_they_do_not_divide() -> None:
-    assert len(DDPMUniform(60).indices) == 63
+def test_ddpm_grid_never_takes_more_steps_than_asked() -> None:
+    """But where the rule of the released code is asked for by its name."""
+    for steps in (1, 7, 30, 60, 600, 999, 1000):
+        indices = DDPMUniform(steps).indices
+        assert len(set(indices)) == steps and indices[-1] == 0 and indices[0] < 1000
+        gaps = [a - b for a, b in pairwise(indices)]
+        assert not gaps or max(gaps) - min(gaps) <= 1
+        if 1000 % steps == 0:
+            assert indices == DDPMUniform(steps, spacing="released").indices
+    assert [len(DDPMUniform(n, spacing="released").indices) for n in (30, 60, 600)] == [
+        31,
+        63,
+        1000,
+    ]
     assert DDPMUniform(4, 10, 2).indices == [8, 6, 4, 2]
+    with pytest.raises(ValueError, match="spacing: expected 'even' or 'released', got 'odd'"):
+        DDPMUniform(4, spacing="odd")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("path", [CondOT(), Cosine(), EDM()], ids=str)
