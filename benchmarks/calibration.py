@@ -18,7 +18,6 @@ narrow the law on purpose. Writes benchmarks/results/calibration.json and docs/c
 
 from __future__ import annotations
 
-import json
 import platform
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ from torch import Tensor
 from ctrlgen import methods as m
 from ctrlgen.costs import Cost, SquaredError
 from ctrlgen.grids import DDPMUniform, Karras, Uniform
+from ctrlgen.json_files import write_json
 from ctrlgen.operators import LinearOperator, Spectrum, dense, measure
 from ctrlgen.optimizers import LBFGS, Adam
 from ctrlgen.oracles import Mixture
@@ -219,7 +219,7 @@ def _write(samples: int, tables: dict[str, dict[str, Row]]) -> None:
     content = {"samples": samples, "machine": machine, "problems": tables}
     file = ROOT / "benchmarks" / "results" / "calibration.json"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+    write_json(file, dict(sorted(content.items())), named=True, indent=1)
     lines = [
         "# Calibration",
         "",

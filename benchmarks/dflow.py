@@ -15,7 +15,6 @@ Prints tables and writes benchmarks/results/dflow.json.
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import resource
 import subprocess
@@ -35,6 +34,7 @@ from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.operators import SuperResolution
 from ctrlgen.initializers import GuidedStart
+from ctrlgen.json_files import write_json
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.dflow import SourceObjective
 from ctrlgen.operators import measure
@@ -243,7 +243,7 @@ def main(
         results["peers"] = peers(model, cost, samples, target)
     report(console, results)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    write_json(RESULTS, results, named=True)
 
 
 def report(console: Console, results: dict[str, Any]) -> None:

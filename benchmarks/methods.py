@@ -18,7 +18,6 @@ Prints tables and writes benchmarks/results/methods.json.
 from __future__ import annotations
 
 import importlib.util
-import json
 import platform
 import statistics
 import time
@@ -44,6 +43,7 @@ from ctrlgen.domains.images.metrics import psnr
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
 from ctrlgen.domains.images.settings import Case
 from ctrlgen.grids import Uniform
+from ctrlgen.json_files import write_json
 from ctrlgen.methods import DDRM, DPS, AncestralPiGDM, Method
 from ctrlgen.operators import LinearOperator, measure
 from ctrlgen.paths import VP
@@ -313,7 +313,7 @@ def main(
     results["overhead"] = overhead(model, truth, repeats, console)
     report(console, results)
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    write_json(RESULTS, results, named=True, indent=1)
 
 
 def report(console: Console, results: dict[str, Any]) -> None:

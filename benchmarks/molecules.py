@@ -14,7 +14,6 @@ the machine counts little. Prints a table and writes benchmarks/results/molecule
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import time
 from dataclasses import replace
@@ -38,6 +37,7 @@ from ctrlgen.domains.molecules.scoring import GUIDES, Guide
 from ctrlgen.domains.molecules.sizes import DEVIATION, sizes
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.flows import Flow
+from ctrlgen.json_files import write_json
 from ctrlgen.methods.dflow import SourceObjective
 from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior, load
@@ -177,7 +177,7 @@ def main(
         "sides": sides, "speedup_to_target": ratios,
     }  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(content, indent=1) + "\n")
+    write_json(out, content, named=True, indent=1)
     shown = Table(title=f"{molecules} molecules, {steps} midpoint steps, one thread")
     for column in (
         "",

@@ -15,7 +15,6 @@ tables and writes benchmarks/results/optimizers.json.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -31,6 +30,7 @@ from rich.table import Table
 from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
+from ctrlgen.json_files import write_json
 from ctrlgen.optimizers import LBFGS, FunctionObjective
 
 RESULTS = Path(__file__).parent / "results" / "optimizers.json"
@@ -363,7 +363,7 @@ def main() -> None:
             "load average before": load,
         },
     }
-    RESULTS.write_text(json.dumps(report, indent=1) + "\n")
+    write_json(RESULTS, report, named=True, indent=1)
     Console().print(f"written: {RESULTS}")
 
 

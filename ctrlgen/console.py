@@ -7,14 +7,12 @@ there is none, and in Python, it is a line now and then of the logger "ctrlgen".
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from rich.console import Console, Group
@@ -22,6 +20,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from ctrlgen.json_files import dumps, plain
 from ctrlgen.optimizers.base import Event
 from ctrlgen.results import Status
 from ctrlgen.tables import Table
@@ -144,24 +143,6 @@ def device_named(name: str) -> str:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str | Text]]) -> Table:
     """A table in the house style, for any width; cells are rich markup, numbers end with '>'."""
     return Table(title, columns, rows)
-
-
-def plain(value: Any) -> Any:
-    """The value as JSON has it: tensors as lists, paths as text, what is not finite as null."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]
-    return value if isinstance(value, str | int | None) else str(value)
-
-
-def dumps(value: Any) -> str:
-    """Indented JSON of `plain(value)`; what is not finite becomes null."""
-    return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe
+from ctrlgen.json_files import write_json
 from ctrlgen.training.runs import run
 
 __all__ = ["RECIPE", "SEED", "LeNet", "judge"]
@@ -117,7 +118,7 @@ def judge(
     }
     cache.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, file)
-    about.write_text(json.dumps(known, indent=1) + "\n")
+    write_json(about, known, indent=1)
     return _ready(network, device), known
 
 

@@ -62,6 +62,7 @@ from ctrlgen.experiments.qm9_rows import (
     shuffled,
     unguided,
 )
+from ctrlgen.json_files import write_json
 from ctrlgen.priors import load
 
 __all__ = ["main", "measure", "run"]
@@ -131,7 +132,7 @@ def run(
         rows[label] = measure(bench, row, seconds)
         # through JSON, so that a row is the same whether it was computed or read
         rows[label] = json.loads(dumps(rows[label]))
-        file.write_text(dumps({"key": key, "row": rows[label]}))
+        write_json(file, {"key": key, "row": rows[label]})
         typer.echo(f"{bench.name}, {label}: {time.perf_counter() - began:.0f} s")
         return row
 
@@ -202,7 +203,7 @@ def main(
         )  # fmt: skip
         results["targets"][name] = targets.tolist()
         results["rows"][name] = run(bench, tried, cache / "qm9_properties" / label, key)
-        (out / "results.json").write_text(dumps(results) + "\n")
+        write_json(out / "results.json", results)
         (out / "table.md").write_text(table(results))
     figures(results, out)
     typer.echo(table(results))

@@ -6,7 +6,6 @@ An experiment that was cut off goes on with the rows that are missing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ctrlgen.json_files import read_json, write_json
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
 from ctrlgen.priors import Prior
@@ -46,13 +46,13 @@ class Rows:
     def get(self, name: str, compute: Callable[[], tuple[dict[str, Any], Tensor]]) -> Tensor:
         """Compute the row of that name, or take it from disk; returns its images."""
         file, pictures = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
-        if file.exists() and (row := json.loads(file.read_text()))["key"] == self.key:
+        if file.exists() and (row := read_json(file))["key"] == self.key:
             images = load_file(pictures)["images"]
         else:
             content, images = compute()
             row = {"key": self.key, **content}
             save_file({"images": images.contiguous()}, pictures)
-            file.write_text(json.dumps(row))
+            write_json(file, row, named=True, indent=None)
         typer.echo(f"{name}: {row.get('seconds', 0):.0f} s")
         self.rows[name], self.images[name] = row, images
         return images
@@ -63,11 +63,11 @@ def publish(out: Path, results: dict[str, Any], table: str) -> None:
 
     Args:
         out: the folder, made where there is none.
-        results: JSON-able.
+        results: JSON-able; what is not finite is written as a string (`ctrlgen.json_files`).
         table: Markdown.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_json(out / "results.json", results, named=True, indent=1)
     (out / "table.md").write_text(table)
     typer.echo(table)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ctrlgen.json_files import dumps
 from ctrlgen.training.trainer import Trainer
 
 __all__ = ["rewind", "run"]
@@ -49,7 +50,7 @@ def run(
     def write(entry: dict[str, Any]) -> None:
         if log is not None:
             with log.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+                file.write(dumps(entry, indent=None) + "\n")
 
     def keep() -> None:
         if checkpoint is not None:

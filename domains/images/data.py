@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.images import packed
+from ctrlgen.json_files import write_json
 
 __all__ = [
     "HeldOut",
@@ -297,4 +298,4 @@ def write_held_out(name: str, folder: str | Path, count: int, into: Path = _HELD
     sheet = sheet.reshape(-1, _COLUMNS * width, channels).squeeze()
     Image.fromarray(sheet).save(into / f"{name}.png", optimize=True)
     about = {"split": "test", "indices": indices.tolist(), "labels": labels[indices].tolist()}
-    (into / f"{name}.json").write_text(json.dumps(about) + "\n")
+    write_json(into / f"{name}.json", about, indent=None)

@@ -1,6 +1,6 @@
 """Every method as image tasks use it: one table, from a name to what is built for a task.
 
-    form        cost
+    cost form   cost
     "psnr"      −PSNR of the measurement, in dB: of what is optimised to a target, and of methods
                 that read the measurement alone
     "squared"   ‖Hx − y‖²: of methods that weigh the cost against something else
@@ -64,7 +64,6 @@ __all__ = [
     "psnr_of",
 ]
 
-Form = Literal["psnr", "squared"]
 Comparison = Literal["measurement", "pseudo-inverse"]
 
 
@@ -79,7 +78,6 @@ class Entry:
         evaluations: of the network per sample, by default; None where a target ends the run.
         each: evaluations that a step or an iteration takes, on average.
         first: evaluations before the first of them.
-        form: of the cost.
         linear: whether the operator must be linear.
         options: what it takes of "init", "iterations" and "target".
     """
@@ -89,7 +87,6 @@ class Entry:
     evaluations: int | None
     each: float = 1
     first: int = 0
-    form: Form = "psnr"
     linear: bool = False
     options: tuple[str, ...] = ()
 
@@ -156,10 +153,10 @@ def cost_for(
     sigma: float = 0.0,
     compare: Comparison = "measurement",
 ) -> MeasurementCost:
-    """The cost that a method of this table is built for.
+    """The cost of a measurement in the form that a method declares (`Method.cost_form`).
 
     Args:
-        method: from `build`.
+        method: from `build`, or of any class.
         operator: H.
         y: measurements, shape (B, *measurement).
         sigma: σ_y in the units of y.
@@ -169,17 +166,16 @@ def cost_for(
     Raises:
         ValueError: for "pseudo-inverse" with a method that does not descend −PSNR to a target.
     """
-    forms = {entry.kind: entry.form for entry in METHODS.values()}
     if compare == "pseudo-inverse":
         able = [name for name, entry in METHODS.items() if "target" in entry.options]
-        if type(method) not in [METHODS[name].kind for name in able]:
+        if not hasattr(method, "target"):
             raise ValueError(
                 f"compare: 'pseudo-inverse' is for {', '.join(able)}, got {type(method).__name__}"
             )
         return NegativePSNR(operator, y, sigma, projected=True)
     if compare != "measurement":
         raise ValueError(f"compare: expected one of {get_args(Comparison)}, got {compare!r}")
-    kind = SquaredError if forms.get(type(method)) == "squared" else NegativePSNR
+    kind = SquaredError if method.cost_form == "squared" else NegativePSNR
     return kind(operator, y, sigma)
 
 
@@ -203,9 +199,9 @@ METHODS: dict[str, Entry] = {
     ),
     "flowgrad": Entry(FlowGrad, settings.flowgrad, 160, _SOLVE, STARTED + _SOLVE, options=_STOP),
     "oc-flow": Entry(OCFlow, settings.ocflow, 160, _SOLVE, STARTED + _SOLVE, options=_STOP),
-    "ndtm": Entry(NDTM, settings.ndtm, 100, 4, form="squared"),
-    "ctdtm": Entry(CTDTM, settings.ctdtm, 100, form="squared"),
-    "ftm": Entry(FTM, settings.ftm, 100, 4, form="squared"),
+    "ndtm": Entry(NDTM, settings.ndtm, 100, 4),
+    "ctdtm": Entry(CTDTM, settings.ctdtm, 100),
+    "ftm": Entry(FTM, settings.ftm, 100, 4),
     "pigdm": Entry(PiGDM, settings.pigdm, 20, linear=True),
     "ancestral-pigdm": Entry(AncestralPiGDM, settings.ancestral_pigdm, 50, linear=True),
     "c-pigdm": Entry(CPiGDM, settings.cpigdm, 20, linear=True),
@@ -216,9 +212,9 @@ METHODS: dict[str, Entry] = {
     "lgd-mc": Entry(LGDMC, settings.lgdmc, 100),
     "mpgd": Entry(MPGD, settings.mpgd, 100),
     # three of ten steps are made twice
-    "freedom": Entry(FreeDoM, settings.freedom, 100, 1.3, 1, form="squared"),
-    "ugd": Entry(UGD, settings.ugd, 100, 2, form="squared"),
-    "tfg": Entry(TFG, settings.tfg, 100, form="squared"),
+    "freedom": Entry(FreeDoM, settings.freedom, 100, 1.3, 1),
+    "ugd": Entry(UGD, settings.ugd, 100, 2),
+    "tfg": Entry(TFG, settings.tfg, 100),
     "red-diff": Entry(REDDiff, settings.reddiff, 100),
     "flow-priors": Entry(FlowPriors, settings.flow_priors, 100, 2),
     "pnp-flow": Entry(PnPFlow, settings.pnp_flow, 100),

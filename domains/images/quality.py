@@ -28,6 +28,7 @@ from ctrlgen.domains.images.frechet import embed, frechet_distance, load_embedde
 from ctrlgen.domains.images.training import WEIGHTS
 from ctrlgen.extras import require
 from ctrlgen.flows import Flow, Guided
+from ctrlgen.json_files import dumps, write_json
 from ctrlgen.priors import Card, Prior, load
 from ctrlgen.training.curves import loss_curve
 
@@ -194,7 +195,7 @@ def main(name: str, folder: str, **options: Any) -> dict[str, Any]:
     quality |= {"command": command, "weights_sha256": card.sha256, "torch": torch.__version__}
     out = WEIGHTS / "quality"
     out.mkdir(exist_ok=True)
-    (out / f"{name}.json").write_text(json.dumps(quality, indent=2) + "\n")
+    write_json(out / f"{name}.json", quality)
     log = WEIGHTS / f"{name}.log.jsonl"
     final = [json.loads(line) for line in log.read_text().splitlines()][-1]
     if "final" in final:
@@ -219,4 +220,4 @@ if __name__ == "__main__":
     wanted = ("count", "steps", "scale")
     extra = {k: v for k in wanted if (v := getattr(arguments, k)) is not None}
     torch.set_num_threads(1)
-    print(json.dumps(main(arguments.name, arguments.data, **extra), indent=2))
+    print(dumps(main(arguments.name, arguments.data, **extra)))

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from ctrlgen.domains.molecules import graphs
 from ctrlgen.domains.molecules.subprocesses import Helper, HelperError
 from ctrlgen.extras import require
+from ctrlgen.json_files import dumps, write_json
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -256,9 +257,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000, help="molecules of valid")
     options = parser.parse_args()
     fit = calibrate(options.data, options.count)
-    text = json.dumps(fit, indent=2) + "\n"
-    _CALIBRATION.write_text(text)
-    print(text, end="")
+    write_json(_CALIBRATION, fit)
+    print(dumps(fit))
 
 
 if __name__ == "__main__":

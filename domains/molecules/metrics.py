@@ -19,7 +19,6 @@ section 5. As a command, this module measures a split of QM9 itself, the ceiling
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 from collections.abc import Collection
@@ -35,6 +34,7 @@ from ctrlgen.domains.molecules.data import CACHE, read
 from ctrlgen.domains.molecules.elements import Alphabet, alphabet
 from ctrlgen.domains.molecules.splits import SPLITS, Split
 from ctrlgen.domains.molecules.stability import Stability, stability
+from ctrlgen.json_files import dumps, write_json
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -189,11 +189,10 @@ def main() -> None:
         data = read(name, options.data, options.split)
         known = options.reference and reference_smiles(options.data, name, options.reference)
         found[name] = assess(data.positions, data.classes, name, known).summary()
-    text = json.dumps(found, indent=2) + "\n"
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text)
-    print(text, end="")
+        write_json(options.out, found)
+    print(dumps(found))
 
 
 if __name__ == "__main__":

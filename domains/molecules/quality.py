@@ -14,7 +14,6 @@ card, with a picture of the loss over the time of training.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.domains.molecules.training import WEIGHTS, targets_of
 from ctrlgen.grids import Grid, Power
+from ctrlgen.json_files import dumps, write_json
 from ctrlgen.priors import Prior, load
 from ctrlgen.seeds import uniform
 from ctrlgen.training.curves import loss_curve
@@ -213,16 +213,16 @@ def main() -> None:
         command += f" --molecules {options.molecules}" * (options.molecules is not None)
     card.quality = {"summary": _summary(options.name, content), "command": command, **content}
     if options.no_write:
-        print(json.dumps(card.quality, indent=2))
+        print(dumps(card.quality))
         return
     folder = options.cards / "quality"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{options.name}.json").write_text(json.dumps(card.quality, indent=2) + "\n")
+    write_json(folder / f"{options.name}.json", card.quality)
     card.write(file)
     log = options.cards / f"{options.name}.log.jsonl"
     if log.is_file():
         loss_curve(log, folder / f"{options.name}-loss.png", "molecules")
-    print(json.dumps(card.quality, indent=2))
+    print(dumps(card.quality))
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.cards import write_whole
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request
+from ctrlgen.json_files import write_json
 from ctrlgen.seeds import Seeds, uniform
 
 __all__ = ["DEVIATION", "Sizes", "sizes"]
@@ -221,7 +221,7 @@ def main() -> None:
     for name in ("qm9", "qm9-heavy"):
         data = read(name, folder, "D_b")
         content[name] = tables(data.counts, data.properties)
-    write_whole(FILE, (json.dumps(content, separators=(",", ":")) + "\n").encode())
+    write_json(FILE, content, indent=None)
 
 
 if __name__ == "__main__":
