@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import rows_of, take
 from ctrlgen.errors import CostError, UnknownName
+from ctrlgen.grids import Level
 from ctrlgen.operators import Measurement
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.paths import Path
@@ -28,11 +29,13 @@ from ctrlgen.results import Result
 from ctrlgen.seeds import Seeds, as_seeds
 
 __all__ = [
+    "CostForm",
     "CostLike",
     "Method",
     "check_clip",
     "check_clock",
     "check_dtype",
+    "check_levels",
     "check_parts",
     "cost_rows",
     "first_points",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 CostLike = Callable[[Tensor], Tensor]
+CostForm = Literal["psnr", "squared"]
 
 
 class Method(ABC):
@@ -50,11 +54,15 @@ class Method(ABC):
         control: what it optimises or steers, in a few words; `ctrlgen methods` shows both.
         needs: what it asks of the cost beside one value per sample.
         presets: settings by name, as keyword arguments.
+        cost_form: of the cost of a measurement that suits it: "psnr", in decibels, where only the
+            direction of a gradient or a target counts; "squared", ‖Hx − y‖², where the cost is
+            weighed against something else.
     """
 
     control: ClassVar[str]
     needs: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    cost_form: ClassVar[CostForm] = "psnr"
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
@@ -86,6 +94,10 @@ class Method(ABC):
         Raises:
             CostError: if the cost breaks its contract.
             ValueError: if numbers of rows disagree.
+
+        What is raised in the middle of a run, by the cost, the observer or Ctrl-C, carries what
+        was done until then: its attribute `partial` is a `Result`, in which samples that were
+        still at work have the status RUNNING (`ctrlgen.errors.partial_of`).
         """
 
 
@@ -104,9 +116,18 @@ def check_clock(clock: Path | None) -> None:
 
 
 def check_dtype(dtype: torch.dtype) -> None:
-    """Raise ValueError for a dtype that is no floating point one."""
-    if not dtype.is_floating_point:
-        raise ValueError(f"dtype: expected a floating point one, got {dtype}")
+    """Raise ValueError for a dtype of states that is neither float32 nor float64."""
+    if dtype not in (torch.float32, torch.float64):
+        hint = ""
+        if dtype.is_floating_point:
+            hint = "; a network in half precision is served by one that converts on its way"
+        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}{hint}")
+
+
+def check_levels(prior: Prior, levels: Sequence[Level]) -> None:
+    """Raise ValueError where the prior's network says nothing at a level that is evaluated."""
+    for level in levels[:-1]:
+        prior.flow.check_time(level.time)
 
 
 def check_clip(clip: float | None) -> None:
@@ -154,6 +175,11 @@ def try_cost(prior: Prior, cost: CostLike, x0: Tensor) -> None:
         CostError: if it holds another number of samples, or does not return one differentiable,
             floating point value per sample.
     """
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError(
+            "torch.inference_mode() is on, in which nothing has a gradient; call the method "
+            "outside of it (torch.no_grad() does no harm)"
+        )
     if not callable(cost) or inspect.isclass(cost):
         raise TypeError(f"cost: expected a Cost or a function of the signal, got {cost!r}")
     held = rows_of(cost)
@@ -177,3 +203,33 @@ def try_cost(prior: Prior, cost: CostLike, x0: Tensor) -> None:
                 "cost: has no gradient with respect to the signal; it must be computed from the "
                 "signal by differentiable torch operations"
             )
+    _try_some(prior, cost, x0)
+
+
+def _try_some(prior: Prior, cost: CostLike, x0: Tensor) -> None:
+    """Raise CostError for a cost that holds data of samples without saying so.
+
+    Rows leave the batch when they are done; what a function has captured does not leave with them.
+    """
+    if len(x0) < 2:
+        return
+    index = torch.zeros(1, dtype=torch.int64, device=x0.device)
+    remedy = (
+        "FunctionCost(function, {'y': y}) or a Cost that names its data in `per_sample` lets rows "
+        "leave the batch"
+    )
+    some, part = prior.take(index), cost_rows(cost, index)
+    with torch.no_grad():
+        signal = some.codec.decode(x0.detach()[:1])
+        try:
+            value = part(signal)
+        except Exception as error:
+            raise CostError(
+                f"cost: fails on the first sample alone, as if it held data of all; {remedy}: "
+                f"{error}"
+            ) from error
+    if value.shape != (1,):
+        raise CostError(
+            "cost: expected one value on the first sample alone, shape (1,), got "
+            f"{tuple(value.shape)}, as if it held data of all; {remedy}"
+        )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ctrlgen.batching import flat, row_sum, take
 from ctrlgen.counts import Meter
+from ctrlgen.errors import carrying
 from ctrlgen.methods.base import CostLike, cost_rows
 from ctrlgen.methods.riccati import Curvature, Gains
 from ctrlgen.methods.trajectories import Dynamics, Link, Trajectory, last_finite
@@ -93,6 +94,14 @@ class Sweep:
 
     def run(self) -> Result:
         """All iterations; the method's name is the caller's."""
+        with carrying(lambda _: self._result(self.best["cost"])):
+            self._iterate()
+        self.status[self.rows] = int(Status.MAX_ITERATIONS)
+        with torch.no_grad():
+            samples = self.everyone.decode(self.best["state"])
+            return self._result(self.whole(samples).to(samples.dtype))
+
+    def _iterate(self) -> None:
         self._close(~self.value.isfinite(), Status.DIVERGED)
         self._finish_round(torch.zeros_like(self.rows, dtype=torch.bool))
         for _ in range(self.plan.method.iterations):
@@ -112,10 +121,10 @@ class Sweep:
                 self._search(gains) if self.plan.method.update == "search" else self._adam(gains)
             )
             self._finish_round(moved)
-        self.status[self.rows] = int(Status.MAX_ITERATIONS)
+
+    def _result(self, costs: Tensor) -> Result:
         with torch.no_grad():
             samples = self.everyone.decode(self.best["state"])
-            costs = self.whole(samples)
         return Result(
             samples=samples,
             controls=self.best["controls"],
@@ -266,7 +275,8 @@ class Sweep:
         """J = C + Σ ½ω‖u‖², and C, of every row, (b,)."""
         cost = cost or self.cost
         with torch.no_grad():
-            monitor = cost((dynamics or self.dynamics).decode(trajectory.states[-1]))
+            signal = (dynamics or self.dynamics).decode(trajectory.states[-1])
+            monitor = cost(signal).to(signal.dtype)
             value = monitor
             for weight, u in zip(self.plan.weights, trajectory.controls, strict=True):
                 value = value + 0.5 * weight * row_sum(u.square())

@@ -114,7 +114,7 @@ class DDRM(SteppedMethod):
             known = (1 - self.eta_b) * clean + self.eta_b * measured + left * fresh
             new = torch.where(s == 0, unseen, torch.where(s * r < sigma_y, faint, known))
             state = run.prior.codec.encode(spectrum.right_inverse(new))
-            return after.alpha * state, run.cost(signal)
+            return after.alpha * state, run.judge(signal)
 
     @staticmethod
     def _coordinates(run: Run, signal: Tensor) -> tuple[Spectrum, Tensor, Tensor]:

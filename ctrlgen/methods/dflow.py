@@ -13,15 +13,16 @@ A noisy measurement is not to be fitted to the end: the run of a sample stops at
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import rows_of, take
+from ctrlgen.batching import expand_like, flat, rows_of, take
 from ctrlgen.counts import Meter
+from ctrlgen.errors import carrying
 from ctrlgen.initializers import Blend, Initializer, SourceSample
 from ctrlgen.likelihood import Augmented, probes
 from ctrlgen.methods.base import (
@@ -153,16 +154,26 @@ class DFlow(Method):
         objective = MeteredObjective(
             SourceObjective(prior, cost, solver, self.regularizer, rows, x0), meter
         )
-        found = self.optimizer.minimize(
-            objective,
-            x0,
-            target=self.target,
-            observer=metered_observer(observer, meter),
-            projection=self.projection,
-        )
-        found = replace(found, x=prior.source.project(found.x))
-        text = repr(replace(self, solver=solver))
-        return source_result(found, rows, objective, text)
+
+        def result(found: Solution) -> Result:
+            found = replace(found, x=prior.source.project(found.x))
+            return source_result(
+                found,
+                rows,
+                objective,
+                repr(replace(self, solver=solver)),
+                lambda: prior.codec.decode(found.x),
+            )
+
+        with carrying(result):
+            found = self.optimizer.minimize(
+                objective,
+                x0,
+                target=self.target,
+                observer=metered_observer(observer, meter),
+                projection=self.projection,
+            )
+        return result(found)
 
 
 class MeteredObjective:
@@ -197,7 +208,11 @@ def metered_observer(observer: Observer | None, meter: Meter) -> Observer | None
 
 
 def source_result(
-    found: Solution, seeds: Tensor, objective: MeteredObjective, method: str
+    found: Solution,
+    seeds: Tensor,
+    objective: MeteredObjective,
+    method: str,
+    start: Callable[[], Tensor],
 ) -> Result:
     """The result of an optimizer's solution.
 
@@ -206,9 +221,15 @@ def source_result(
         seeds: shape (B,).
         objective: what was minimised.
         method: the method and its settings, as text.
+        start: gives the signals of the states in which the samples began, shape (B, *), for those
+            that never were finite after.
     """
     assert found.aux is not None  # the objective always carries the signal
-    meter, calls = objective.meter, found.history["calls"]
+    meter, calls, samples = objective.meter, found.history["calls"], found.aux
+    finite = flat(samples).isfinite().all(1)
+    if not bool(finite.all()):
+        with torch.no_grad():
+            samples = torch.where(expand_like(finite, samples), samples, start())
     history = {
         "value": found.history["value"],
         "cost": found.history["monitor"],
@@ -216,7 +237,7 @@ def source_result(
         "objective_calls": calls,
     }
     return Result(
-        samples=found.aux,
+        samples=samples,
         controls=found.x,
         costs=found.monitor,
         status=found.status,

@@ -24,6 +24,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ctrlgen.errors import carrying
+from ctrlgen.flows import bounded
 from ctrlgen.grids import DDPMUniform, Grid, Level, ddpm
 from ctrlgen.methods.base import (
     CostLike,
@@ -31,6 +33,7 @@ from ctrlgen.methods.base import (
     check_clip,
     check_clock,
     check_dtype,
+    check_levels,
     check_parts,
     first_points,
     try_cost,
@@ -42,7 +45,7 @@ from ctrlgen.methods.dflow import (
     source_result,
 )
 from ctrlgen.optimizers import Adam, Observer, Optimizer, WindowedVariance
-from ctrlgen.optimizers.base import check_target
+from ctrlgen.optimizers.base import Solution, check_target
 from ctrlgen.paths import Path
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.results import Result
@@ -77,7 +80,7 @@ class Reverse:
         for t, s in pairwise(self.levels):
             seen = velocity.prior.predict(x, t.time).clipped(self.clip)
             x = self.rule(seen.data, seen.noise, t, s, None)
-        return x if self.clip is None else x.clamp(-self.clip, self.clip)
+        return x if self.clip is None else bounded(x, self.clip)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,12 +140,20 @@ class DMPlug(Method):
             raise ValueError("grid: DMPlug needs some noise, σ > 0, at every evaluation")
         if any(self.rule.draws(t, s) for t, s in pairwise(levels)):
             raise ValueError(f"rule: expected a deterministic one, got {self.rule!r}")
+        check_levels(prior, levels)
         try_cost(prior, cost, z)
         prior, meter = prior.metered(rows)
         reverse: Any = Reverse(levels, self.rule, self.clip)
         objective = MeteredObjective(SourceObjective(prior, cost, reverse, None, rows, z), meter)
-        found = self.optimizer.minimize(
-            objective, z, target=self.target, observer=metered_observer(observer, meter)
-        )
-        found = replace(found, x=prior.source.project(found.x))
-        return source_result(found, rows, objective, repr(self))
+
+        def result(found: Solution) -> Result:
+            found = replace(found, x=prior.source.project(found.x))
+            return source_result(
+                found, rows, objective, repr(self), lambda: prior.codec.decode(found.x)
+            )
+
+        with carrying(result):
+            found = self.optimizer.minimize(
+                objective, z, target=self.target, observer=metered_observer(observer, meter)
+            )
+        return result(found)

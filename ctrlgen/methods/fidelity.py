@@ -51,7 +51,7 @@ def check_fidelity(fidelity: str, method: str, cost: CostLike | None = None) -> 
 def misfit(run: Run, signal: Tensor, fidelity: Fidelity) -> Tensor:
     """The data term of signals by one of the module's names, shape (B,), differentiable."""
     if fidelity == "cost":
-        return run.cost(signal)
+        return run.judge(signal)
     assert run.measurement is not None  # the method's check has seen to it
     seen = run.measurement.operator(signal)
     residual = seen - run.measurement.y.to(seen)
@@ -79,7 +79,7 @@ def slope(run: Run, state: Tensor, fidelity: Fidelity, report: bool = True) -> S
     if fidelity == "cost":
         return Slope(gradient, value.detach())
     with torch.no_grad():
-        return Slope(gradient, run.cost(signal.detach()))
+        return Slope(gradient, run.judge(signal.detach()))
 
 
 def proxy(run: Run, like: Tensor) -> Tensor:

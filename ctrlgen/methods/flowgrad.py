@@ -38,12 +38,14 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import row_sum, take
+from ctrlgen.errors import carrying
 from ctrlgen.grids import Grid, Level, Uniform
 from ctrlgen.initializers import Initializer, SourceSample
 from ctrlgen.methods.base import (
     CostLike,
     Method,
     check_dtype,
+    check_levels,
     check_parts,
     cost_rows,
     first_points,
@@ -53,7 +55,7 @@ from ctrlgen.methods.base import (
 from ctrlgen.methods.controlled_euler import ControlledEuler
 from ctrlgen.methods.dflow import MeteredObjective, metered_observer, source_result
 from ctrlgen.optimizers import Adam, GradientDescent
-from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, check_target
+from ctrlgen.optimizers.base import Evaluated, Observer, Optimizer, Solution, check_target
 from ctrlgen.priors import Prior
 from ctrlgen.results import Result
 from ctrlgen.seeds import Seeds
@@ -119,6 +121,7 @@ class TrajectoryControl(Method):
         rows, z = first_points(prior, seeds, self.dtype, self.device)
         levels = self.grid(prior.flow.path)
         check_target(self.target, z)
+        check_levels(prior, levels)
         try_cost(prior, cost, z)
         prior, meter = prior.metered(rows)
         x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z).detach()
@@ -130,10 +133,21 @@ class TrajectoryControl(Method):
         )
         still = x0.new_zeros(len(x0), euler.steps + self.moves(), *x0.shape[1:])
         metered = MeteredObjective(objective, meter)
-        found = self.optimizer.minimize(
-            metered, still, target=self.target, observer=metered_observer(observer, meter)
-        )
-        return source_result(found, rows, metered, repr(self))
+
+        def result(found: Solution) -> Result:
+            return source_result(
+                found,
+                rows,
+                metered,
+                repr(self),
+                lambda: prior.codec.decode(prior.source.project(x0)),
+            )
+
+        with carrying(result):
+            found = self.optimizer.minimize(
+                metered, still, target=self.target, observer=metered_observer(observer, meter)
+            )
+        return result(found)
 
 
 @dataclass(frozen=True, kw_only=True)

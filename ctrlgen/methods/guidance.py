@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.grids import DDPMUniform, Grid, ddpm
-from ctrlgen.methods.base import CostLike
+from ctrlgen.methods.base import CostForm, CostLike
 from ctrlgen.methods.stepping import RuledMethod, Run
 from ctrlgen.methods.tfg import TFG, Energy, Enters, Schedule
 from ctrlgen.paths import Path
@@ -44,6 +44,7 @@ class DPS(TFG):
     """Diffusion posterior sampling: a gradient of the residual's norm after every step."""
 
     control: ClassVar[str] = "state, by gradients"
+    cost_form: ClassVar[CostForm] = "psnr"
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
         "sr4": {"rho": 0.3, **_DPS},
         "gaussian-deblur": {"rho": 0.3, **_DPS},
@@ -72,6 +73,7 @@ class LGDMC(TFG):
     """Loss-guided diffusion: DPS on a Monte-Carlo estimate of the cost's expectation."""
 
     control: ClassVar[str] = "state, by gradients"
+    cost_form: ClassVar[CostForm] = "psnr"
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {}
 
     rho: float = 1.0
@@ -87,6 +89,7 @@ class MPGD(TFG):
     """Manifold-preserving guidance: gradients at the denoised state, none through the network."""
 
     control: ClassVar[str] = "denoised state, by gradients"
+    cost_form: ClassVar[CostForm] = "psnr"
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {}
 
     rho: float = 0.0

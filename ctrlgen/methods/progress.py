@@ -20,7 +20,7 @@ class History:
         self.iterations = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         none = torch.zeros_like(self.iterations)
         self.counts = {"evaluations": none, "backward_passes": none, "objective_calls": none}
-        self._cost = x.new_full((len(x),), torch.inf)
+        self.cost = x.new_full((len(x),), torch.inf)
         self._tables: dict[str, list[Tensor]] = {
             "cost": [],
             "evaluations": [],
@@ -29,7 +29,7 @@ class History:
 
     def write(self, alive: Tensor, cost: Tensor, calls: int, last: bool = False) -> None:
         """Note a step: its costs (B,), and the run's objective calls up to here."""
-        self._cost = torch.where(alive & cost.isfinite(), cost.to(self._cost), self._cost)
+        self.cost = torch.where(alive & cost.isfinite(), cost.to(self.cost), self.cost)
         self.iterations = self.iterations + (0 if last else alive.long())
         now = {
             "evaluations": self._meter.evaluations,
@@ -37,7 +37,7 @@ class History:
             "objective_calls": torch.full_like(self.iterations, calls),
         }
         self.counts = {k: torch.where(alive, now[k], old) for k, old in self.counts.items()}
-        self._tables["cost"].append(self._cost)
+        self._tables["cost"].append(self.cost)
         for name in ("evaluations", "objective_calls"):
             self._tables[name].append(self.counts[name])
 
@@ -52,8 +52,8 @@ class History:
         return Event(
             round=len(self._tables["cost"]),
             rows=rows,
-            value=self._cost,
-            monitor=self._cost,
+            value=self.cost,
+            monitor=self.cost,
             iterations=self.iterations,
             calls=self.counts["objective_calls"],
             status=self.status(alive),
@@ -62,5 +62,9 @@ class History:
 
     def tables(self) -> dict[str, Tensor]:
         """Per step and at the end, shape (n + 1, B) each; `value` is the cost."""
-        tables = {name: torch.stack(rows) for name, rows in self._tables.items()}
+        none = {"cost": self.cost, **self.counts}  # where no step has ended yet
+        tables = {
+            name: torch.stack(rows) if rows else none[name][None][:0]
+            for name, rows in self._tables.items()
+        }
         return {"value": tables["cost"], **tables}

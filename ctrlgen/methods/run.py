@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ctrlgen.flows import Prediction
+from ctrlgen.flows import Prediction, bounded
 from ctrlgen.grids import Level
 from ctrlgen.methods.base import CostLike
 from ctrlgen.operators import Measurement
@@ -53,7 +53,7 @@ class Run:
 
     def clipped(self, data: Tensor) -> Tensor:
         """x̂ within the bound, if there is one; a gradient ends where it is cut."""
-        return data if self.clip is None else data.clamp(-self.clip, self.clip)
+        return data if self.clip is None else bounded(data, self.clip)
 
     def project(self, x: Tensor) -> Tensor:
         """The nearest states on the source's subspace (masks, centre of mass), shape of x."""
@@ -66,7 +66,11 @@ class Run:
 
     def value(self, state: Tensor) -> Tensor:
         """The cost of the signals of states, shape (B,), differentiable."""
-        return self.cost(self.decode(state))
+        return self.judge(self.decode(state))
+
+    def judge(self, signal: Tensor) -> Tensor:
+        """The cost of signals in their own dtype, whatever it computes in; shape (B,)."""
+        return self.cost(signal).to(signal.dtype)
 
     def noise(self, step: int, like: Tensor, draw: int = 0) -> Tensor:
         """Standard normal noise of a step, shape of `like`; each draw is another."""

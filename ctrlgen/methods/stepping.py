@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import expand_like, flat
+from ctrlgen.errors import carrying
 from ctrlgen.grids import Grid, Uniform
 from ctrlgen.methods.base import (
     CostLike,
@@ -34,6 +35,7 @@ from ctrlgen.methods.base import (
     check_clip,
     check_clock,
     check_dtype,
+    check_levels,
     check_parts,
     first_points,
     measurement_of,
@@ -162,40 +164,50 @@ class SteppedMethod(Method):
                 f"grid: {type(self).__name__} needs α > 0 at the first level, got α = 0 at "
                 f"t = {levels[0].time}; start later, or on another clock"
             )
+        check_levels(prior, levels)
         self.check(prior, cost, z)
         prior, meter = prior.metered(rows)
         run = Run(prior, cost, measurement_of(cost), rows, levels)
         run.rule, run.clip = getattr(self, "rule", run.rule), getattr(self, "clip", None)
         x = run.project(self.first_state(run, z).detach())
-        self.begin(run, x)
         history = History(z, meter)
-        alive = flat(x).isfinite().all(1)
-        x = torch.where(expand_like(alive, x), x, z)
-        for step in range(len(levels) - 1):
-            new, value = self.update(run, x, step)
-            alive, x = self._settle(alive, run.project(new.detach()), x)
-            history.write(alive, value.detach(), run.objective_calls)
-            if observer is not None:
-                observer(history.event(alive))
-        new = self.finish(run, x).detach()
-        alive, x = self._settle(alive, new, x)
-        with torch.no_grad():
-            samples = run.decode(x)
-            costs = run.cost(samples)
-        alive = alive & costs.isfinite()
-        history.write(alive, costs, run.objective_calls, last=True)
-        return Result(
-            samples=samples,
-            controls=self.controls(run, x),
-            costs=costs,
-            status=history.status(alive, finished=True),
-            seeds=rows,
-            iterations=history.iterations,
-            **history.counts,
-            network=meter.total,
-            history=history.tables(),
-            method=repr(self),
-        )
+        walk = _Walk(x, flat(x).isfinite().all(1))
+
+        def result(samples: Tensor, costs: Tensor, finished: bool) -> Result:
+            return Result(
+                samples=samples,
+                controls=self.controls(run, walk.x),
+                costs=costs,
+                status=history.status(walk.alive, finished),
+                seeds=rows,
+                iterations=history.iterations,
+                **history.counts,
+                network=meter.total,
+                history=history.tables(),
+                method=repr(self),
+            )
+
+        def partial(_: object) -> Result:
+            """As it stands in the middle of the walk, with the costs that updates reported."""
+            with torch.no_grad():
+                return result(run.prior.codec.decode(walk.x), history.cost, finished=False)
+
+        with carrying(partial):
+            self.begin(run, x)
+            walk.x = torch.where(expand_like(walk.alive, x), x, z)
+            for step in range(len(levels) - 1):
+                new, value = self.update(run, walk.x, step)
+                walk.go(run.project(new.detach()))
+                history.write(walk.alive, value.detach(), run.objective_calls)
+                if observer is not None:
+                    observer(history.event(walk.alive))
+            walk.go(self.finish(run, walk.x).detach())
+            with torch.no_grad():
+                samples = run.decode(walk.x)
+                costs = run.judge(samples)
+            walk.alive = walk.alive & costs.isfinite()
+            history.write(walk.alive, costs, run.objective_calls, last=True)
+        return result(samples, costs, finished=True)
 
     def first_state(self, run: Run, z: Tensor) -> Tensor:
         """The state at the first level from source points z (B, *), by `start`.
@@ -214,11 +226,23 @@ class SteppedMethod(Method):
                 raise ValueError(f"start: 'guided' needs a pseudo-inverse; {error}") from error
             return level.alpha * run.prior.codec.encode(proxy) + level.sigma * z
 
-    @staticmethod
-    def _settle(alive: Tensor, new: Tensor, old: Tensor) -> tuple[Tensor, Tensor]:
+
+@dataclass
+class _Walk:
+    """Where the rows of a run are.
+
+    Attributes:
+        x: their last finite states, shape (B, *).
+        alive: those that are still finite, bool, shape (B,).
+    """
+
+    x: Tensor
+    alive: Tensor
+
+    def go(self, new: Tensor) -> None:
         """Rows that stay finite go on; the others keep their last finite state for good."""
-        alive = alive & flat(new).isfinite().all(1)
-        return alive, torch.where(expand_like(alive, new), new, old)
+        self.alive = self.alive & flat(new).isfinite().all(1)
+        self.x = torch.where(expand_like(self.alive, new), new, self.x)
 
 
 @dataclass(frozen=True, kw_only=True)

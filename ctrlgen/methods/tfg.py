@@ -46,7 +46,7 @@ from torch import Tensor
 
 from ctrlgen.batching import expand_like, row_sum
 from ctrlgen.grids import DDPMUniform, Grid, Level, ddpm
-from ctrlgen.methods.base import CostLike
+from ctrlgen.methods.base import CostForm, CostLike
 from ctrlgen.methods.stepping import RuledMethod, Run
 from ctrlgen.optimizers.base import Projection
 from ctrlgen.paths import Path
@@ -120,6 +120,7 @@ class TFG(RuledMethod):
     """
 
     control: ClassVar[str] = "state and denoised state, by gradients"
+    cost_form: ClassVar[CostForm] = "squared"
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
         "deblur": {"rho": 1.0, "mu": 8.0, "gamma": 0.01, "iterations": 4, "clip": 1.0},
         "sr4": {"rho": 4.0, "mu": 2.0, "gamma": 0.01, "iterations": 4, "clip": 1.0},

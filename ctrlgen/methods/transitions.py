@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import row_sum
-from ctrlgen.methods.base import check_clip
+from ctrlgen.methods.base import CostForm, check_clip
 from ctrlgen.methods.stepping import Run, SteppedMethod
 from ctrlgen.optimizers import Adam
 from ctrlgen.optimizers.first_order import FirstOrder
@@ -78,6 +78,7 @@ class GuidedTransitions(SteppedMethod):
     """
 
     control: ClassVar[str] = "one control per step, greedily"
+    cost_form: ClassVar[CostForm] = "squared"
 
     iterations: int = 5
     gamma: float = 1.0

@@ -22,6 +22,7 @@ from ctrlgen.domains.images.operators import (
 )
 from ctrlgen.errors import UnknownName
 from ctrlgen.flows import Flow
+from ctrlgen.methods import DPS, NDTM
 from ctrlgen.operators import Operator, measure
 from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
@@ -184,6 +185,21 @@ def test_both_forms_of_the_cost_tell_the_same_psnr(truth: Tensor) -> None:
         assert torch.allclose(psnr_of(cost, values), torch.tensor(26.0206), atol=1e-3)
         assert psnr_of(cost, values.expand(4, -1)).shape == (4, 3)
     assert forms == [NegativePSNR, SquaredError]
+
+
+def test_a_subclass_is_given_the_cost_of_its_class(truth: Tensor) -> None:
+    """The form is what a method declares, not a matter of its exact type."""
+
+    class Mine(NDTM):
+        pass
+
+    class Other(DPS):
+        cost_form = "squared"
+
+    operator = Inpainting.centre(4, SHAPE)
+    y = measure(operator, truth)
+    for method, kind in ((Mine(), SquaredError), (DPS(), NegativePSNR), (Other(), SquaredError)):
+        assert type(cost_for(method, operator, y)) is kind
 
 
 def test_noise_lowers_the_weight_of_the_measurement() -> None:

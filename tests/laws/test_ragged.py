@@ -1,0 +1,165 @@
+"""Laws 1 and 6 where samples have several sizes: padding is no part of a sample.
+
+The same cloud of three points is steered alone, without padding, and in a batch whose largest has
+nine points. What comes out of it is the same, whatever the component averages over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctrlgen.costs import FunctionCost, NegativePSNR, SquaredError
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.flows import Flow
+from ctrlgen.initializers import GuidedStart, guided_velocity
+from ctrlgen.likelihood import log_likelihood
+from ctrlgen.methods import DPS, MPGD, NDTM, TFG, DFlow, FlowGrad, OCFlow, OptimalControl, PiGDM
+from ctrlgen.methods.base import CostLike
+from ctrlgen.operators import LinearOperator, Spectrum
+from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior
+from ctrlgen.regularizers import Chi, TargetNLL
+from ctrlgen.seeds import normal
+from ctrlgen.solvers import Dopri5, Midpoint, Solver
+from ctrlgen.sources import MaskedGaussian
+
+DOUBLE = torch.float64
+SEEDS = torch.tensor([7, 3, 11, 2])
+COUNTS = torch.tensor([3, 9, 4, 5])
+FEATURES = 5
+ROW = 0
+
+
+def masks(counts: Tensor) -> Tensor:
+    return torch.arange(int(counts.max())) < counts.unsqueeze(1)
+
+
+def cloud(x: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+    """A velocity in which the points of a cloud see one another, and nothing else."""
+    there = mask.unsqueeze(2).to(x)
+    middle = (x * there).sum(1, keepdim=True) / there.sum(1, keepdim=True)
+    pull = torch.tanh(x) - 0.4 * middle - t.reshape(-1, 1, 1) * x
+    return pull * there
+
+
+class Same(LinearOperator):
+    """y = x, for states of any shape."""
+
+    def spectrum(self, x: Tensor) -> Spectrum:
+        return Spectrum(torch.ones_like(x[:1]), *([lambda v: v] * 4))
+
+    def signal_shape(self, y: Tensor) -> tuple[int, ...]:
+        return tuple(y.shape[1:])
+
+
+class Batch:
+    """The clouds of some rows, padded to the largest of them."""
+
+    def __init__(self, rows: list[int]) -> None:
+        self.seeds, self.counts = SEEDS[rows], COUNTS[rows]
+        self.mask = masks(self.counts)
+
+    def prior(self) -> Prior:
+        source = MaskedGaussian(self.mask, FEATURES)
+        return Prior(Flow(cloud, CondOT()), source, conditions={"mask": self.mask})
+
+    @property
+    def y(self) -> Tensor:
+        draws = normal(self.seeds, (*self.mask.shape[1:], FEATURES), 40, dtype=DOUBLE)
+        return draws * self.mask.unsqueeze(2)
+
+    def function(self) -> CostLike:
+        """A plain cost of the points that there are."""
+
+        def distance(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+            return ((x - y) * mask.unsqueeze(2)).square().sum((1, 2))
+
+        return FunctionCost(distance, {"y": self.y, "mask": self.mask})
+
+    def squared(self) -> CostLike:
+        return SquaredError(Same().ragged(self.mask), self.y, 0.1)
+
+    def decibels(self) -> CostLike:
+        return NegativePSNR(Same().ragged(self.mask), self.y, 0.1)
+
+
+METHODS: dict[str, tuple[Any, Callable[[Batch], CostLike]]] = {
+    "dflow": (DFlow(optimizer=LBFGS(max_iterations=3)), Batch.function),
+    "dflow-psnr": (DFlow(optimizer=LBFGS(max_iterations=3), regularizer=Chi(0.1)), Batch.decibels),
+    "dflow-adaptive": (
+        DFlow(optimizer=Adam(max_iterations=2), solver=Dopri5(1e-2, 1e-2)), Batch.function,
+    ),
+    "dflow-probes": (
+        DFlow(optimizer=LBFGS(max_iterations=2), regularizer=TargetNLL(0.1, probes=2)),
+        Batch.function,
+    ),
+    "dflow-guided": (
+        DFlow(optimizer=LBFGS(max_iterations=2), initializer=GuidedStart(3)), Batch.squared,
+    ),
+    "ndtm": (NDTM(iterations=2), Batch.function),
+    "tfg-largest": (TFG(rho=0.01, mu=0.01, largest=1e-2, iterations=2), Batch.function),
+    "dps": (DPS(), Batch.decibels),
+    "mpgd": (MPGD(), Batch.decibels),
+    "flowgrad": (
+        FlowGrad(optimizer=GradientDescent(learning_rate=0.1, max_iterations=2), threshold=0.5),
+        Batch.function,
+    ),
+    "oc-flow": (OCFlow(optimizer=Adam(learning_rate=0.1, max_iterations=2)), Batch.function),
+    "optimal-control": (OptimalControl(iterations=2, rank=2, halvings=3), Batch.function),
+    "pigdm": (PiGDM(), Batch.squared),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_sample_does_not_see_its_padding(name: str) -> None:
+    method, cost = METHODS[name]
+    grid = {"grid": replace(method.grid, steps=4)} if hasattr(method, "grid") else {}
+    method = replace(method, dtype=DOUBLE, **grid)
+    results = []
+    for rows in ([ROW], [1, ROW, 2, 3]):
+        batch = Batch(rows)
+        result = method(batch.prior(), cost(batch), seeds=batch.seeds)
+        results.append(result.take(torch.tensor([rows.index(ROW)])))
+    alone, among = results
+    count = int(COUNTS[ROW])
+    assert torch.allclose(among.samples[:, :count], alone.samples, rtol=0, atol=1e-9)
+    assert float(among.samples[:, count:].abs().max()) == 0
+    assert torch.allclose(among.costs, alone.costs, rtol=1e-9, atol=1e-9)
+    for field in ("status", "iterations", "evaluations", "backward_passes", "objective_calls"):
+        assert torch.equal(getattr(among, field), getattr(alone, field)), field
+
+
+@pytest.mark.parametrize("solver", [Midpoint(4), Dopri5(1e-2, 1e-2)], ids=repr)
+def test_solutions_and_likelihoods_do_not_see_the_padding(solver: Solver) -> None:
+    found = []
+    for rows in ([ROW], [1, ROW, 2]):
+        batch = Batch(rows)
+        prior, place = batch.prior(), rows.index(ROW)
+        x = prior.sample(batch.seeds, solver, dtype=DOUBLE)
+        likelihood = log_likelihood(prior, x, solver, seeds=batch.seeds, count=3)
+        found.append((x[place, : int(COUNTS[ROW])], likelihood[place]))
+    assert torch.allclose(found[0][0], found[1][0], rtol=0, atol=1e-12)
+    assert torch.allclose(found[0][1], found[1][1], rtol=0, atol=1e-9)
+
+
+def test_the_guided_velocity_does_not_see_the_padding() -> None:
+    """Its scale is that of the real atoms, in a codec that scales positions and classes apart."""
+    found = []
+    for rows in ([ROW], [1, ROW, 2]):
+        batch = Batch(rows)
+        source = Atoms(int(batch.counts.max()), FEATURES, counts=batch.counts)
+        prior = Prior(
+            Flow(cloud, CondOT()), source, AtomCodec(1.4, 0.2), conditions={"mask": batch.mask}
+        )
+        operator = Same().ragged(batch.mask)
+        x = prior.start(batch.seeds, dtype=DOUBLE)
+        u = guided_velocity(prior, SquaredError(operator, batch.y, 0.1).measurement, x, 0.5)
+        found.append(u[rows.index(ROW), : int(COUNTS[ROW])])
+    assert torch.allclose(found[0], found[1], rtol=0, atol=1e-12)
