@@ -24,6 +24,7 @@ from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
 from ctrlgen.initializers import GuidedStart, Refined
 from ctrlgen.interrupts import exit_code
+from ctrlgen.json_files import write_json
 from ctrlgen.methods import DFlow
 from ctrlgen.operators import LinearOperator, measure
 from ctrlgen.optimizers import LBFGS
@@ -95,7 +96,7 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
         with output_folder(folder) as place:
             if cause is None:
                 demo_figure(place / "figure.png", scenes, content["seconds"])
-            (place / "result.json").write_text(console.dumps(content) + "\n")
+            write_json(place / "result.json", content)
     if cause is not None:
         console.warn(f"interrupted; {len(scenes)} problems are in {folder / 'result.json'}")
         raise typer.Exit(exit_code(cause))

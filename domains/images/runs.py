@@ -24,7 +24,9 @@ from ctrlgen.domains.images.files import ROUNDING, write_image
 from ctrlgen.domains.images.methods import psnr_of
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.restoration import Problem
+from ctrlgen.errors import partial_of
 from ctrlgen.interrupts import CutOff
+from ctrlgen.json_files import write_json
 from ctrlgen.methods import Method
 from ctrlgen.optimizers import Event, Observer
 from ctrlgen.outputs import output_folder
@@ -125,7 +127,7 @@ def restore(
             for result in _solved(problem, method, seeds, label, batch, done):
                 done.add(problem, method, result, place)
         except BaseException as error:
-            partial = getattr(error, "result", None)
+            partial = partial_of(error)
             if isinstance(partial, Result):
                 with suppress(Exception):  # the error that is told is the first one
                     done.add(problem, method, partial, place)
@@ -248,4 +250,4 @@ def _write(problem: Problem, done: Solved, content: dict[str, Any], place: Path)
 
     write_image(place / "measurement.png", problem.y[0])
     restoration_figure(place / "figure.png", problem, done.images, content)
-    (place / "result.json").write_text(console.dumps(content) + "\n")
+    write_json(place / "result.json", content)

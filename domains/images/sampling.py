@@ -13,6 +13,7 @@ from ctrlgen import console
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.restoration import prior_of_images
 from ctrlgen.interrupts import CutOff
+from ctrlgen.json_files import write_json
 from ctrlgen.outputs import output_folder
 from ctrlgen.priors import BoundVelocity, Prior
 from ctrlgen.solvers.failures import failures
@@ -106,7 +107,7 @@ def draw(
         }
         title = f"{prior.card.name}" + ("" if label is None else f", label {label}")
         grid_figure(place / "grid.png", torch.stack(shown), title)
-        (place / "result.json").write_text(console.dumps(content) + "\n")
+        write_json(place / "result.json", content)
     if cause is not None:
         raise CutOff(cause, content) from cause
     return content

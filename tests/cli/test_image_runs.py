@@ -105,7 +105,7 @@ def test_a_partial_result_is_written(
 
     def broken(self: DDRM, *args: Any, **options: Any) -> Any:
         stop = KeyboardInterrupt()
-        stop.result = call(self, *args, **options)  # type: ignore[attr-defined]
+        stop.partial = call(self, *args, **options)  # type: ignore[attr-defined]
         raise stop
 
     monkeypatch.setattr(DDRM, "__call__", broken)
