@@ -26,7 +26,7 @@ import ctrlgen.domains
 from ctrlgen.adapters.azula import SchedulePath
 from ctrlgen.adapters.deepinv import DeepinvLinear, DeepinvOperator
 from ctrlgen.adapters.latent import AutoencoderCodec
-from ctrlgen.batching import PerSample
+from ctrlgen.batching import PerSample, take
 from ctrlgen.codecs import Codec, Identity, Scaled
 from ctrlgen.costs import (
     BlackBoxCost,
@@ -117,18 +117,44 @@ def draw(*shape: int, stream: int = 31, dtype: torch.dtype = torch.float64) -> T
     return normal(SEEDS, shape, stream, dtype=dtype)
 
 
+STAYING = [False]
+"""Whether `pick` leaves components on the host, so that their constants must follow the input."""
+
+
+@contextlib.contextmanager
+def staying() -> Iterator[None]:
+    """Within, components are not moved to the device of their input."""
+    STAYING[0] = True
+    try:
+        yield
+    finally:
+        STAYING[0] = False
+
+
+def pick(value: Any, index: Tensor, dtype: torch.dtype | None = None) -> Any:
+    """Rows of a tensor or a component, on the device of the index, floating point in a dtype."""
+    rows = take(value, index.cpu())
+    if STAYING[0] and not isinstance(value, Tensor):
+        return rows
+    if isinstance(rows, Tensor) and not rows.is_floating_point():
+        dtype = None
+    return rows.to(device=index.device, dtype=dtype)
+
+
 @dataclass(frozen=True)
 class Case:
     """A component under the laws.
 
     Attributes:
         kind: its class, or the classes that it covers.
-        rows: what it makes of the rows of an index, by name; all float64 unless told.
+        rows: what it makes of the rows of an index, by name, on the device of the index; all
+            float64 unless told.
         gradient: a function of states, and states (B, *) at which its gradient may not vanish.
         heavy: whether a few indices must do.
         rounding: agreement of float32 with float64, relative to the size; None where it rounds.
         part: builds the component itself, where it holds data of samples.
         method: the method itself, where the case is of one.
+        problem: method, prior and cost of the rows of an index, where the component is a method.
     """
 
     kind: type | tuple[type, ...]
@@ -138,6 +164,7 @@ class Case:
     rounding: float | None = 1e-4
     part: Callable[[], PerSample] | None = None
     method: Any = None
+    problem: Callable[[Tensor, torch.dtype], tuple[Any, Prior, Cost]] | None = None
 
     @property
     def kinds(self) -> tuple[type, ...]:
@@ -215,7 +242,7 @@ def mixture() -> Mixture:
 
 def path_case(path: Path) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        t = uniform(SEEDS, (1,), 5, dtype=torch.float64)[index].squeeze(1).to(dtype)
+        t = pick(uniform(SEEDS, (1,), 5, dtype=torch.float64).squeeze(1), index, dtype)
         at = path(t)
         back = path.time_at(at.log_snr)
         return {**at._asdict(), "wronskian": at.wronskian, "gamma": at.gamma, "back": back}
@@ -253,8 +280,8 @@ RATES = torch.tensor([0.2, 2.0, 1.0, 4.0], dtype=torch.float64)
 
 def solver_case(solver: Solver) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        velocity = Velocity(Rated(RATES)).take(index)
-        x = draw(D)[index].to(dtype)
+        velocity = Velocity(Rated(pick(RATES, index)))
+        x = pick(draw(D), index, dtype)
         return {"end": solver(velocity, x), "source": solver.invert(velocity, x, 0.2)}
 
     return Case(
@@ -275,13 +302,13 @@ SOLVERS: dict[str, Solver] = {
 
 def optimizer_case(optimizer: Optimizer) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        centre, scale = draw(D).to(dtype), (1 + draw(D, stream=33).square()).to(dtype)
+        centre, scale = draw(D), 1 + draw(D, stream=33).square()
 
         def bowl(x: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
             return (scale * (x - centre).square() + 0.1 * (x - centre) ** 4).sum(1)
 
-        objective = FunctionObjective(bowl, centre=centre, scale=scale).take(index)
-        start = draw(D, stream=34).to(dtype)[index]
+        objective = pick(FunctionObjective(bowl, centre=centre, scale=scale), index, dtype)
+        start = pick(draw(D, stream=34), index, dtype)
         found = optimizer.minimize(objective, start, target=0.05)
         return {
             "x": found.x,
@@ -309,14 +336,14 @@ def operator_rows(
     build: Callable[[], Operator], shape: tuple[int, ...]
 ) -> Callable[[Tensor, torch.dtype], Outputs]:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        operator = build().to(dtype).take(index)
-        x = torch.tanh(draw(*shape)).to(dtype)[index]
+        operator = pick(build(), index, dtype)
+        x = pick(torch.tanh(draw(*shape)), index, dtype)
         y = operator(x)
         outputs = {"y": y, "measured": operator.measured(y)}
         with contextlib.suppress(NotImplementedError):
             outputs["pinv"] = operator.pinv(y)
         if isinstance(operator, LinearOperator):
-            variance = (0.5 + RATES).to(dtype)[index]
+            variance = pick(0.5 + RATES, index, dtype)
             outputs["adjoint"] = operator.adjoint(y)
             outputs["project"] = operator.project(x)
             outputs["solve"] = operator.solve(y, variance, 0.1)
@@ -373,7 +400,7 @@ LOOSE: dict[str, Case] = {
 
 def cost_case(build: Callable[[], Cost], *kinds: type, shape: tuple[int, ...] = (D,)) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        return {"value": build().to(dtype).take(index)(draw(*shape).to(dtype)[index])}
+        return {"value": pick(build(), index, dtype)(pick(draw(*shape), index, dtype))}
 
     return Case(kinds or type(build()), rows, (build(), draw(*shape)), part=build)
 
@@ -418,7 +445,9 @@ COSTS: dict[str, Case] = {
     "property-extreme": cost_case(lambda: PropertyCost.extreme(lambda x: x.mean(1), 2.0)),
     "black-box": Case(
         BlackBoxCost,
-        lambda index, dtype: {"value": BlackBoxCost(lambda x: x.sum(1))(draw(D).to(dtype)[index])},
+        lambda index, dtype: {
+            "value": BlackBoxCost(lambda x: x.sum(1))(pick(draw(D), index, dtype))
+        },
     ),
     "composition": cost_case(
         lambda: CompositionCost({"N": (0, 0.2), "C": (3, 4)}, "qm9", "soft"), shape=(4, 8)
@@ -443,8 +472,8 @@ COSTS: dict[str, Case] = {
 
 def regularizer_case(regularizer: Regularizer, source: Source, shape: tuple[int, ...]) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        x, integral = draw(*shape).to(dtype)[index], RATES.to(dtype)[index]
-        return {"value": regularizer.take(index)(x, source.take(index), integral)}
+        x, integral = pick(draw(*shape), index, dtype), pick(RATES, index, dtype)
+        return {"value": pick(regularizer, index)(x, pick(source, index), integral)}
 
     gradient = (lambda x: regularizer(x, source, RATES.to(x)), draw(*shape))
     return Case(type(regularizer), rows, gradient, part=lambda: regularizer)
@@ -452,11 +481,11 @@ def regularizer_case(regularizer: Regularizer, source: Source, shape: tuple[int,
 
 def source_case(source: Source) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        part = source.take(index)
-        x = draw(*source.shape).to(dtype)[index]
+        part, seeds = pick(source, index), pick(SEEDS, index)
+        x = pick(draw(*source.shape), index, dtype)
         return {
-            "sample": part.sample(SEEDS[index], dtype=dtype),
-            "other": part.sample(SEEDS[index], 9, dtype=dtype),
+            "sample": part.sample(seeds, dtype=dtype),
+            "other": part.sample(seeds, 9, dtype=dtype),
             "project": part.project(x),
             "freedom": part.degrees_of_freedom(x),
             "radius": part.radius(x),
@@ -470,7 +499,7 @@ def source_case(source: Source) -> Case:
 
 def codec_case(codec: Codec, shape: tuple[int, ...]) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        part, x = codec.take(index), draw(*shape).to(dtype)[index]
+        part, x = pick(codec, index), pick(draw(*shape), index, dtype)
         z = part.encode(x)
         return {"encode": z, "decode": part.decode(z), "log_det": part.log_det(z)}
 
@@ -497,7 +526,7 @@ def autoencoder_case() -> Case:
     codec = AutoencoderCodec(Autoencoder())
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        part, x = codec.take(index), draw(2, 3, 3).to(dtype)[index]
+        part, x = pick(codec, index), pick(draw(2, 3, 3), index, dtype)
         z = part.encode(x)
         return {"encode": z, "decode": part.decode(z)}
 
@@ -510,16 +539,16 @@ def conditional_prior(dtype: torch.dtype = torch.float64) -> Prior:
 
 
 def prior_rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-    prior = conditional_prior(dtype).take(index)
-    seeds = SEEDS[index]
-    x0 = prior.start(seeds, dtype=dtype)
+    prior = pick(conditional_prior(dtype), index)
+    seeds, device = pick(SEEDS, index), index.device
+    x0 = prior.start(seeds, dtype=dtype, device=device)
     x = prior.generate(x0, Midpoint(3))
-    t = torch.full((len(index),), 0.4, dtype=dtype)
+    t = x0.new_full((len(index),), 0.4)
     seen = prior.predict(x, t)
     return {
         "start": x0,
         "generate": x,
-        "sample": prior.sample(seeds, Midpoint(3), dtype=dtype),
+        "sample": prior.sample(seeds, Midpoint(3), dtype=dtype, device=device),
         "encode": prior.encode(x, Midpoint(3)),
         **{name: getattr(seen, name) for name in ("velocity", "data", "noise", "score", "v")},
     }
@@ -527,11 +556,11 @@ def prior_rows(index: Tensor, dtype: torch.dtype) -> Outputs:
 
 def initializer_case(initializer: Initializer) -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        prior = conditional_prior(dtype).take(index)
+        prior, seeds = pick(conditional_prior(dtype), index), pick(SEEDS, index)
         operator, y = measured(D)
-        given = Measurement(operator.to(dtype).take(index), y.to(dtype)[index], 0.1)
-        z = prior.start(SEEDS[index], dtype=dtype)
-        return {"x0": initializer(prior, given, SEEDS[index], z)}
+        given = Measurement(pick(operator, index, dtype), pick(y, index, dtype), 0.1)
+        z = prior.start(seeds, dtype=dtype, device=index.device)
+        return {"x0": initializer(prior, given, seeds, z)}
 
     return Case(type(initializer), rows, heavy=True, rounding=1e-3)
 
@@ -541,26 +570,46 @@ def method_cost(dtype: torch.dtype = torch.float64) -> Cost:
     return (0.1 * SquaredError(*measured(D), noise=0.1)).to(dtype)
 
 
-def method_case(method: Any) -> Case:
-    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        prior, cost = conditional_prior(dtype).take(index), method_cost(dtype).take(index)
-        return result_rows(replace(method, dtype=dtype)(prior, cost, seeds=SEEDS[index]))
+Problem = Callable[[Tensor, torch.dtype], tuple[Any, Prior, Cost]]
 
-    return Case((type(method), Result), rows, heavy=True, rounding=None, method=method)
+
+def steered(problem: Problem) -> Callable[[Tensor, torch.dtype], Outputs]:
+    """What a method makes of its problem."""
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        method, prior, cost = problem(index, dtype)
+        return result_rows(method(prior, cost, seeds=pick(SEEDS, index)))
+
+    return rows
+
+
+def method_case(method: Any) -> Case:
+    def problem(index: Tensor, dtype: torch.dtype) -> tuple[Any, Prior, Cost]:
+        prior = pick(conditional_prior(dtype), index)
+        cost = pick(method_cost(), index, dtype)
+        return replace(method, dtype=dtype, device=index.device), prior, cost
+
+    kinds = (type(method), Result)
+    return Case(kinds, steered(problem), heavy=True, rounding=None, method=method, problem=problem)
 
 
 def blind_case() -> Case:
     def build() -> BlindBlur:
         return BlindBlur(draw(1, D, stream=41), 3, kernel=torch.softmax(draw(3, stream=42), 1))
 
-    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+    def problem(index: Tensor, dtype: torch.dtype) -> tuple[Any, Prior, Cost]:
         prior = Prior(Flow(Vector(), Cosine(), "v"), Gaussian((1, D)))
-        method = BlindNDTM(grid=FEW_STEPS, iterations=2, dtype=dtype)
-        cost = build().to(dtype).take(index)
-        return result_rows(method(prior, cost, seeds=SEEDS[index]))
+        method = BlindNDTM(grid=FEW_STEPS, iterations=2, dtype=dtype, device=index.device)
+        return method, prior, pick(build(), index, dtype)
 
     return Case(
-        (BlindNDTM, BlindBlur), rows, (build(), draw(1, D)), heavy=True, rounding=None, part=build
+        (BlindNDTM, BlindBlur),
+        steered(problem),
+        (build(), draw(1, D)),
+        heavy=True,
+        rounding=None,
+        part=build,
+        problem=problem,
     )
 
 
@@ -572,7 +621,7 @@ def normalize_case(isotropic: bool) -> Case:
     normalize = Normalize(MASK, isotropic=isotropic)
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        return {"x": normalize.take(index)(draw(4, 5).to(dtype)[index])}
+        return {"x": pick(normalize, index)(pick(draw(4, 5), index, dtype))}
 
     return Case(Normalize, rows, (normalize, draw(4, 5)), part=lambda: normalize)
 
@@ -581,16 +630,16 @@ def ball_case() -> Case:
     ball = Ball(draw(4, 5, stream=44), RATES)
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        return {"x": ball.take(index)(draw(4, 5).to(dtype)[index])}
+        return {"x": pick(ball, index)(pick(draw(4, 5), index, dtype))}
 
     return Case(Ball, rows, (ball, draw(4, 5)), part=lambda: ball)
 
 
 def given_case() -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        prior = conditional_prior(dtype).take(index)
-        z = prior.start(SEEDS[index], dtype=dtype)
-        return {"x0": Given(draw(D, stream=45)[index])(prior, None, SEEDS[index], z)}
+        prior, seeds = pick(conditional_prior(dtype), index), pick(SEEDS, index)
+        z = prior.start(seeds, dtype=dtype, device=index.device)
+        return {"x0": Given(pick(draw(D, stream=45), index))(prior, None, seeds, z)}
 
     return Case(Given, rows)
 
@@ -602,7 +651,7 @@ def found_case() -> Case:
         return Found(**{**numbers, "signals": table, "controls": table, "costs": RATES})
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        found = build().to(dtype).take(index)
+        found = pick(build(), index, dtype)
         return {key: getattr(found, key) for key in Found.per_sample}
 
     return Case(Found, rows, rounding=None, part=build)
@@ -614,7 +663,7 @@ def molecules_case() -> Case:
         return Molecules(draw(4, 3, stream=47), classes, MASK.sum(1), {"mu": RATES}, SEEDS)
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        held = build().to(dtype).take(index)
+        held = pick(build(), index, dtype)
         return {"x": held.positions, "h": held.classes, "mu": held.properties["mu"]}
 
     return Case(Molecules, rows, rounding=None, part=build)
