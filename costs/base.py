@@ -14,12 +14,14 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import Batched, PerSample, rows_like
 from ctrlgen.codecs import Codec
+from ctrlgen.constants import follow
 from ctrlgen.errors import CostError
 from ctrlgen.operators import Measurement
 
@@ -185,10 +187,15 @@ class FunctionCost(Cost):
         self.name = str(name or getattr(fn, "__name__", type(fn).__name__))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fn(x, **self.data)
+        return self.fn(x, **{key: _beside(value, x) for key, value in self.data.items()})
 
     def __repr__(self) -> str:
         return self.name
+
+
+def _beside(value: Any, x: Tensor) -> Any:
+    """Data of samples where the signal is, in their own dtype."""
+    return follow(value, x, value.dtype) if isinstance(value, Tensor) else value
 
 
 def as_cost(value: object) -> Cost:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
 
 __all__ = ["ClassifierCost"]
@@ -48,4 +49,5 @@ class ClassifierCost(Cost):
             raise ValueError(
                 f"label: expected classes below {logits.shape[1]}, got {self._largest}"
             )
-        return torch.nn.functional.cross_entropy(logits, self.label, reduction="none")
+        label = follow(self.label, logits)
+        return torch.nn.functional.cross_entropy(logits, label, reduction="none")

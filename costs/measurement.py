@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import flat, rows_like
+from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
 from ctrlgen.operators import LinearOperator, Measurement, Operator
 
@@ -56,15 +57,14 @@ class MeasurementCost(Cost):
         """H(x) − y, shape (B, *measurement); zero where nothing is measured, whatever y holds.
 
         Raises:
-            ValueError: if x measures to another shape than that of y, or lives elsewhere.
+            ValueError: if x measures to another shape than that of y.
         """
-        _check_device("y", self.y, x)
         seen = self.operator(x)
         if seen.shape != self.y.shape:
             raise ValueError(
                 f"y: expected shape {tuple(seen.shape)}, that of H(x), got {tuple(self.y.shape)}"
             )
-        return self.operator.observed(seen - self.y.to(seen.dtype))
+        return self.operator.observed(seen - follow(self.y, seen))
 
 
 class SquaredError(MeasurementCost):
@@ -111,7 +111,7 @@ class NegativePSNR(MeasurementCost):
             residual = self.operator.pinv(residual)  # H†(Hx − y) = Px − H†y
             mse = flat(residual).square().mean(1)
         else:
-            mse = flat(residual).square().sum(1) / self.operator.measured(self.y).to(x)
+            mse = flat(residual).square().sum(1) / self.operator.measured(residual)
         return 10 * torch.log10(mse + self.floor) - 20 * math.log10(self.peak)
 
 
@@ -129,10 +129,9 @@ class Reversed(Cost):
         self.y = y
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_device("y", self.y, x)
         if x.shape != self.y.shape:
             raise ValueError(f"y: expected shape {tuple(x.shape)}, got {tuple(self.y.shape)}")
-        return flat(x - self.y.to(x.dtype)).square().sum(1)
+        return flat(x - follow(self.y, x)).square().sum(1)
 
 
 class LevelSet(Cost):
@@ -155,11 +154,6 @@ class LevelSet(Cost):
     def forward(self, x: Tensor) -> Tensor:
         value = self.function(x)
         return (value - rows_like(self.target, value)).square()
-
-
-def _check_device(name: str, data: Tensor, x: Tensor) -> None:
-    if data.device != x.device:
-        raise ValueError(f"{name}: expected on {x.device} like the signal, got {data.device}")
 
 
 def _check_measurement(name: str, y: Tensor) -> None:

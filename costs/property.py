@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample
+from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
 
 __all__ = ["Form", "PropertyCost"]
@@ -119,7 +120,7 @@ class PropertyCost(Cost):
     def errors(self, x: Tensor) -> Tensor:
         """Signed distances from the wanted intervals in scales, zero inside, shape (B, P)."""
         found = self.values(x)
-        low, high, scale = (v.to(found) for v in (self.low, self.high, self.scale))
+        low, high, scale = (follow(v, found) for v in (self.low, self.high, self.scale))
         return ((found - high).clamp_min(0) - (low - found).clamp_min(0)) / scale
 
     def forward(self, x: Tensor) -> Tensor:
@@ -127,7 +128,7 @@ class PropertyCost(Cost):
         far = u.abs()
         smooth = torch.where(far <= 1, u.square() / 2, far - 0.5)
         value = u.square() if self.form == "squared" else smooth
-        return (self.weights.to(u) * value).sum(1)
+        return (follow(self.weights, u) * value).sum(1)
 
     def __repr__(self) -> str:
         return f"PropertyCost({getattr(self.predict, '__name__', type(self.predict).__name__)})"

@@ -15,7 +15,19 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Batched", "PerSample", "expand_like", "flat", "row_sum", "rows_like", "rows_of", "take"]
+from ctrlgen.constants import follow
+
+__all__ = [
+    "Batched",
+    "PerSample",
+    "expand_like",
+    "flat",
+    "partition",
+    "row_sum",
+    "rows_like",
+    "rows_of",
+    "take",
+]
 
 T = TypeVar("T")
 P = TypeVar("P", bound="PerSample")
@@ -41,7 +53,9 @@ def take(value: T, index: Tensor) -> T:
     if value is None:
         return value
     if isinstance(value, Tensor):
-        return value.index_select(0, index.to(value.device))  # type: ignore[return-value]
+        if index.device.type == "cpu":
+            index = index.to(value.device)
+        return follow(value, index).index_select(0, index)  # type: ignore[return-value]
     if isinstance(value, Mapping):
         return {key: take(item, index) for key, item in value.items()}  # type: ignore[return-value]
     if isinstance(value, Batched):
@@ -123,7 +137,24 @@ def expand_like(value: Tensor, x: Tensor) -> Tensor:
 
 def rows_like(value: Tensor | float, x: Tensor) -> Tensor:
     """A number, or one per sample (B,), in x's dtype and on its device, to broadcast against x."""
+    if isinstance(value, Tensor):
+        return expand_like(follow(value, x), x)
+    if isinstance(value, int | float):
+        return x.new_full((), value)
     return expand_like(torch.as_tensor(value, dtype=x.dtype, device=x.device), x)
+
+
+def partition(mask: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Positions where a mask holds, and the others, both rising; int64.
+
+    Args:
+        mask: bool, shape (B,).
+        count: how often it holds, where the host knows; else it is read, and the host waits.
+    """
+    if count is None:
+        count = int(mask.sum())
+    order = torch.argsort(mask, descending=True, stable=True)
+    return order[:count], order[count:]
 
 
 def flat(x: Tensor) -> Tensor:

@@ -9,12 +9,13 @@ which is what `log_det` is for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample, expand_like
+from ctrlgen.constants import follow
 
 __all__ = ["Codec", "Identity", "Scaled"]
 
@@ -77,8 +78,8 @@ class Scaled(Codec):
     def __init__(
         self, scale: float | list[float] | Tensor = 1.0, shift: float | list[float] | Tensor = 0.0
     ) -> None:
-        self.scale = torch.as_tensor(scale, dtype=torch.float64)
-        self.shift = torch.as_tensor(shift, dtype=torch.float64)
+        self.scale = torch.as_tensor(scale, dtype=torch.float64, device="cpu")
+        self.shift = torch.as_tensor(shift, dtype=torch.float64, device="cpu")
         for name, value in (("scale", self.scale), ("shift", self.shift)):
             if value.ndim > 1 or not bool(torch.isfinite(value).all()):
                 raise ValueError(
@@ -86,6 +87,10 @@ class Scaled(Codec):
                 )
         if bool((self.scale == 0).any()):
             raise ValueError("scale: expected non-zero values")
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Itself: its numbers stay on the host, in float64, and follow what they scale."""
+        return self
 
     def config(self) -> dict[str, float | list[float]]:
         return {"scale": self.scale.tolist(), "shift": self.shift.tolist()}
@@ -97,7 +102,7 @@ class Scaled(Codec):
         return self._like(self.shift, z) + self._like(self.scale, z) * z
 
     def log_det(self, z: Tensor) -> Tensor:
-        logs = self._like(self.scale.abs().log(), z).expand(z.shape[1:])
+        logs = self._like(self.scale, z).abs().log().expand(z.shape[1:])
         return logs.sum().expand(z.shape[0])
 
     @staticmethod
@@ -106,4 +111,4 @@ class Scaled(Codec):
             raise ValueError(
                 f"x: expected {len(value)} channels, as many as scales, got {tuple(x.shape)}"
             )
-        return expand_like(value.to(x), x[0])
+        return expand_like(follow(value, x), x[0])

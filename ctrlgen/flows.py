@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import expand_like
+from ctrlgen.constants import follow
 from ctrlgen.counts import Evaluations, Meter, tally
 from ctrlgen.paths import Coefficients, Path
 
@@ -235,6 +236,8 @@ class Flow:
         return self
 
     def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
+        if isinstance(t, int | float):
+            return x.new_full((), t).expand(x.shape[0])
         times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         if times.ndim > 1 or (times.ndim == 1 and times.shape[0] != x.shape[0]):
             raise ValueError(
@@ -282,8 +285,10 @@ class Guided(torch.nn.Module):
         none = {}
         for name, value in self.null.items():
             given = conditions[name]
-            whole = torch.as_tensor(value, dtype=given.dtype, device=given.device)
-            none[name] = whole.expand_as(given)
+            if not isinstance(value, Tensor):
+                none[name] = torch.full_like(given, value)
+            else:
+                none[name] = follow(value, given, given.dtype).expand_as(given)
         both = {k: torch.cat((v, none.get(k, v))) for k, v in conditions.items()}
         with_it, without = self.network(torch.cat((x, x)), torch.cat((t, t)), **both).chunk(2)
         return without + self.scale * (with_it - without)

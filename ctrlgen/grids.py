@@ -86,7 +86,7 @@ CLEAN = Level(1.0, 1.0, 0.0)
 
 def level_at(path: Path, time: float) -> Level:
     """The level of a path at a time in [0, 1]."""
-    at = path(torch.tensor(time, dtype=torch.float64))
+    at = path(torch.tensor(time, dtype=torch.float64, device="cpu"))
     return Level(float(time), *(float(part) for part in at))
 
 
@@ -220,7 +220,7 @@ def ddpm() -> DiscreteVP:
 
 def _table_times(table: DiscreteVP, indices: Sequence[int], path: Path) -> list[float]:
     """Times on a path at the signal-to-noise ratios of a table's indices."""
-    index = torch.tensor(indices, dtype=torch.float64)
+    index = torch.tensor(indices, dtype=torch.float64, device="cpu")
     if path is table:
         return (1 - index / (len(table.alphas_cumprod) - 1)).tolist()
     bars = table.alphas_cumprod[index.long()]
@@ -346,9 +346,9 @@ class Karras(Grid):
 
     def times(self, path: Path) -> list[float]:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        share = torch.linspace(0, 1, self.steps + (not self.last), dtype=torch.float64)[
-            : self.steps
-        ]
+        share = torch.linspace(
+            0, 1, self.steps + (not self.last), dtype=torch.float64, device="cpu"
+        )[: self.steps]
         ratio = (high + share * (low - high)) ** self.rho
         return path.time_at(-2 * ratio.log()).clamp(0, 1).tolist()
 

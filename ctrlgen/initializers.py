@@ -181,7 +181,7 @@ class GuidedStart(_FromMeasurement):
                     f"initializer: GuidedStart needs a pseudo-inverse, {error}; use SourceSample()"
                 ) from error
         try:
-            prior.codec.log_det(torch.zeros(1, *prior.source.shape))
+            prior.codec.log_det(measurement.y.new_zeros(1, *prior.source.shape))
         except NotImplementedError as error:
             raise ValueError(
                 "initializer: GuidedStart needs a codec that scales states, got "
@@ -192,8 +192,8 @@ class GuidedStart(_FromMeasurement):
         self, prior: Prior, measurement: Measurement | None, seeds: Seeds, z: Tensor
     ) -> Tensor:
         assert measurement is not None
-        times = torch.linspace(self.start, 1, self.steps + 1, dtype=z.dtype).tolist()
-        at = prior.flow.path(torch.tensor(self.start, dtype=z.dtype, device=z.device))
+        times = torch.linspace(self.start, 1, self.steps + 1, dtype=z.dtype, device="cpu").tolist()
+        at = prior.flow.path(z.new_full((), self.start))
         noise = prior.source.sample(seeds, _GUIDED, dtype=z.dtype, device=z.device)
         proxy = prior.codec.encode(measurement.operator.pinv(measurement.y).to(z))
         x = at.alpha * proxy + at.sigma * self.temperature * noise

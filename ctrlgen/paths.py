@@ -30,6 +30,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ctrlgen.constants import follow
+
 __all__ = ["EDM", "VP", "Coefficients", "CondOT", "Cosine", "DiscreteVP", "Path"]
 
 
@@ -173,7 +175,7 @@ class DiscreteVP(Path):
     """
 
     def __init__(self, alphas_cumprod: Tensor | list[float]) -> None:
-        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64)
+        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(
                 f"alphas_cumprod: expected shape (T,), T >= 2, got {tuple(table.shape)}"
@@ -189,13 +191,14 @@ class DiscreteVP(Path):
         # The log-SNR of pure noise is not read: the last interval has a law of its own.
         log_snr = table.log() - torch.log1p(-table)
         self._log_snr = torch.where(table > 0, log_snr, log_snr[-2] - 1)
+        self._rising = -self._log_snr
 
     @classmethod
     def linear(
         cls, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
     ) -> DiscreteVP:
         """The schedule of DDPM: β linear from `beta_start` to `beta_end`."""
-        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64)
+        betas = torch.linspace(beta_start, beta_end, steps, dtype=torch.float64, device="cpu")
         return cls(torch.cumprod(1 - betas, 0))
 
     def config(self) -> dict[str, float | list[float]]:
@@ -212,7 +215,7 @@ class DiscreteVP(Path):
         return (1 - t) * (len(self.alphas_cumprod) - 1)
 
     def __call__(self, t: Tensor) -> Coefficients:
-        table = self._log_snr.to(t.device)
+        table = follow(self._log_snr, t, torch.float64)
         last = len(table) - 1
         index = self.index(t.double())
         low = index.detach().floor().long().clamp(0, last - 1)
@@ -234,15 +237,15 @@ class DiscreteVP(Path):
         return Coefficients(*(part.to(t.dtype) for part in parts))
 
     def time_at(self, log_snr: Tensor) -> Tensor:
-        table = self._log_snr.to(log_snr.device)
+        table = follow(self._log_snr, log_snr, torch.float64)
         wanted = log_snr.double()
         # searchsorted wants an increasing table: −log SNR increases with the index.
-        low = (torch.searchsorted(-table, -wanted.detach().contiguous()) - 1).clamp(
-            0, len(table) - 2
-        )
+        rising = follow(self._rising, log_snr, torch.float64)
+        low = torch.searchsorted(rising, -wanted.detach().contiguous()) - 1
+        low = low.clamp(0, len(table) - 2)
         index = low + (wanted - table[low]) / (table[low + 1] - table[low])
         if self._zero:
-            top, last = self.alphas_cumprod[-2].sqrt().to(table.device), len(table) - 1
+            top, last = float(self.alphas_cumprod[-2].sqrt()), len(table) - 1
             there = last - torch.sigmoid(wanted).sqrt() / top
             index = torch.where(wanted < table[-2], there, index)
         return (1 - index / (len(table) - 1)).to(log_snr.dtype)

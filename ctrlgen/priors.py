@@ -20,6 +20,7 @@ from ctrlgen.acceleration import SIZES, Compiled, Graphed, Half
 from ctrlgen.batching import PerSample, rows_of
 from ctrlgen.cards import Card, load_weights
 from ctrlgen.codecs import Codec, Identity
+from ctrlgen.constants import follow
 from ctrlgen.counts import Meter
 from ctrlgen.errors import UnknownName
 from ctrlgen.flows import Evaluations, Flow, Prediction
@@ -179,7 +180,8 @@ class Prior(PerSample):
 
     def predict(self, x: Tensor, t: Tensor | float) -> Prediction:
         """All the flow knows of states x (B, *) under the bound conditions; one evaluation."""
-        conditions = {name: value.to(x.device) for name, value in self.conditions.items()}
+        held = self.conditions.items()
+        conditions = {name: follow(value, x, value.dtype) for name, value in held}
         return self.flow.predict(x, t, **conditions)
 
     def velocity(self, x: Tensor, t: Tensor | float) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample
+from ctrlgen.constants import follow
 
 __all__ = ["Normalize"]
 
@@ -54,7 +55,7 @@ class Normalize(PerSample):
         if x.ndim != 3 or (self.mask is not None and self.mask.shape != x.shape[:2]):
             wanted = "(B, N, F)" if self.mask is None else (*self.mask.shape, "F")
             raise ValueError(f"x: expected shape {wanted}, got {tuple(x.shape)}")
-        real = x.new_ones(x.shape[:2]) if self.mask is None else self.mask.to(x)
+        real = x.new_ones(x.shape[:2]) if self.mask is None else follow(self.mask, x, x.dtype)
         real = real.unsqueeze(2)
         count = real.sum(1, keepdim=True)
         x = torch.where(real > 0, x, 0)

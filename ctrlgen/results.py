@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample
+from ctrlgen.constants import numbers
 from ctrlgen.counts import Evaluations
 
 __all__ = ["Result", "Status"]
@@ -44,6 +45,12 @@ class Status(IntEnum):
     def converged(self) -> bool:
         """Whether the sample got what it was sent for: its target, or a stationary point."""
         return self in (Status.CONVERGED_GRADIENT, Status.CONVERGED_CHANGE, Status.TARGET)
+
+
+def ended_well(status: Tensor) -> Tensor:
+    """Which of some codes, any shape, mean a target or a stationary point; bool."""
+    codes = tuple(int(code) for code in Status if code.converged)
+    return torch.isin(status, numbers(codes, status))
 
 
 _LABELS = {
@@ -109,8 +116,7 @@ class Result(PerSample):
     @property
     def converged(self) -> Tensor:
         """Samples that reached their target or a stationary point, bool, shape (B,)."""
-        codes = [code for code in Status if code.converged]
-        return torch.isin(self.status, torch.tensor(codes, device=self.status.device))
+        return ended_well(self.status)
 
     def take(self, index: Tensor) -> Result:
         """The samples `index`, with their histories."""

@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample, row_sum
+from ctrlgen.constants import follow
 from ctrlgen.errors import short
-from ctrlgen.seeds import SOURCE, Seeds, as_seeds, normal
+from ctrlgen.seeds import SOURCE, Seeds, normal
 
-__all__ = ["Gaussian", "MaskedGaussian", "Source"]
+__all__ = ["Gaussian", "MaskedGaussian", "Source", "centred"]
 
 
 class Source(PerSample, ABC):
@@ -116,6 +117,21 @@ class Gaussian(Source):
         return f"Gaussian({self._shape})"
 
 
+def centred(x: Tensor, mask: Tensor, coordinates: int) -> Tensor:
+    """Point sets (B, N, F), zero where no point is, their coordinates of zero mean.
+
+    Args:
+        x: point sets.
+        mask: points that exist, bool, shape (B, N).
+        coordinates: how many of the F are coordinates.
+    """
+    mask = mask.unsqueeze(2)
+    x = torch.where(mask, x, 0)
+    position, rest = x.split((coordinates, x.shape[2] - coordinates), dim=2)
+    centre = position.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
+    return torch.cat((torch.where(mask, position - centre, 0), rest), dim=2)
+
+
 class MaskedGaussian(Source):
     """N(0, I) on the real entries of padded point sets, coordinates with zero centre of mass.
 
@@ -158,22 +174,17 @@ class MaskedGaussian(Source):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        rows = as_seeds(seeds)
-        if len(rows) != len(self.mask):
+        if len(seeds) != len(self.mask):
             raise ValueError(
-                f"seeds: expected {len(self.mask)}, one per row of mask, got {len(rows)}"
+                f"seeds: expected {len(self.mask)}, one per row of mask, got {len(seeds)}"
             )
-        return super().sample(rows, stream, dtype=dtype, device=device or self.mask.device)
+        return super().sample(seeds, stream, dtype=dtype, device=device or self.mask.device)
 
     def project(self, x: Tensor) -> Tensor:
-        mask = self.mask.to(x.device).unsqueeze(2)
-        x = torch.where(mask, x, 0)
-        position, rest = x.split((self.coordinates, self.features - self.coordinates), dim=2)
-        centre = position.sum(1, keepdim=True) / mask.sum(1, keepdim=True)
-        return torch.cat((torch.where(mask, position - centre, 0), rest), dim=2)
+        return centred(x, follow(self.mask, x), self.coordinates)
 
     def entries(self, x: Tensor) -> Tensor:
-        return self.mask.sum(1).to(x) * self.features
+        return follow(self.mask, x).sum(1).to(x) * self.features
 
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
         return self.entries(x) - self.coordinates

@@ -226,7 +226,9 @@ class EDMStep(StepRule):
             if z is None:
                 raise ValueError(f"z: {self} needs fresh noise, got None")
             path = prior.flow.path
-            log_snr = torch.tensor(-2 * math.log(t.ratio * (1 + self.churn)), dtype=torch.float64)
+            log_snr = torch.tensor(
+                -2 * math.log(t.ratio * (1 + self.churn)), dtype=torch.float64, device="cpu"
+            )
             raised = level_at(path, float(path.time_at(log_snr).clamp(0, 1)))
             x, t = renoise(x, t, raised, self.inflation * z), raised
         first = prior.predict(x, t.time)

@@ -135,7 +135,7 @@ def conjugate_steps(
         weight: w.
         decay: λ.
     """
-    flat = values.detach().double().flatten()
+    flat = values.detach().double().flatten().cpu()  # once, for all the small steps below
     s, places = torch.unique(flat, return_inverse=True)  # channels and symmetries repeat them
     rows = []
     for t, end in pairwise(levels):
@@ -145,7 +145,8 @@ def conjugate_steps(
         ]
         rows.append([torch.cat(field) for field in zip(*parts, strict=True)])
     tables = (torch.stack(field)[:, places] for field in zip(*rows, strict=True))
-    return StepCoefficients(*(table.reshape(len(rows), *values.shape) for table in tables))
+    shape = (len(rows), *values.shape)
+    return StepCoefficients(*(table.reshape(shape).to(values.device) for table in tables))
 
 
 class _Interval:
@@ -157,7 +158,7 @@ class _Interval:
         self.t, self.end, self.weight, self.noise = t, end, weight, noise
         self.s = s.unsqueeze(1)
         self.width = end.time - t.time
-        nodes, self.measure = (part.to(s.device) for part in _graded())
+        nodes, self.measure = _graded()
         self.before = self.width * nodes  # t' − s at the nodes, largest first
         self.at: Coefficients = path(end.time - self.before)
         level = self.at.alpha**2 + self.at.sigma**2
@@ -259,7 +260,7 @@ class _Interval:
         full = rate.expand(len(self.s), -1)
         panels = (full * self.measure).unflatten(1, (_PANELS, _NODES))
         after = panels.sum(2).flip(1).cumsum(1).flip(1)
-        weights, tails = _legendre()[1].to(rate.device), _tails().to(rate.device)
+        weights, tails = _legendre()[1], _tails()
         within = (panels / weights) @ tails.T
         later = torch.cat((after[:, 1:], after.new_zeros(len(after), 1)), 1)
         here = (within + later.unsqueeze(2)).flatten(1)
@@ -269,7 +270,7 @@ class _Interval:
 @cache
 def _legendre() -> tuple[Tensor, Tensor]:
     """Nodes and weights of Gauss and Legendre on [0, 1], from the Jacobi matrix."""
-    k = torch.arange(1, _NODES, dtype=torch.float64)
+    k = torch.arange(1, _NODES, dtype=torch.float64, device="cpu")
     side = k / torch.sqrt(4 * k**2 - 1)
     values, vectors = torch.linalg.eigh(torch.diag(side, 1) + torch.diag(side, -1))
     return (values + 1) / 2, vectors[0] ** 2
@@ -279,7 +280,7 @@ def _legendre() -> tuple[Tensor, Tensor]:
 def _tails() -> Tensor:
     """T with ∫_{x_i}^1 f = Σ_j T_ij f(x_j), for polynomials up to the degree of the nodes."""
     nodes, _ = _legendre()
-    powers = torch.arange(_NODES, dtype=torch.float64)
+    powers = torch.arange(_NODES, dtype=torch.float64, device="cpu")
     vandermonde = nodes.unsqueeze(1) ** powers
     tails = (1 - nodes.unsqueeze(1) ** (powers + 1)) / (powers + 1)
     return torch.linalg.solve(vandermonde.T, tails.T).T
@@ -289,6 +290,6 @@ def _tails() -> Tensor:
 def _graded() -> tuple[Tensor, Tensor]:
     """Distances from the end in [0, 1], decreasing, and weights: panels in the square root."""
     nodes, weights = _legendre()
-    edges = torch.linspace(1, 0, _PANELS + 1, dtype=torch.float64) ** 2
+    edges = torch.linspace(1, 0, _PANELS + 1, dtype=torch.float64, device="cpu") ** 2
     length = (edges[:-1] - edges[1:]).unsqueeze(1)
     return (edges[:-1].unsqueeze(1) - length * nodes).flatten(), (length * weights).flatten()

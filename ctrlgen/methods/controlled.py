@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat, row_sum, take
+from ctrlgen.batching import expand_like, flat, partition, row_sum, take
 from ctrlgen.counts import Meter
 from ctrlgen.errors import carrying
 from ctrlgen.methods.base import CostLike, cost_rows
@@ -213,12 +213,13 @@ class Sweep:
             self.calls[self.rows[pending]] += 1
             value, monitor = self._evaluate(found, cost, dynamics)
             lower = value < self.value[pending]
-            where, inside = pending[lower], lower.nonzero().squeeze(1)
+            inside, outside = partition(lower)
+            where = pending[inside]
             self.at = self.at.replaced(where, found.take(inside))
             self.value = self.value.index_copy(0, where, value[inside])
             self.monitor = self.monitor.index_copy(0, where, monitor[inside])
-            moved[where] = True
-            pending = pending[~lower]
+            moved = moved.index_fill(0, where, True)
+            pending = pending[outside]
             if len(pending) == 0:
                 break
         self.damping = torch.where(moved, self.damping, self.damping * self.plan.method.growth)
@@ -286,8 +287,8 @@ class Sweep:
 
     def _close(self, which: Tensor, status: Status) -> None:
         """Give running rows of a mask (b,) a status, unless they have one."""
-        running = self.status[self.rows] == Status.RUNNING
-        self.status[self.rows[which & running]] = int(status)
+        now = self.status[self.rows]
+        self.status[self.rows] = torch.where(which & (now == Status.RUNNING), int(status), now)
 
     def _finish_round(self, moved: Tensor) -> None:
         """Note what a round brought, and let rows go that are done."""
@@ -298,11 +299,15 @@ class Sweep:
         best = self.best
         lower = self.value < best["value"][self.rows]
         lower = lower | (moved & (self.status[self.rows] == Status.TARGET))
-        where, inside = self.rows[lower], lower.nonzero().squeeze(1)
-        best["value"][where] = self.value[inside]
-        best["cost"][where] = self.monitor[inside]
-        best["state"][where] = take(self.at.states[-1], inside)
-        best["controls"][where] = torch.stack([take(u, inside) for u in self.at.controls], 1)
+        news = {
+            "value": self.value,
+            "cost": self.monitor,
+            "state": self.at.states[-1],
+            "controls": torch.stack(self.at.controls, 1),
+        }
+        for name, new in news.items():
+            old = best[name][self.rows]
+            best[name][self.rows] = torch.where(expand_like(lower, new), new, old)
         self._note()
         self._leave()
 
@@ -338,8 +343,8 @@ class Sweep:
 
     def _leave(self) -> Tensor | None:
         """Rows that are done leave; the positions of those that stay, None where none left."""
-        kept = (self.status[self.rows] == Status.RUNNING).nonzero().squeeze(1)
-        if len(kept) == len(self.rows):
+        kept, gone = partition(self.status[self.rows] == Status.RUNNING)
+        if len(gone) == 0:
             return None
         self._count()
         self.rows, self.at = self.rows[kept], self.at.take(kept)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import expand_like, row_sum, take
+from ctrlgen.constants import numbers
 from ctrlgen.grids import Level
 from ctrlgen.priors import Prior
 
@@ -110,15 +111,24 @@ class _Adjoint(torch.autograd.Function):
         euler: ControlledEuler = ctx.euler
         *points, lengths = ctx.saved_tensors
         gradients: list[Tensor] = []
-        widths = gradient.new_tensor(euler.widths)
+        widths = numbers(tuple(euler.widths), gradient)
         ends = widths.flip(0).cumsum(0).flip(0)  # from the start of a step to the end
         ends = torch.cat((ends, ends.new_zeros(1)))
+        # Which rows start a group at which step: known without groups, else read once for all.
+        starts = lengths > 0
+        counts = [len(gradient)] * euler.steps
+        if euler.threshold is not None:
+            counts = starts.sum(1).tolist()
+            order = torch.argsort(starts, dim=1, descending=True, stable=True)
         for k in reversed(range(euler.steps)):
             if euler.velocity:
                 gradients.append(euler.widths[k] * gradient)
-            starts = lengths[k] > 0
-            index = starts.nonzero().squeeze(1)
-            if len(index):
+            if counts[k] == len(gradient):
+                width = ends[k] - ends[k + lengths[k]]
+                pulled = _pulled(euler, points[k], k, gradient)
+                gradient = gradient + expand_like(width, pulled) * pulled
+            elif counts[k]:
+                index = order[k, : counts[k]]
                 width = ends[k] - ends[k + lengths[k][index]]
                 pulled = _pulled(
                     euler.take(index), take(points[k], index), k, take(gradient, index)

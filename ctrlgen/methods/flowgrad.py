@@ -38,6 +38,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import row_sum, take
+from ctrlgen.constants import numbers
 from ctrlgen.errors import carrying
 from ctrlgen.grids import Grid, Level, Uniform
 from ctrlgen.initializers import Initializer, SourceSample
@@ -266,6 +267,6 @@ class _Objective:
         cost = value = self.cost(signal)
         if any(self.prices):
             squares = torch.stack([row_sum(u.square()) for u in controls.unbind(1)], 1)
-            energy = (squares * squares.new_tensor(self.prices)).sum(1)
+            energy = (squares * numbers(tuple(self.prices), squares)).sum(1)
             value = cost + 0.5 * (energy if self.share is None else self.share * energy)
         return Evaluated(value, cost, signal)

@@ -129,7 +129,7 @@ def _affine(prior: Prior, like: Tensor) -> tuple[Tensor, float]:
     shift, one = (prior.codec.decode(torch.full_like(like, float(v))) for v in (0, 1))
     two = prior.codec.decode(torch.full_like(like, 2.0))
     scale = float((one - shift).flatten()[0])
-    even = shift.shape == like.shape and torch.allclose(one - shift, one.new_tensor(scale))
+    even = shift.shape == like.shape and torch.allclose(one - shift, one.new_full((), scale))
     if not even or not torch.allclose(two - one, one - shift) or scale == 0:
         raise ValueError(
             "codec: needs one that scales every entry alike, got "

@@ -90,7 +90,7 @@ class PiGDM(AnalyticMethod):
             raise ValueError(f"weighting: expected one of {expected}, got {self.weighting!r}")
 
     def begin(self, run: Run, x: Tensor) -> None:
-        null = torch.zeros(1, dtype=torch.float64)
+        null = torch.zeros(1, dtype=torch.float64, device="cpu")  # its coefficients are numbers
         run.memory["steps"] = conjugate_steps(
             "noise", run.prior.flow.path, run.levels, null, 0.0, 0.0, self.decay
         )

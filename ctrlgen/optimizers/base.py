@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ctrlgen.batching import PerSample
 from ctrlgen.optimizers.early import WindowedVariance
-from ctrlgen.results import Status
+from ctrlgen.results import ended_well
 
 __all__ = [
     "Evaluated",
@@ -155,8 +155,7 @@ class Solution:
     @property
     def converged(self) -> Tensor:
         """Rows that reached their target or a stationary point, bool of shape (B,)."""
-        codes = [code for code in Status if code.converged]
-        return torch.isin(self.status, torch.tensor(codes, device=self.status.device))
+        return ended_well(self.status)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,6 +254,8 @@ def check_target(target: float | Tensor | None, x0: Tensor) -> Tensor | None:
     """The target of each row, shape (B,)."""
     if target is None:
         return None
+    if isinstance(target, int | float) and target == target:
+        return x0.new_full((), target).expand(len(x0))
     values = torch.as_tensor(target, dtype=x0.dtype, device=x0.device).detach()
     if values.ndim > 1 or (values.ndim == 1 and len(values) != len(x0)) or values.isnan().any():
         raise ValueError(

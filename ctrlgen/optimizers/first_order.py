@@ -177,9 +177,9 @@ class Adam(FirstOrder):
             raise ValueError(f"epsilon must be positive, got {self.epsilon}")
 
     def _average(self, averages: Tensor, gradient: Tensor) -> Tensor:
-        powers = torch.stack([gradient, gradient.square()])
-        beta = powers.new_tensor(self.betas)[:, None, None]
-        return beta * averages + (1 - beta) * powers
+        powers = gradient, gradient.square()
+        parts = zip(self.betas, averages, powers, strict=True)
+        return torch.stack([beta * old + (1 - beta) * new for beta, old, new in parts])
 
     def _direction(self, averages: Tensor, weights: Tensor) -> Tensor:
         mean, square = averages / weights

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat, row_sum
+from ctrlgen.batching import flat, partition, row_sum
 from ctrlgen.errors import carrying
 from ctrlgen.optimizers.base import (
     Objective,
@@ -222,7 +222,7 @@ class WorkingSet:
         running = host[0] == Status.RUNNING
         kept = None
         if not running.all():
-            kept = self._compact(running)
+            kept = self._compact(status == Status.RUNNING, int(running.sum()))
             fresh, restarted, host = fresh[kept], restarted[kept], host[:, running]
         self._any_returning = bool(host[1].any())
         if self._observer is not None:
@@ -336,11 +336,9 @@ class WorkingSet:
         news = {"value": at.value, "monitor": at.monitor, "calls": spent}
         record.write(moved, self.clock, self.rows, news)
 
-    def _compact(self, running: Tensor) -> Tensor:
-        """Keep the rows of a host mask of shape (b,) and return their positions."""
-        gone, kept = (
-            mask.nonzero().squeeze(1).to(self.rows.device) for mask in (~running, running)
-        )
+    def _compact(self, running: Tensor, count: int) -> Tensor:
+        """Keep the rows of a mask of shape (b,), so many, and return their positions."""
+        kept, gone = partition(running, count)
         self.record.leave(gone, kept, self.rows)
         self.rows, self.at = self.rows[kept], self.at.take(kept)
         self.returning, self._admissible = self.returning[kept], self._admissible[kept]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat, row_sum
+from ctrlgen.batching import expand_like, flat, partition, row_sum
 from ctrlgen.solvers.base import Gradient, Solver, Tableau, Velocity, combine, stages_of
 
 __all__ = ["Dopri5"]
@@ -121,11 +121,10 @@ class Dopri5(Solver):
             hopeless = h <= self._least * abs(t1 - t0)
             broken = ~flat(x).isfinite().all(1) | ~flat(slope).isfinite().all(1)
             lost = ~done & (hopeless | broken | (step == self.max_steps))
-            leaving = done | lost
-            if bool(leaving.any()):
-                arrived.append(torch.where(expand_like(lost, x), torch.nan, x)[leaving])
-                order.append(rows[leaving])
-                keep = torch.nonzero(~leaving).squeeze(1)
+            leave, keep = partition(done | lost)  # the step's one read
+            if len(leave):
+                arrived.append(torch.where(expand_like(lost, x), torch.nan, x)[leave])
+                order.append(rows[leave])
                 if len(keep) == 0:
                     break
                 x, t, h, slope, rows = x[keep], t[keep], h[keep], slope[keep], rows[keep]

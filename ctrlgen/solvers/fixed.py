@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import pairwise
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ctrlgen.batching import expand_like
+from ctrlgen.constants import numbers
 from ctrlgen.solvers.base import Gradient, Solver, Tableau, Velocity, combine, stages_of
 
 __all__ = ["RK4", "Euler", "FixedStep", "Heun", "Midpoint"]
@@ -63,8 +65,8 @@ class FixedStep(Solver):
     def positions(self) -> Tensor:
         """Positions of the steps in [0, 1], float64, shape (steps + 1,)."""
         if self.grid:
-            return torch.tensor(self.grid, dtype=torch.float64)
-        return torch.linspace(0, 1, (self.steps or 0) + 1, dtype=torch.float64)
+            return torch.tensor(self.grid, dtype=torch.float64, device="cpu")
+        return torch.tensor(_equal(self.steps or 0), dtype=torch.float64, device="cpu")
 
     def __repr__(self) -> str:
         if not self.grid:
@@ -104,10 +106,11 @@ class FixedStep(Solver):
         return combine(x, expand_like(h, x), self.tableau.b, stages)
 
     def _clock(self, x: Tensor, t0: float, t1: float) -> list[tuple[Tensor, Tensor]]:
-        times = t0 + (t1 - t0) * self.positions()
         # float64 first: the lengths of equal steps stay equal after the rounding.
-        rows = torch.stack((times[:-1], times.diff()), 1).to(x.device, x.dtype)
-        return [(t.expand(x.shape[0]), h.expand(x.shape[0])) for t, h in rows]
+        parts = self.grid or _equal(self.steps or 0)
+        times = [t0 + (t1 - t0) * part for part in parts]
+        steps = tuple((a, b - a) for a, b in pairwise(times))
+        return [(t.expand(x.shape[0]), h.expand(x.shape[0])) for t, h in numbers(steps, x)]
 
     def _integrate(self, velocity: Velocity, x: Tensor, t0: float, t1: float) -> Tensor:
         saving = self.gradient == "checkpoint" and torch.is_grad_enabled()
@@ -119,6 +122,12 @@ class FixedStep(Solver):
             else:
                 x = self.step(velocity, x, t, h)
         return x
+
+
+@cache
+def _equal(steps: int) -> list[float]:
+    """Positions of equal steps."""
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu").tolist()
 
 
 class Euler(FixedStep):

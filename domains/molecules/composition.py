@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
 from ctrlgen.domains.molecules.elements import ALL_ATOM, NUMBERS, alphabet
 from ctrlgen.domains.molecules.states import Parts, split
@@ -130,9 +131,10 @@ class CompositionCost(ClassCost):
 
     def counts(self, x: Tensor) -> Tensor:
         """Atoms of each limited element, shape (B, E)."""
-        return (self.weights(split(x)) @ self.table.to(x)).sum(1)
+        return (self.weights(split(x)) @ follow(self.table, x)).sum(1)
 
     def forward(self, x: Tensor) -> Tensor:
         counts = self.counts(x)
-        beyond = (counts - self.high.to(x)).clamp_min(0) + (self.low.to(x) - counts).clamp_min(0)
+        low, high = follow(self.low, x), follow(self.high, x)
+        beyond = (counts - high).clamp_min(0) + (low - counts).clamp_min(0)
         return beyond.square().sum(1)

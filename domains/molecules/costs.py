@@ -21,6 +21,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ctrlgen.constants import follow
 from ctrlgen.domains.molecules.bonds import thresholds
 from ctrlgen.domains.molecules.composition import (
     ClassCost,
@@ -84,7 +85,7 @@ class FragmentCost(ClassCost):
         size = self.positions.shape[-2]
         found = split(x).positions[:, :size]
         found = found - found.mean(1, keepdim=True)
-        wanted = self.positions.to(x).expand(len(x), -1, -1)
+        wanted = follow(self.positions, x).expand(len(x), -1, -1)
         turned = found @ rotation(found, wanted)
         return (turned - wanted).square().sum((1, 2)) / size
 
@@ -93,7 +94,7 @@ class FragmentCost(ClassCost):
         parts = split(x)
         if size > x.shape[1]:
             raise ValueError(f"fragment: has {size} atoms, the molecules at most {x.shape[1]}")
-        inside = (self.weights(parts)[:, :size] * self.allowed.to(x)).sum(2)
+        inside = (self.weights(parts)[:, :size] * follow(self.allowed, x, x.dtype)).sum(2)
         wrong = (1 - inside).square().sum(1)
         return self.position_weight * self.deviation(x) + self.class_weight * wrong
 
@@ -156,8 +157,8 @@ class SimilarityCost(ClassCost):
     def descriptor(self, x: Tensor) -> Tensor:
         """D and the composition, of length one, shape (B, D)."""
         parts = split(x)
-        kinds = self.weights(parts) @ self.table.to(x)
-        near = _distances(parts.positions).unsqueeze(3) - self.grid.to(x)
+        kinds = self.weights(parts) @ follow(self.table, x)
+        near = _distances(parts.positions).unsqueeze(3) - follow(self.grid, x)
         bumps = torch.exp(-near.square() / (2 * self.width**2))
         other = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         bumps = bumps * other[..., None]
@@ -166,7 +167,7 @@ class SimilarityCost(ClassCost):
         return whole / whole.square().sum(1, keepdim=True).clamp_min(1e-12).sqrt()
 
     def forward(self, x: Tensor) -> Tensor:
-        return 1 - (self.descriptor(x) * self.reference.to(x)).sum(1)
+        return 1 - (self.descriptor(x) * follow(self.reference, x)).sum(1)
 
 
 class ValenceCost(ClassCost):
@@ -202,7 +203,7 @@ class ValenceCost(ClassCost):
         """Soft sums of the bond orders of every atom, shape (B, N), zero at the padding."""
         parts = split(x)
         p = self.weights(parts)
-        limits = torch.einsum("nik,okl,njl->noij", p, self.limits.to(x), p)
+        limits = torch.einsum("nik,okl,njl->noij", p, follow(self.limits, x), p)
         distance = _distances(parts.positions)
         pair = parts.mask.unsqueeze(2) & parts.mask.unsqueeze(1)
         pair = pair & ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
@@ -211,7 +212,7 @@ class ValenceCost(ClassCost):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = split(x)
-        wrong = (self.orders(x) - self.weights(parts) @ self.open.to(x)).abs() - self.slack
+        wrong = (self.orders(x) - self.weights(parts) @ follow(self.open, x)).abs() - self.slack
         return torch.where(parts.mask, wrong.clamp_min(0), 0).square().sum(1)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample, expand_like
+from ctrlgen.constants import follow
 from ctrlgen.initializers import Initializer
 from ctrlgen.operators import Measurement
 from ctrlgen.priors import BoundVelocity, Prior
@@ -85,7 +86,7 @@ class Given(Initializer):
             raise ValueError(
                 f"points: expected shape {tuple(z.shape)}, got {tuple(self.points.shape)}"
             )
-        return self.points.to(z)
+        return follow(self.points, z)
 
     def config(self) -> dict[str, Any]:
         return {"points": len(self.points)}
@@ -112,13 +113,13 @@ class Ball(PerSample):
 
     def distance(self, x: Tensor) -> Tensor:
         """‖x − c‖ of each sample, shape (B,)."""
-        return (x - self.centre.to(x)).flatten(1).square().sum(1).sqrt()
+        return (x - follow(self.centre, x)).flatten(1).square().sum(1).sqrt()
 
     def __call__(self, x: Tensor) -> Tensor:
-        away = x - self.centre.to(x)
+        away = x - follow(self.centre, x)
         length = self.distance(x)
-        scale = (self.radius.to(x) / length.clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
-        pulled = self.centre.to(x) + expand_like(scale, x) * away
+        scale = (follow(self.radius, x) / length.clamp_min(torch.finfo(x.dtype).tiny)).clamp_max(1)
+        pulled = follow(self.centre, x) + expand_like(scale, x) * away
         return torch.where(expand_like(scale < 1, x), pulled, x)
 
     def __repr__(self) -> str:

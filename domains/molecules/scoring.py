@@ -64,7 +64,8 @@ class Guide:
             weights = parts.straight_through.detach()
         else:
             weights = parts.straight_through
-        return self.network(parts.positions, weights, parts.mask)[:, self.columns]
+        found = self.network(parts.positions, weights, parts.mask)
+        return torch.stack([found[:, column] for column in self.columns], 1)
 
 
 @dataclass(frozen=True)

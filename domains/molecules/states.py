@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctrlgen.codecs import Codec
-from ctrlgen.seeds import SOURCE, Seeds, as_seeds
-from ctrlgen.sources import MaskedGaussian, Source
+from ctrlgen.constants import derived, follow
+from ctrlgen.seeds import SOURCE, Seeds
+from ctrlgen.sources import Source, centred
 
 __all__ = ["AtomCodec", "Atoms", "Parts", "join", "split"]
 
@@ -157,6 +158,8 @@ class Atoms(Source):
             raise ValueError(
                 f"places, features: expected at least 2 and 4, got {places} and {features}"
             )
+        if counts is not None and bool((counts < 2).any()):
+            raise ValueError("counts: expected at least two atoms in every molecule")
         self.places, self.features, self.counts = places, features, counts
 
     @property
@@ -168,8 +171,20 @@ class Atoms(Source):
 
     def mask(self, rows: int) -> Tensor:
         """Atoms that exist, bool, shape (rows, N)."""
-        counts = torch.full((rows,), self.places) if self.counts is None else self.counts
-        return torch.arange(self.places, device=counts.device) < counts.unsqueeze(1)
+        if self.counts is None:
+            return torch.ones(rows, self.places, dtype=torch.bool)
+        return self._mask(self.counts)
+
+    def _mask(self, x: Tensor) -> Tensor:
+        """Atoms that exist, where states x (B, *) are; made once."""
+        if self.counts is None:
+            return torch.ones(len(x), self.places, dtype=torch.bool, device=x.device)
+        counts = follow(self.counts, x)
+        return derived(
+            counts,
+            ("mask", self.places),
+            lambda: torch.arange(self.places, device=counts.device) < counts.unsqueeze(1),
+        )
 
     def sample(
         self,
@@ -179,20 +194,22 @@ class Atoms(Source):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        rows = as_seeds(seeds)
-        return self._gaussian(len(rows)).sample(rows, stream, dtype=dtype, device=device)
+        if self.counts is not None:
+            device = device or self.counts.device
+            if len(seeds) != len(self.counts):
+                raise ValueError(
+                    f"seeds: expected {len(self.counts)}, one per molecule, got {len(seeds)}"
+                )
+        return super().sample(seeds, stream, dtype=dtype, device=device)
 
     def project(self, x: Tensor) -> Tensor:
-        return self._gaussian(len(x)).project(x)
+        return centred(x, self._mask(x), 3)
 
     def entries(self, x: Tensor) -> Tensor:
-        return self._gaussian(len(x)).entries(x)
+        return self._mask(x).sum(1).to(x) * self.features
 
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
-        return self._gaussian(len(x)).degrees_of_freedom(x)
-
-    def _gaussian(self, rows: int) -> MaskedGaussian:
-        return MaskedGaussian(self.mask(rows), self.features)
+        return self.entries(x) - 3
 
     def config(self) -> dict[str, Any]:
         return {"places": self.places, "features": self.features}

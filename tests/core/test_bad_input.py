@@ -105,7 +105,6 @@ def integers(x: Tensor) -> Tensor:
         (FunctionCost(square, {"c": rows(2)}), CostError, "holds data of 2 samples, expected 3"),
         (Reversed(rows(2)), CostError, "holds data of 2 samples, expected 3, one per seed"),
         (Reversed(rows(3, 5)), ValueError, r"y: expected shape \(3, 4\), got \(3, 5\)"),
-        (Reversed(rows()).to("meta"), ValueError, "y: expected on cpu like the signal, got meta"),
         (LevelSet(lambda x: x.mean(), 1.0), CostError, "one value per sample"),
         (
             LevelSet(lambda x: x.mean(1), torch.ones(2)),
@@ -169,7 +168,6 @@ def test_measurements_that_are_not_finite(bad: float, matrix_operator: Build) ->
     [
         (rows(3, 3), r"y: expected shape \(3, 2\), that of H\(x\), got \(3, 3\)"),
         (rows(4, 2), "holds data of 4 samples, expected 3"),
-        (rows(3, 2).to("meta").detach(), "y: "),
     ],
 )
 def test_measurements_of_the_wrong_kind(

@@ -263,12 +263,6 @@ def linear(x: Tensor) -> Tensor:
     [
         (SquaredError(Plain(), rows(5)), rows(D), ValueError, r"y: expected shape \(3, 4\), that"),
         (SquaredError(Plain(), rows(D)[:2]), rows(D), ValueError, r"y: expected shape \(3, 4\)"),
-        (
-            SquaredError(Plain(), rows(D)),
-            rows(D).to("meta"),
-            ValueError,
-            "y: expected on meta like the signal, got cpu",
-        ),
         (Reversed(rows(5)), rows(D), ValueError, r"y: expected shape \(3, 4\), got \(3, 5\)"),
         (LevelSet(torch.sum, 1.0), rows(D), CostError, r"one value per sample, shape \(3,\)"),
         (

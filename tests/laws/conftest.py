@@ -28,6 +28,7 @@ from ctrlgen.adapters.deepinv import DeepinvLinear, DeepinvOperator
 from ctrlgen.adapters.latent import AutoencoderCodec
 from ctrlgen.batching import PerSample, take
 from ctrlgen.codecs import Codec, Identity, Scaled
+from ctrlgen.constants import follow
 from ctrlgen.costs import (
     BlackBoxCost,
     ClassifierCost,
@@ -181,7 +182,7 @@ class Vector(nn.Module):
         wide = (-1, *(1,) * (x.ndim - 1))
         mean = x.flatten(1).mean(1).reshape(wide)
         slope = torch.tanh(x + mean) - t.reshape(wide) * x
-        return slope if rate is None else rate.to(x).reshape(wide) * slope
+        return slope if rate is None else follow(rate, x).reshape(wide) * slope
 
 
 class Diagonal(LinearOperator):
@@ -193,12 +194,11 @@ class Diagonal(LinearOperator):
         self.weight = weight
 
     def spectrum(self, x: Tensor) -> Spectrum:
-        sign = torch.where(self.weight < 0, -1, 1).to(x)
+        weight = follow(self.weight, x)
+        sign = torch.where(weight < 0, -1, 1).to(x)
         same: Callable[[Tensor], Tensor] = lambda v: v  # noqa: E731
-        seen = (self.weight != 0).to(x)
-        return Spectrum(
-            self.weight.abs().to(x), same, same, lambda y: sign * seen * y, lambda c: sign * c
-        )
+        seen = (weight != 0).to(x)
+        return Spectrum(weight.abs(), same, same, lambda y: sign * seen * y, lambda c: sign * c)
 
     def signal_shape(self, y: Tensor) -> tuple[int, ...]:
         return tuple(self.weight.shape[1:])
@@ -272,7 +272,7 @@ class Rated:
         return Vector()(x, t, self.rate)
 
     def take(self, index: Tensor) -> Rated:
-        return Rated(self.rate[index])
+        return Rated(take(self.rate, index))
 
 
 RATES = torch.tensor([0.2, 2.0, 1.0, 4.0], dtype=torch.float64)
@@ -538,6 +538,9 @@ def conditional_prior(dtype: torch.dtype = torch.float64) -> Prior:
     return Prior(flow, Gaussian((D,)), Scaled(1.5, 0.1), {"rate": RATES.to(dtype)})
 
 
+CONDITIONAL = conditional_prior()
+
+
 def prior_rows(index: Tensor, dtype: torch.dtype) -> Outputs:
     prior = pick(conditional_prior(dtype), index)
     seeds, device = pick(SEEDS, index), index.device
@@ -716,7 +719,7 @@ TABLES: dict[str, dict[str, Case]] = {
         "conditional": Case(
             Prior,
             prior_rows,
-            (lambda x: conditional_prior().generate(x, Midpoint(3)), draw(D)),
+            (lambda x: CONDITIONAL.generate(x, Midpoint(3)), draw(D)),
             heavy=True,
             part=conditional_prior,
         )
@@ -808,6 +811,16 @@ def linear_problem() -> SimpleNamespace:
     return SimpleNamespace(prior=conditional_prior, cost=method_cost, seeds=SEEDS)
 
 
+FOLLOWING = ("operator:", "cost:", "codec:", "regularizer:", "projection:")
+"""What follows its input without being moved; sources, priors and rows say where they are."""
+
+
+@pytest.fixture(name="staying")
+def staying_fixture() -> Callable[[], Any]:
+    """A context in which components stay where they are."""
+    return staying
+
+
 @pytest.fixture
 def seeds() -> Tensor:
     """Of the four samples."""
@@ -829,6 +842,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         "smooth_case": lambda name, case: case.rounding is not None,
         "part_case": lambda name, case: case.part is not None,
         "method_case": lambda name, case: case.method is not None,
+        "problem_case": lambda name, case: case.problem is not None,
+        # The pretended device knows no forward-mode derivatives, of which that path is made.
+        "device_case": lambda name, case: name != "path:schedule",
+        "following_case": lambda name, case: name.startswith(FOLLOWING) and not case.heavy,
+        "gradient_device_case": lambda name, case: (
+            case.gradient is not None and name != "path:schedule"
+        ),
     }
     for fixture, chosen in selections.items():
         if fixture in metafunc.fixturenames:

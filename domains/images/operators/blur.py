@@ -13,12 +13,11 @@ phases ĥ / |ĥ|.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import rows_like
+from ctrlgen.constants import derived, follow
 from ctrlgen.domains.images.operators.checks import check_images, check_rows
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
 from ctrlgen.domains.images.operators.separable import CUT, Line, Separable
@@ -77,29 +76,18 @@ class Blur(LinearOperator):
         self.kernel, self.cut = kernel, float(cut)
         if kernel.ndim == 3:
             self.per_sample = ("kernel",)
-        self._transfers: dict[Any, Tensor] = {}
-
-    def take(self, index: Tensor) -> Blur:
-        clone = super().take(index)
-        if clone is not self:
-            clone._transfers = {}
-        return clone
-
-    def to(self, *args: Any, **kwargs: Any) -> Blur:
-        clone = super().to(*args, **kwargs)
-        clone._transfers = {}
-        return clone
 
     def _transfer(self, x: Tensor, name: str) -> Tensor:
         """ĥ for images like x, zero where cut, shape (1|B, 1, H, W), complex."""
         check_images(x, name)
         if self.per_sample:
             check_rows(x, self.kernel.shape[0], name)
-        key = (x.shape[2:], x.dtype, x.device)
-        if key in self._transfers:
-            return self._transfers[key]
+        key = ("transfer", self.cut, x.shape[2:], x.dtype, x.device)
+        return derived(self.kernel, key, lambda: self._transferred(x))
+
+    def _transferred(self, x: Tensor) -> Tensor:
         # In float64, so that the same frequencies are cut in every dtype.
-        kernel = self.kernel.to(torch.float64)
+        kernel = follow(self.kernel, x, torch.float64)
         plane = kernel if kernel.ndim == 3 else kernel.unsqueeze(0)
         for dim, size in ((1, x.shape[2]), (2, x.shape[3])):
             index = (torch.arange(plane.shape[dim], device=x.device) - plane.shape[dim] // 2) % size
@@ -112,10 +100,7 @@ class Blur(LinearOperator):
         magnitude = torch.maximum(magnitude, mirrored)
         largest = magnitude.amax(dim=(2, 3), keepdim=True)
         seen = magnitude >= torch.clamp(floor * largest, min=self.cut)
-        transfer = torch.where(seen, full, 0).to(x.dtype.to_complex())
-        if not self.kernel.requires_grad and not transfer.is_inference():
-            self._transfers[key] = transfer
-        return transfer
+        return torch.where(seen, full, 0).to(x.dtype.to_complex())
 
     @staticmethod
     def _filter(x: Tensor, multiplier: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctrlgen.constants import follow, numbers
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
 from ctrlgen.domains.images.operators.tone import straight_through
 from ctrlgen.operators import Operator
@@ -105,8 +106,8 @@ class JPEG(Operator):
             raise ValueError(f"chroma: expected one of {_CHROMAS}, got {chroma!r}")
         self.quality, self.codec, self.chroma = quality, codec, chroma
         luminance, chrominance = quantisation_tables(quality)
-        self.steps = torch.tensor([luminance, chrominance], dtype=torch.float64)
-        k = torch.arange(8, dtype=torch.float64)
+        self.steps = torch.tensor([luminance, chrominance], dtype=torch.float64, device="cpu")
+        k = torch.arange(8, dtype=torch.float64, device="cpu")
         cosine = torch.cos(math.pi / 8 * k[:, None] * (k + 0.5)) / 2
         cosine[0] /= math.sqrt(2)
         self.cosine = cosine
@@ -127,7 +128,7 @@ class JPEG(Operator):
     def _surrogate(self, levels: Tensor) -> Tensor:
         if levels.shape[1] == 1:
             return _whole(self._code(levels - 128, 0) + 128)
-        offset = levels.new_tensor([0, 128, 128])[:, None, None]
+        offset = numbers((0, 128, 128), levels)[:, None, None]
         planes = _whole(_mix(_YCBCR, levels) + offset) - 128
         luma, chroma = planes[:, :1], planes[:, 1:]
         if self.chroma == "4:4:4":
@@ -150,7 +151,7 @@ class JPEG(Operator):
     def _code(self, plane: Tensor, table: int) -> Tensor:
         """Cosine transform, rounding to the steps of a table, and back."""
         height, width = plane.shape[2:]
-        cosine, steps = self.cosine.to(plane.dtype), self.steps[table].to(plane.dtype)
+        cosine, steps = follow(self.cosine, plane), follow(self.steps, plane)[table]
         blocks = _extended(plane, 8, 8).unflatten(3, (-1, 8)).unflatten(2, (-1, 8))
         coefficients = torch.einsum("ui,bcyixj,vj->bcyxuv", cosine, blocks, cosine)
         # halves away from zero
@@ -234,7 +235,7 @@ def _alternating(plane: Tensor) -> Tensor:
 
 
 def _mix(matrix: tuple[tuple[float, ...], ...], planes: Tensor) -> Tensor:
-    return torch.einsum("dc,bchw->bdhw", planes.new_tensor(matrix), planes)
+    return torch.einsum("dc,bchw->bdhw", numbers(matrix, planes), planes)
 
 
 def _extended(plane: Tensor, rows: int, columns: int) -> Tensor:

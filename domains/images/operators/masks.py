@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import rows_like
+from ctrlgen.constants import follow
 from ctrlgen.domains.images.operators.checks import check_images, check_rows
 from ctrlgen.domains.images.operators.strokes import free_form_mask
 from ctrlgen.operators import LinearOperator, Spectrum
@@ -98,7 +99,7 @@ class Inpainting(LinearOperator):
         hole = (size, size) if isinstance(size, int) else tuple(size)
         if not (len(hole) == 2 and 0 < hole[0] <= height and 0 < hole[1] <= width):
             raise ValueError(f"size: expected a hole that fits in {height}x{width}, got {size}")
-        mask = torch.ones(1, height, width, dtype=torch.bool)
+        mask = torch.ones(1, height, width, dtype=torch.bool, device="cpu")
         top, left = (height - hole[0]) // 2, (width - hole[1]) // 2
         mask[:, top : top + hole[0], left : left + hole[1]] = False
         return cls(mask)
@@ -153,7 +154,8 @@ class Inpainting(LinearOperator):
                 f"{name}: the mask is of shape {tuple(self.mask.shape)}, "
                 f"got images of shape {tuple(x.shape)}"
             )
-        return self.mask if self.mask.ndim == 4 else self.mask.unsqueeze(0)
+        mask = follow(self.mask, x)
+        return mask if mask.ndim == 4 else mask.unsqueeze(0)
 
     def __call__(self, x: Tensor) -> Tensor:
         # where, not a product: hidden pixels cannot leak, be they infinite

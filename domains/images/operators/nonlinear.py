@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctrlgen.constants import derived, follow
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
 from ctrlgen.operators import Operator
@@ -46,9 +47,9 @@ class NonlinearBlur(Operator):
         if size % 2 == 0:
             raise ValueError(f"size: expected an odd number of pixels, got {size}")
         # Seeds of one family, far from those of its neighbours.
-        family = as_seeds([seed]) % 2**31 * 2**31 + torch.arange(kernels)
+        family = as_seeds([seed]) % 2**31 * 2**31 + torch.arange(kernels, device="cpu")
         self.kernels = motion_kernels(family, size, intensity, dtype=torch.float64)
-        taps = torch.tensor(gaussian_taps(1.0, _SMOOTHING), dtype=torch.float64)
+        taps = torch.tensor(gaussian_taps(1.0, _SMOOTHING), dtype=torch.float64, device="cpu")
         self.smoothing = torch.outer(taps, taps).unsqueeze(0)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -71,7 +72,8 @@ def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
     x = x.index_select(2, _reflected(x.shape[2], rows // 2, x.device))
     x = x.index_select(3, _reflected(x.shape[3], columns // 2, x.device))
     plane = x.shape[2:]
-    transfer = torch.fft.rfft2(kernels.to(x.dtype), s=plane)
+    key = ("rfft2", plane, x.dtype, x.device)
+    transfer = derived(kernels, key, lambda: torch.fft.rfft2(follow(kernels, x), s=plane))
     blurred = torch.fft.irfft2(torch.fft.rfft2(x).unsqueeze(2) * transfer, s=plane)
     return blurred[..., rows - 1 :, columns - 1 :]  # where no kernel wraps around
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctrlgen.constants import follow
 from ctrlgen.domains.images.operators.checks import check_images
 from ctrlgen.operators import LinearOperator, Spectrum
 
@@ -95,13 +96,15 @@ def _factorise(line: Line, size: int, cut: float) -> tuple[np.ndarray, ...]:
 
 
 @lru_cache(maxsize=64)
-def _factors(
-    line: Line, size: int, cut: float, dtype: torch.dtype, device: torch.device
-) -> _Factors:
+def _arrays(line: Line, size: int, cut: float) -> tuple[Tensor, ...]:
     # Outside of inference mode, or a matrix first needed there could serve no gradient later.
     with torch.inference_mode(False):
-        arrays = _factorise(line, size, cut)
-        return _Factors(*(torch.tensor(array, dtype=dtype, device=device) for array in arrays))
+        return tuple(map(torch.from_numpy, _factorise(line, size, cut)))
+
+
+def _factors(line: Line, size: int, cut: float, x: Tensor) -> _Factors:
+    """In the dtype of x and where it is."""
+    return _Factors(*(follow(array, x) for array in _arrays(line, size, cut)))
 
 
 def _both(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
@@ -132,8 +135,10 @@ class Separable(LinearOperator):
                 f"{name}: expected height and width divisible by the factor {stride}, "
                 f"got {height}x{width}"
             )
-        key = (self.cut, x.dtype, x.device)
-        return _factors(self.line, height, *key), _factors(self.line, width, *key)
+        return (
+            _factors(self.line, height, self.cut, x),
+            _factors(self.line, width, self.cut, x),
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         h, w = self._of(x, "x", 1)
