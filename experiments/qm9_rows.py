@@ -6,7 +6,7 @@ Every row has the same targets; rows that start from noise have the same noise.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -50,7 +50,6 @@ class Bench:
         counts, targets: n and c of each molecule, shape (B,).
         index: QM9 index of the molecule that they are of.
         data: D_b in the prior's alphabet.
-        reference: SMILES that are not novel.
         settings: of D-Flow.
         batch: molecules at a time.
     """
@@ -63,7 +62,6 @@ class Bench:
     targets: Tensor
     index: Tensor
     data: Molecules
-    reference: Collection[str] | None
     settings: Settings
     batch: int
 

@@ -14,15 +14,15 @@ a time limit; see `subprocesses` and `worker`.
 from __future__ import annotations
 
 import argparse
-import base64
+import contextlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctrlgen.domains.molecules import graphs
-from ctrlgen.domains.molecules.subprocesses import Helper, HelperError
+from ctrlgen.domains.molecules.subprocesses import Helper, HelperError, each, packed, unpacked
 from ctrlgen.extras import require
 from ctrlgen.json_files import dumps, write_json
 
@@ -34,14 +34,11 @@ __all__ = [
     "Relaxed",
     "Xtb",
     "calibrate",
-    "determine_bonds",
     "place_hydrogens",
     "posebusters",
     "relax",
     "xtb",
 ]
-
-T = TypeVar("T")
 
 _CALIBRATION = Path(__file__).with_name("xtb.json")
 
@@ -57,10 +54,12 @@ class Relaxed(NamedTuple):
 
 
 class Busted(NamedTuple):
-    """passed: all checks; checks: each by name."""
+    """passed: all checks, None where none failed and one could not be made; checks: each by name,
+    None where it could not be made.
+    """
 
-    passed: bool = False
-    checks: dict[str, bool] = {}  # noqa: RUF012 - never written to
+    passed: bool | None = False
+    checks: dict[str, bool | None] = {}  # noqa: RUF012 - never written to
     error: str = ""
 
 
@@ -78,62 +77,28 @@ class Xtb(NamedTuple):
     error: str = ""
 
 
-def _packed(mol: Mol) -> str:
-    return base64.b64encode(mol.ToBinary()).decode()
-
-
-def _unpacked(text: str) -> Mol:
-    from rdkit import Chem
-
-    return Chem.Mol(base64.b64decode(text))  # type: ignore[call-overload]
-
-
-def _each(
-    mols: Sequence[Mol | None],
-    timeout: float,
-    answer: Callable[[Helper, Mol], T],
-    failed: Callable[[str], T],
-) -> list[T]:
-    found = []
-    with Helper(timeout) as helper:
-        for mol in mols:
-            if mol is None or not mol.GetNumAtoms():
-                found.append(failed("no molecule"))
-                continue
-            try:
-                found.append(answer(helper, mol))
-            except HelperError as error:
-                found.append(failed(str(error)))
-    return found
-
-
 def place_hydrogens(mols: Sequence[Mol | None], timeout: float = 20.0) -> list[Mol | None]:
     """Molecules with every counted hydrogen placed; heavy atoms stay where they are.
 
     Where the force field has no parameters, or the time is over, hydrogens stay where the geometry
-    of the neighbours puts them. None stays None, as does what RDKit cannot complete at all.
+    of the neighbours puts them; none is farther than 1.3 A from its atom. None stays None.
 
     Args:
-        mols: heavy skeletons as of `graphs.mols(..., "qm9-heavy")`.
+        mols: heavy skeletons with counted hydrogens, as of `perception.perceive`.
         timeout: seconds for one molecule.
     """
-    from rdkit import Chem
 
-    def place(helper: Helper, mol: Mol) -> Mol:
-        return _unpacked(helper.ask("hydrogens", mol=_packed(mol))["mol"])
+    def place(helper: Helper, row: int, mol: Mol) -> Mol | None:
+        for fields in (True, False):  # what ran out of time is placed by geometry alone
+            with contextlib.suppress(HelperError):
+                return unpacked(helper.ask("hydrogens", mol=packed(mol), field=fields)["mol"])
+        return None
 
-    placed: list[Mol | None] = _each(mols, timeout, place, lambda error: None)
-    for row, (mol, done) in enumerate(zip(mols, placed, strict=True)):
-        if mol is None or not mol.GetNumAtoms():
-            placed[row] = mol
-        elif done is None:
-            try:
-                placed[row] = graphs.complete(mol)
-            except ValueError:
-                placed[row] = None
-        else:
-            Chem.SanitizeMol(done, catchErrors=True)
-    return placed
+    placed: list[Mol | None] = each(mols, timeout, place, lambda error: None)
+    return [
+        done if mol is not None and mol.GetNumAtoms() else mol
+        for mol, done in zip(mols, placed, strict=True)
+    ]
 
 
 def relax(mols: Sequence[Mol | None], steps: int = 500, timeout: float = 20.0) -> list[Relaxed]:
@@ -150,12 +115,12 @@ def relax(mols: Sequence[Mol | None], steps: int = 500, timeout: float = 20.0) -
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
 
-    def one(helper: Helper, mol: Mol) -> Relaxed:
-        reply = helper.ask("relax", mol=_packed(mol), steps=steps)
-        relaxed = _unpacked(reply["mol"])
+    def one(helper: Helper, row: int, mol: Mol) -> Relaxed:
+        reply = helper.ask("relax", mol=packed(mol), steps=steps)
+        relaxed = unpacked(reply["mol"])
         return Relaxed(reply["strain"], reply["rmsd"], reply["converged"], relaxed)
 
-    return _each(mols, timeout, one, lambda error: Relaxed(error=error))
+    return each(mols, timeout, one, lambda error: Relaxed(error=error))
 
 
 def posebusters(mols: Sequence[Mol | None], timeout: float = 60.0) -> list[Busted]:
@@ -166,11 +131,12 @@ def posebusters(mols: Sequence[Mol | None], timeout: float = 60.0) -> list[Buste
     """
     require("posebusters", "molecules")
 
-    def one(helper: Helper, mol: Mol) -> Busted:
-        checks = helper.ask("posebusters", module="posebusters", mol=_packed(mol))["checks"]
-        return Busted(all(checks.values()), checks)
+    def one(helper: Helper, row: int, mol: Mol) -> Busted:
+        checks = helper.ask("posebusters", module="posebusters", mol=packed(mol))["checks"]
+        told = set(checks.values())
+        return Busted(False if False in told else None if None in told else True, checks)
 
-    return _each(mols, timeout, one, lambda error: Busted(error=error))
+    return each(mols, timeout, one, lambda error: Busted(error=error))
 
 
 def xtb(mols: Sequence[Mol | None], charge: int = 0, timeout: float = 60.0) -> list[Xtb]:
@@ -182,7 +148,7 @@ def xtb(mols: Sequence[Mol | None], charge: int = 0, timeout: float = 60.0) -> l
     require("tblite.interface", "molecules")
     fit = json.loads(_CALIBRATION.read_text()) if _CALIBRATION.is_file() else None
 
-    def one(helper: Helper, mol: Mol) -> Xtb:
+    def one(helper: Helper, row: int, mol: Mol) -> Xtb:
         reply = helper.ask(
             "xtb",
             module="tblite.interface",
@@ -195,26 +161,7 @@ def xtb(mols: Sequence[Mol | None], charge: int = 0, timeout: float = 60.0) -> l
         homo, lumo = 1e3 * reply["homo"], 1e3 * reply["lumo"]
         return Xtb(mu, raw, homo, lumo, lumo - homo, reply["gradient"])
 
-    return _each(mols, timeout, one, lambda error: Xtb(error=error))
-
-
-def determine_bonds(
-    numbers: Sequence[int], positions: Any, charge: int = 0, timeout: float = 20.0
-) -> Mol:
-    """A molecule from elements and positions (n, 3) in A by RDKit's own bond perception.
-
-    Raises:
-        HelperError: RDKit found no bonds for this charge, or the time was over.
-    """
-    require("rdkit", "molecules")
-    with Helper(timeout) as helper:
-        places = [[float(v) for v in row] for row in positions]
-        request: dict[str, Any] = {
-            "numbers": [int(n) for n in numbers],
-            "positions": places,
-            "charge": charge,
-        }
-        return _unpacked(helper.ask("bonds", **request)["mol"])
+    return each(mols, timeout, one, lambda error: Xtb(error=error))
 
 
 def calibrate(folder: str | Path, count: int = 1000) -> dict[str, float | int]:

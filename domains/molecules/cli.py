@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ctrlgen import console
-from ctrlgen.domains.molecules.inputs import check_files, read_molecules, seeds_of
+from ctrlgen.domains.molecules.inputs import check_records, places, read_molecules, seeds_of
 from ctrlgen.domains.molecules.options import Generation, Run, Search
 from ctrlgen.options import sharing
 
@@ -86,14 +86,15 @@ def _search(
 
     wish = options.wish
     names = seeds_of(options.seeds, options.number, number)
-    file = check_files(options.out, stem, options.overwrite)
     settings = running.settings_of(options)
     start = None if lead is None else read_molecules(lead, "file")[0]
-    designer = running.designer_of(
-        wish, options.prior, atoms, options.guide, options.evaluator, options.device
-    )
-    task = designer.task() if start is None else designer.lead_task(start, radius, settings)
-    running.run(ctx, designer, task, names, settings, file, options, start)
+    inputs = (lead, options.fragment, options.similar)
+    with places(options.out, stem, options.overwrite, inputs) as file:
+        designer = running.designer_of(
+            wish, options.prior, atoms, options.guide, options.evaluator, options.device
+        )
+        task = designer.task() if start is None else designer.lead_task(start, radius, settings)
+        running.run(ctx, designer, task, names, settings, file, options, start)
 
 
 @app.command()
@@ -136,7 +137,6 @@ def sample(
     steps: Run.Steps = 50,
     batch: Run.Batch = 64,
     evaluator: Run.Evaluator = None,
-    data: Run.Data = None,
     posebusters: Run.PoseBusters = False,
     device: Run.Device = "cpu",
     out: Run.Out = None,
@@ -149,17 +149,27 @@ def sample(
     """
     from ctrlgen.domains.molecules import running
 
-    names, file = seeds_of(seeds, number, 16), check_files(out, "molecules", overwrite)
-    running.sample(
-        prior, names, atoms, steps, batch, evaluator, data, device, file, json, posebusters
-    )
+    names = seeds_of(seeds, number, 16)
+    with places(out, "molecules", overwrite) as file:
+        running.sample(
+            prior, names, atoms, steps, batch, evaluator, device, file, json, posebusters
+        )
 
 
 @app.command()
 def score(
-    file: Annotated[Path, typer.Argument(help="SDF or XYZ, hydrogens as atoms.")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="SDF, MOL, XYZ, PDB or SMILES file; .sdf.gz and the like as well."),
+    ],
     evaluator: Run.Evaluator = None,
-    data: Run.Data = None,
+    embed: Annotated[
+        bool,
+        typer.Option("--embed", help="Positions by ETKDG for SMILES and flat drawings."),
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first record that cannot be scored.")
+    ] = False,
     xtb: Annotated[bool, typer.Option("--xtb", help="GFN2-xTB dipoles as well.")] = False,
     posebusters: Run.PoseBusters = False,
     out: Run.Out = None,
@@ -168,10 +178,16 @@ def score(
 ) -> None:
     """Say of the molecules of a file what is said of generated ones.
 
-    [dim]Example:[/]  ctrlgen molecule score molecules.sdf --data data/qm9
+    [dim]Example:[/]  ctrlgen molecule score molecules.sdf
+
+    Bonds, charges, stereo marks, isotopes, titles and properties of the file are kept. A record
+    that cannot be scored is a row with its reason.
     """
     from ctrlgen.domains.molecules import running
+    from ctrlgen.domains.molecules.readers import read_records
 
-    target = check_files(out, f"score-{file.stem}", overwrite)
-    mols = read_molecules(file, "file")
-    running.score(mols, evaluator, data, target, json, xtb=xtb, posebusters=posebusters)
+    with places(out, f"score-{file.stem}", overwrite, (file,)) as target:
+        records = read_records(file, "file", embed)
+        if strict:
+            check_records(records, file)
+        running.score(records, evaluator, target, json, xtb=xtb, posebusters=posebusters)

@@ -10,6 +10,8 @@ atoms ("straight-through", Bengio et al., arXiv 1308.3432), or of the probabilit
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
-from ctrlgen.domains.molecules.elements import ALL_ATOM, NUMBERS, alphabet
+from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, NUMBERS, alphabet
 from ctrlgen.domains.molecules.states import Parts, split
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "element_table",
     "parse_formula",
     "parse_limit",
+    "possible_sizes",
 ]
 
 Weights = Literal["straight-through", "soft"]
@@ -82,6 +85,33 @@ def parse_limit(text: str) -> dict[str, Interval]:
     check_element(symbol)
     low = number if sign in (">=", "≥", "=", "==") else 0.0
     return {symbol: (low, number if sign in ("<=", "≤", "=", "==") else torch.inf)}
+
+
+def possible_sizes(limits: Mapping[str, Interval], name: str) -> list[int]:
+    """Numbers of atoms of the alphabet that a neutral molecule within limits can have, increasing.
+
+    A molecule in one piece without unpaired electrons has at most 2 C + N + 2 − F hydrogens, and
+    an even sum of hydrogens, nitrogens and fluorines; QM9 has at most nine heavy atoms.
+
+    Args:
+        limits: (least, most) atoms by element symbol.
+        name: "qm9" or "qm9-heavy".
+    """
+    heavy = MAX_ATOMS["qm9-heavy"]
+
+    def counts(symbol: str) -> range:
+        low, high = limits.get(symbol, (0.0, math.inf))
+        return range(math.ceil(low), int(min(high, heavy)) + 1)
+
+    least, most = limits.get("H", (0.0, math.inf))
+    sizes: set[int] = set()
+    for c, n, o, f in itertools.product(*map(counts, "CNOF")):
+        if not 0 < c + n + o + f <= heavy:
+            continue
+        for h in range(math.ceil(least), int(min(most, 2 * c + n + 2 - f)) + 1):
+            if (h + n + f) % 2 == 0:
+                sizes.add(c + n + o + f + (h if name == "qm9" else 0))
+    return sorted(sizes)
 
 
 def check_element(symbol: str) -> None:

@@ -16,7 +16,6 @@ from ctrlgen.domains.molecules.generation import Settings
 from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.reports import about, finish, show
 from ctrlgen.domains.molecules.running import BatchProgress
-from ctrlgen.domains.molecules.sheets import reference_of
 from ctrlgen.domains.molecules.wishes import Wish
 from ctrlgen.outputs import check_output, new_folder, output_folder
 
@@ -44,7 +43,7 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
     folder = check_output(out or new_folder("demo-molecules"), overwrite)
     begun = time.perf_counter()
     designer = Designer(Wish(requests=(parse_request(_REQUEST),)))
-    sheet = designer.sheet(list(range(_COUNT)), reference_of(None, designer.name))
+    sheet = designer.sheet(list(range(_COUNT)), tolerance=_SETTINGS.tolerance)
     content = about(designer, _SETTINGS, "ctrlgen demo")
     progress = BatchProgress(_COUNT)
     try:

@@ -9,7 +9,7 @@ The command line does the same: `Designer` holds what both share, networks, size
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
-from ctrlgen.domains.molecules.sheets import Sheet, reference_of
+from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.sizes import Sizes
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
@@ -39,7 +39,7 @@ from ctrlgen.priors import Prior, load
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["Designed", "Designer", "design", "regressor", "regressor_card"]
+__all__ = ["Designed", "Designer", "design", "judge", "regressor", "regressor_card"]
 
 _FACTORY = "ctrlgen.domains.molecules.regressors:build"
 
@@ -78,7 +78,26 @@ def regressor(name: str, device: str = "cpu") -> PropertyNetwork:
     return network.to(device).eval().requires_grad_(False)
 
 
-@dataclass
+def judge(name: str, device: str = "cpu") -> PropertyNetwork:
+    """An evaluator: a property network that reads complete molecules, the alphabet "qm9".
+
+    Raises:
+        UnknownName: there is none of that name.
+        ValueError: it is a network of another alphabet.
+    """
+    try:
+        network = regressor(name, device)
+    except UnknownName as error:
+        raise type(error)("evaluator", name, _regressors()) from error
+    if network.classes != len(alphabet("qm9")):
+        raise ValueError(
+            f"evaluator: {name!r} reads heavy atoms alone, expected one of all atoms, such as "
+            f"{EVALUATOR}"
+        )
+    return network
+
+
+@dataclass(repr=False)
 class Designed:
     """What a design run gives.
 
@@ -93,6 +112,14 @@ class Designed:
     sheet: Sheet
     network: Evaluations
     warnings: list[str]
+
+    def __repr__(self) -> str:
+        there = sum(mol is not None for mol in self.mols)
+        held = sum(bool(row.get("satisfied (guide)")) for row in self.rows)
+        return (
+            f"Designed({len(self.rows)} molecules, {there} complete, {held} satisfied by the "
+            f"guide, {self.network.forward} evaluations of the network)"
+        )
 
     @property
     def mols(self) -> list[Mol | None]:
@@ -162,21 +189,38 @@ class Designer:
             raise ValueError(f"guide: {wants!r} is of another alphabet than {self.name!r}")
         self.evaluator = None
         if evaluator is not None or EVALUATOR in plugins.cards():
-            self.evaluator = regressor(evaluator or EVALUATOR, device)
+            self.evaluator = judge(evaluator or EVALUATOR, device)
         else:
             self.warnings.append(f"{EVALUATOR} is not installed: no evaluator values")
 
+    def __repr__(self) -> str:
+        names = ", ".join(self.wish.names) or "no property"
+        return f"Designer({self.name!r}, {names}, {len(self.sizes.atoms)} sizes)"
+
     def sheet(
-        self, seeds: Sequence[int], reference: Collection[str] | None = None, **checks: bool
+        self,
+        seeds: Sequence[int],
+        *,
+        tolerance: float = Settings.tolerance,
+        lead: Mol | None = None,
+        **checks: bool,
     ) -> Sheet:
-        """An empty sheet for molecules of these seeds; `checks` are `xtb` and `posebusters`."""
+        """An empty sheet for molecules of these seeds.
+
+        Args:
+            seeds: one per molecule.
+            tolerance: of the guide's verdict; that of the settings.
+            lead: whose likeness every row tells.
+            **checks: `xtb` and `posebusters`.
+        """
         return Sheet(
             self.wish,
             self.name,
             seeds,
             guide=self.guide,
             evaluator=self.evaluator,
-            reference=reference,
+            tolerance=tolerance,
+            lead=lead,
             **checks,
         )
 
@@ -282,5 +326,6 @@ def design(
         wish = replace(wish, requests=(*wish.requests, *map(parse_request, requests)))
     designer = Designer(wish, prior, atoms=atoms, **options)
     names = list(range(number)) if seeds is None else list(seeds)
-    sheet = designer.sheet(names, reference_of(None, designer.name))
-    return designer.run(designer.task(), sheet, settings or Settings())
+    settings = settings or Settings()
+    sheet = designer.sheet(names, tolerance=settings.tolerance)
+    return designer.run(designer.task(), sheet, settings)

@@ -102,10 +102,10 @@ def molecules_figure(
     axes.axis("off")
     for place, name in enumerate(names):
         unit = f" ({PROPERTIES[name].unit})"
-        wanted = [_point(str(row[f"target {name}{unit}"])) for row in rows]
+        own = [row for row in rows if f"target {name}{unit}" in row]
+        wanted = [_point(str(row[f"target {name}{unit}"])) for row in own]
         series = {
-            label: [row[f"{label} {name}{unit}"] for row in rows]
-            for label in ("guide", "evaluator")
+            label: [row[f"{label} {name}{unit}"] for row in own] for label in ("guide", "evaluator")
         }
         parity(figure.add_subplot(grid[place, 1]), name, wanted, series)
     figure.tight_layout()
@@ -122,9 +122,10 @@ def _caption(row: Mapping[str, Any], names: Sequence[str]) -> str:
     parts = []
     for name in names:
         known = PROPERTIES[name]
-        value, who = row[f"evaluator {name} ({known.unit})"], ""
+        value, who = row.get(f"evaluator {name} ({known.unit})", math.nan), ""
         if math.isnan(value):
-            value, who = row[f"guide {name} ({known.unit})"], " by the guide"
+            value, who = row.get(f"guide {name} ({known.unit})", math.nan), " by the guide"
         parts.append(f"{name} {value:.{known.decimals}f}{who}")
-    mark = "" if row["stable"] and row["connected"] else " (not stable)"
-    return f"{row['formula'] or '?'}  {', '.join(parts)}{mark}"
+    mark = "" if row["valid"] else f" ({row['reason']})"
+    lead = "lead " if row.get("name") == "lead" else ""
+    return f"{lead}{row['formula'] or '?'}  {', '.join(parts)}{mark}"

@@ -12,11 +12,13 @@ never sees half of one. Reading checks first and names the record or the line th
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,10 +33,12 @@ __all__ = [
     "Entry",
     "Frame",
     "Tags",
-    "check_destination",
     "read_csv",
     "read_sdf",
+    "read_text",
     "read_xyz",
+    "sdf_entry",
+    "sdf_records",
     "write_csv",
     "write_sdf",
     "write_xyz",
@@ -58,20 +62,6 @@ class Frame(NamedTuple):
     tags: dict[str, str]
 
 
-def check_destination(path: str | Path, suffixes: Sequence[str] = (".sdf",)) -> Path:
-    """A path that can be written, before anything is computed.
-
-    Raises:
-        ValueError: another suffix, or a folder that does not exist.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise ValueError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.parent} does not exist")
-    return path
-
-
 def _write(path: str | Path, text: str) -> Path:
     path = Path(path)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
@@ -92,6 +82,13 @@ def _text(value: object) -> str:
     if isinstance(value, float | np.floating):
         return "nan" if math.isnan(value) else f"{float(value):.8g}"
     return " ".join(str(value).split())
+
+
+def _item(value: object) -> str:
+    """A value as lines of a data item, none of which ends the item or the record."""
+    lines = value.split("\n") if isinstance(value, str) else [_text(value)]
+    lines = [" ".join(line.split()) for line in lines]
+    return "\n".join(f" {x}" if x.startswith("$$$$") else x for x in lines if x or len(lines) == 1)
 
 
 def _paired(mols: Sequence[Any], tags: Sequence[Tags] | None) -> Sequence[Tags]:
@@ -126,7 +123,8 @@ def write_sdf(
     parts = []
     for mol, own in zip(mols, _paired(mols, tags), strict=True):
         copy = Chem.Mol(mol) if mol is not None and _fits(mol) else Chem.Mol()
-        copy.SetProp("_Name", _text(own.get("name")))
+        title = _text(own.get("name"))
+        copy.SetProp("_Name", f" {title}" if title.startswith("$$$$") else title)
         try:
             block = Chem.MolToMolBlock(copy, kekulize=True)
         except ValueError:  # a graph that was not sanitised has its bonds as they were found
@@ -135,58 +133,119 @@ def write_sdf(
         for name, value in own.items():
             if not name or re.search(r"[<>\n]", name):
                 raise ValueError(f"tags: expected a name without < or >, got {name!r}")
-            parts.append(f">  <{name}>\n{_text(value)}\n\n")
+            parts.append(f">  <{name}>\n{_item(value)}\n\n")
         parts.append("$$$$\n")
     return _write(path, "".join(parts))
 
 
 def read_sdf(path: str | Path) -> list[Entry]:
-    """Read an SDF file with three-dimensional coordinates.
+    """Read an SDF file with three-dimensional coordinates, plain or compressed (.gz).
 
     Returns:
-        One entry per record, hydrogens kept, sanitised where RDKit can.
+        One entry per record, hydrogens, stereo marks, charges and isotopes kept, sanitised where
+        RDKit can.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a record that is no molecule, has coordinates that are not finite or only
             two-dimensional; its number and title are named.
     """
-    require("rdkit", "molecules")
-    from rdkit import Chem, rdBase
+    entries = []
+    for number, record in enumerate(sdf_records(path), 1):
+        title = record.split("\n", 1)[0].strip()
+        where = f"{path}, record {number}" + (f" ({title})" if title else "")
+        try:
+            entry = sdf_entry(record)
+            if entry.mol is not None and not entry.mol.GetConformer().Is3D():
+                raise ValueError("expected three-dimensional coordinates, got a flat drawing")
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        entries.append(entry)
+    return entries
 
-    path = Path(path)
-    text = path.read_text(encoding="utf-8", errors="replace")
-    records = re.split(r"^\$\$\$\$[^\n]*\n?", text, flags=re.MULTILINE)
+
+def sdf_records(path: str | Path) -> list[str]:
+    """The records of an SDF file as text, without what ends them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no record at all, or compressed data that is broken.
+    """
+    records = re.split(r"^\$\$\$\$[^\n]*\n?", read_text(path), flags=re.MULTILINE)
     if not records[-1].strip():
         records.pop()
     if not records:
         raise ValueError(f"{path}: expected SDF records, got an empty file")
-    entries = []
-    for number, record in enumerate(records, 1):
-        title = record.split("\n", 1)[0].strip()
-        where = f"{path}, record {number}" + (f" ({title})" if title else "")
-        with rdBase.BlockLogs():  # what fails is said in the error
-            entries.append(_entry(record, where, Chem))
-    return entries
+    return records
 
 
-def _entry(record: str, where: str, chem: Any) -> Entry:
-    block = re.split(r"^>", record, maxsplit=1, flags=re.MULTILINE)[0]
-    mol = chem.MolFromMolBlock(block, sanitize=False, removeHs=False, strictParsing=True)
-    if mol is None or "M  END" not in block:
-        raise ValueError(f"{where}: expected a complete V2000 or V3000 record")
-    found = re.findall(r"^>.*?<([^>]*)>[^\n]*\n(.*?)(?:\n\s*\n|\Z)", record, re.M | re.S)
-    tags = {name: value.strip() for name, value in found}
+def read_text(path: str | Path) -> str:
+    """The text of a file, decompressed where its name ends in .gz; lines end in \\n.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: compressed data that is broken.
+    """
+    path = Path(path)
+    content = path.read_bytes()
+    if path.suffix.lower() == ".gz":
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"{path}: expected gzip data ({error})") from error
+    return content.decode("utf-8", errors="replace").replace("\r\n", "\n")
+
+
+def sdf_entry(record: str) -> Entry:
+    """The molecule and the data items of a record, flat drawings included.
+
+    A molecule is flat where its positions lie in one coordinate plane and it has no 3D mark.
+
+    Raises:
+        ValueError: no molecule, or positions that are not finite.
+    """
+    require("rdkit", "molecules")
+    from rdkit import Chem, rdBase
+
+    block, end, rest = record.partition("M  END")
+    with rdBase.BlockLogs():  # what fails is said in the error
+        mol = Chem.MolFromMolBlock(block + end, sanitize=False, removeHs=False, strictParsing=True)
+    if mol is None or not end:
+        raise ValueError("expected a complete V2000 or V3000 record")
+    tags = dict(_items(rest))
     if not mol.GetNumAtoms():
         return Entry(None, tags)
     positions = mol.GetConformer().GetPositions()
     if not np.isfinite(positions).all():
-        raise ValueError(f"{where}: expected finite coordinates, got NaN or infinite ones")
-    if len(positions) > 3 and not np.ptp(positions, axis=0).all() and not mol.GetConformer().Is3D():
-        raise ValueError(f"{where}: expected three-dimensional coordinates, got a flat drawing")
-    clean = chem.Mol(mol)
-    done = chem.SanitizeMol(clean, catchErrors=True) == chem.SanitizeFlags.SANITIZE_NONE
-    return Entry(clean if done else mol, tags)
+        raise ValueError("expected finite coordinates, got NaN or infinite ones")
+    extent = np.ptp(positions, axis=0)
+    if extent.all() or len(positions) == 1 or (len(positions) <= 3 and extent.any()):
+        mol.GetConformer().Set3D(True)
+    with rdBase.BlockLogs():
+        clean = Chem.Mol(mol)
+        if Chem.SanitizeMol(clean, catchErrors=True) != Chem.SanitizeFlags.SANITIZE_NONE:
+            return Entry(mol, tags)
+        if clean.GetConformer().Is3D():
+            Chem.AssignStereochemistryFrom3D(clean)
+        else:
+            Chem.AssignChiralTypesFromBondDirs(clean)
+            Chem.AssignStereochemistry(clean, cleanIt=True, force=True)
+    return Entry(clean, tags)
+
+
+def _items(text: str) -> Iterator[tuple[str, str]]:
+    """Data items after a molecule: `> <name>`, lines of the value, an empty line."""
+    lines = iter(text.split("\n"))
+    for line in lines:
+        head = re.match(r">.*?<([^>]*)>", line)
+        if head is None:
+            continue
+        value = []
+        for own in lines:
+            if not own.strip():
+                break
+            value.append(own.strip())
+        yield head[1], "\n".join(value)
 
 
 def write_xyz(

@@ -1,13 +1,13 @@
-"""RDKit molecules from positions and classes by the bond table, their SMILES, their hydrogens.
+"""RDKit molecules from positions and classes by the bond table, and their SMILES by EDM's rule.
 
     mol      atoms, bonds and conformer as generated: the hydrogens of a heavy class are explicit
              counts without a place, missing valences stay open (radicals)
     SMILES   EDM's rule: the graph is sanitised, its largest piece is kept, hydrogens are removed
              and missing valences filled by them; no stereo marks, no charges
-    complete every explicit hydrogen count turned into atoms with positions
 
 A molecule that RDKit does not sanitise has no SMILES and is not valid. Both alphabets write one
-molecule as one SMILES. Source of the rule: Hoogeboom et al. (arXiv 2203.17003), section 5.
+molecule as one SMILES. These are for EDM's metrics; what a molecule is, `perception` says. Source
+of the rule: Hoogeboom et al. (arXiv 2203.17003), section 5.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ctrlgen.extras import require
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["arrays", "build", "complete", "mols", "smiles", "tensors"]
+__all__ = ["arrays", "build", "mols", "smiles", "tensors"]
 
 
 def _chem() -> Any:
@@ -141,21 +141,6 @@ def _smiles(mol: Mol, chem: Any) -> str | None:
     return chem.MolToSmiles(chem.RemoveHs(largest, sanitize=False), isomericSmiles=False)
 
 
-def complete(mol: Mol) -> Mol:
-    """A copy with every counted hydrogen as an atom, placed by the geometry of its neighbours.
-
-    Raises:
-        ValueError: RDKit cannot place them.
-    """
-    chem = _chem()
-    try:
-        copy = chem.Mol(mol)
-        copy.UpdatePropertyCache(strict=False)
-        return chem.AddHs(copy, addCoords=True)
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(f"mol: hydrogens cannot be placed ({error})") from error
-
-
 def arrays(molecules: Sequence[Mol | None], width: int | None = None) -> tuple[Tensor, Tensor]:
     """Atomic numbers (B, A) and positions (B, A, 3) of molecules, padded with zeros.
 
@@ -176,7 +161,7 @@ def arrays(molecules: Sequence[Mol | None], width: int | None = None) -> tuple[T
         if mol is None or not size:
             continue
         if not mol.GetNumConformers():
-            raise ValueError(f"molecules: expected positions, molecule {row} has none")
+            raise ValueError(f"molecules: expected positions, molecule {row + 1} has none")
         numbers[row, :size] = torch.tensor([atom.GetAtomicNum() for atom in mol.GetAtoms()])
         positions[row, :size] = torch.from_numpy(mol.GetConformer().GetPositions()).float()
     return numbers, positions
@@ -194,8 +179,9 @@ def tensors(molecules: Sequence[Mol], alphabet: str = "qm9") -> tuple[Tensor, Te
         positions (B, A, 3) float32 in A, centred; classes (B, A), -1 on padding; counts (B,).
 
     Raises:
-        ValueError: an element outside H C N O F, a molecule outside the sizes of QM9, hydrogens
-            without a place in "qm9", no positions, or more hydrogens on an atom than its valence.
+        ValueError: an element outside H C N O F, a molecule outside the sizes of QM9 or with a net
+            charge, hydrogens without a place in "qm9", no positions, or more hydrogens on an atom
+            than its valence. Molecules are counted from 1.
     """
     known_alphabet(alphabet)
     heavy_only = alphabet == "qm9-heavy"
@@ -206,19 +192,28 @@ def tensors(molecules: Sequence[Mol], alphabet: str = "qm9") -> tuple[Tensor, Te
         strange = {a.GetSymbol() for a in mol.GetAtoms()} - set(NUMBERS)
         if strange:
             names = ", ".join(sorted(strange))
-            raise ValueError(f"molecule {row}: expected elements H, C, N, O, F, got {names}")
+            raise ValueError(f"molecule {row + 1}: expected elements H, C, N, O, F, got {names}")
         if not mol.GetNumConformers():
-            raise ValueError(f"molecule {row}: expected positions, it has none")
+            raise ValueError(f"molecule {row + 1}: expected positions, it has none")
         mol.UpdatePropertyCache(strict=False)
+        charge = sum(atom.GetFormalCharge() for atom in mol.GetAtoms())
+        if charge:
+            raise ValueError(
+                f"molecule {row + 1}: expected a neutral molecule, got charge {charge:+d}"
+            )
         kept = [a for a in mol.GetAtoms() if not heavy_only or a.GetAtomicNum() > 1]
         if not least <= len(kept) <= most:
             kind = "heavy atoms" if heavy_only else "atoms, hydrogens included"
-            raise ValueError(f"molecule {row}: expected {least}..{most} {kind}, got {len(kept)}")
+            raise ValueError(
+                f"molecule {row + 1}: expected {least}..{most} {kind}, got {len(kept)}"
+            )
         if not heavy_only and any(a.GetTotalNumHs() for a in kept):
-            raise ValueError(f"molecule {row}: expected hydrogens as atoms; add them first")
+            raise ValueError(f"molecule {row + 1}: expected hydrogens as atoms; add them first")
         places = torch.from_numpy(mol.GetConformer().GetPositions()[[a.GetIdx() for a in kept]])
         if not bool(places.isfinite().all()):
-            raise ValueError(f"molecule {row}: expected finite positions, got NaN or infinite ones")
+            raise ValueError(
+                f"molecule {row + 1}: expected finite positions, got NaN or infinite ones"
+            )
         positions[row, : len(kept)] = (places - places.mean(dim=0)).float()
         numbers[row, : len(kept)] = torch.tensor([a.GetAtomicNum() for a in kept])
         counts = [a.GetTotalNumHs(includeNeighbors=True) if heavy_only else 0 for a in kept]

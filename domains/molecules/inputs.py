@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ctrlgen import plugins
+from ctrlgen.outputs import check_inputs, hold, hold_new
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
     from torch import Tensor
 
+    from ctrlgen.domains.molecules.readers import Record
     from ctrlgen.domains.molecules.wishes import Wish
 
-__all__ = ["check_files", "read_molecules", "scorer", "seeds_of", "wish_of"]
+__all__ = ["check_records", "places", "read_molecules", "scorer", "seeds_of", "wish_of"]
 
 SUFFIXES = (".sdf", ".xyz", ".csv", ".json", ".png")
 
 
-def check_files(out: Path | None, stem: str, overwrite: bool) -> Path:
-    """The SDF file to write, refused before any compute where it cannot be.
+@contextmanager
+def places(
+    out: Path | None, stem: str, overwrite: bool, inputs: Sequence[Path | None] = ()
+) -> Iterator[Path]:
+    """The SDF file to write, checked, held and tried before any compute.
+
+    Args:
+        out: what the user named; a new folder under runs/ where it is None.
+        stem: name of that folder.
+        overwrite: whether earlier results may be replaced.
+        inputs: files that the run reads, which are never written over.
 
     Raises:
-        ValueError: another suffix, no such folder, or files that are there already.
+        ValueError: another suffix, files that are there already, or one of them an input.
+        OSError: if nothing can be written there.
     """
-    from ctrlgen.domains.molecules.files import check_destination
-    from ctrlgen.outputs import new_folder
-
     if out is None:
-        return new_folder(stem) / "molecules.sdf"
-    file = check_destination(out)
-    there = [file.with_suffix(s) for s in SUFFIXES if file.with_suffix(s).exists()]
+        with hold_new(stem) as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                yield folder / "molecules.sdf"
+            finally:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+        return
+    if out.suffix.lower() != ".sdf":
+        raise ValueError(f"out: expected a name that ends in .sdf, got {out}")
+    files = [out.with_suffix(suffix) for suffix in SUFFIXES]
+    check_inputs(files, inputs)
+    there = [file for file in files if os.path.lexists(file)]
+    for file in there:
+        if file.is_dir() or not file.exists():
+            kind = "a folder" if file.is_dir() else "a link to nothing"
+            raise ValueError(f"out: expected a file, {file} is {kind}")
     if there and not overwrite:
         raise ValueError(f"out: {there[0]} exists; name another file or add --overwrite")
-    return file
+    with hold(out):
+        yield out
 
 
 def seeds_of(text: str | None, number: int | None, default: int) -> list[int]:
@@ -57,39 +83,41 @@ def seeds_of(text: str | None, number: int | None, default: int) -> list[int]:
 
 
 def read_molecules(file: Path, what: str) -> list[Mol]:
-    """Molecules of an SDF or XYZ file, with positions; bonds of XYZ by the distance table.
+    """Molecules of a file, with positions; bonds of XYZ and PDB are perceived.
 
     Raises:
-        ValueError: no such file, another suffix, or something broken in it.
+        ValueError: no such file, another suffix, or a record that is no molecule.
     """
-    import numpy as np
-    import torch
+    from ctrlgen.domains.molecules.readers import read_records
 
-    from ctrlgen.domains.molecules.elements import NUMBERS, classes_of
-    from ctrlgen.domains.molecules.files import read_sdf, read_xyz
-    from ctrlgen.domains.molecules.graphs import mols
+    records = read_records(file, what)
+    for record in records:
+        if record.mol is None:
+            raise ValueError(f"{what}: {_where(file, record)}: {record.reason}")
+    return [cast("Mol", record.mol) for record in records]
 
-    if not file.is_file():
-        raise ValueError(f"{what}: there is no file {file}")
-    if file.suffix.lower() not in (".sdf", ".mol", ".xyz"):
-        raise ValueError(f"{what}: expected an SDF or XYZ file, got {file}")
-    if file.suffix.lower() != ".xyz":
-        found = [entry.mol for entry in read_sdf(file)]
-    else:
-        found = []
-        for frame in read_xyz(file):
-            strange = sorted(set(frame.symbols) - set(NUMBERS))
-            if strange:
-                raise ValueError(
-                    f"{what}: expected elements H, C, N, O, F, got {', '.join(strange)}"
-                )
-            numbers = torch.tensor([[NUMBERS[symbol] for symbol in frame.symbols]])
-            place = torch.from_numpy(np.asarray(frame.positions)).float()[None]
-            found += mols(place, classes_of(numbers)) if frame.symbols else [None]
-    kept = [mol for mol in found if mol is not None and mol.GetNumAtoms()]
-    if len(kept) < len(found) or not kept:
-        raise ValueError(f"{what}: expected a molecule in every record of {file}")
-    return kept
+
+def check_records(records: Sequence[Record], file: Path) -> None:
+    """Refuse records that cannot be scored.
+
+    Raises:
+        ValueError: the first one, with its number and title.
+    """
+    from ctrlgen.domains.molecules.graphs import tensors
+
+    for record in records:
+        try:
+            if record.mol is None:
+                raise ValueError(record.reason)
+            tensors([record.mol])
+        except ValueError as error:
+            reason = str(error).removeprefix("molecule 1: ")
+            raise ValueError(f"file: {_where(file, record)}: {reason}") from error
+
+
+def _where(file: Path, record: Record) -> str:
+    title = f" ({record.title})" if record.title else ""
+    return f"{file}, record {record.number}{title}"
 
 
 def wish_of(
@@ -161,9 +189,16 @@ def scorer(reference: str, name: str) -> Callable[[Tensor], Tensor]:
         raise ValueError(f"rank: {file} has no function {word!r}")
 
     def rank(signals: Tensor) -> Tensor:
-        values = function(score(signals, name).mols)
+        try:
+            values = list(function(score(signals, name).mols))
+        except Exception as error:  # whatever a user's function raises
+            what = f"{type(error).__name__}: {error}"
+            raise ValueError(f"rank: {reference} raised {what}") from error
         if len(values) != len(signals):
             raise ValueError(f"rank: expected {len(signals)} numbers, got {len(values)}")
-        return BlackBoxCost(lambda _: list(values))(signals.double())
+        for value in values:
+            if value is not None and not isinstance(value, int | float):
+                raise ValueError(f"rank: expected numbers or None, got {value!r}")
+        return BlackBoxCost(lambda _: values)(signals.double())
 
     return rank

@@ -1,10 +1,12 @@
-"""The training molecules' SMILES as short digests, so that novelty needs no download of QM9.
+"""QM9's molecules as short digests, so that novelty needs no download.
 
-    digest(s) = first 5 bytes of sha256(s), kept sorted:   s known  <=>  digest(s) in the table
+    skeleton(m) = first block of the InChIKey, the same for stereoisomers and tautomers
+    digest(m)   = first 5 bytes of sha256(skeleton(m)), sorted:   m known  <=>  digest(m) in a table
 
-About 10^5 entries of 40 bits: a molecule that is new is taken for a known one with probability
-10^5 / 2^40 ≈ 10^-7. The SMILES are those of the heavy alphabet; the all-atom alphabet writes the
-same ones. They are canonical for one version of RDKit, which the table names. Made by
+A table for each split (`splits`): D_b is what the embedded priors and guides were trained on, D_a
+what the evaluator was; with valid and test they are all of QM9's 130,831 molecules. A skeleton that
+is new is taken for a known one with probability 10^5 / 2^40 ≈ 10^-7. InChIKeys are those that QM9
+comes with; they do not depend on the version of RDKit. Made by
 
     python -m ctrlgen.domains.molecules.known --data FOLDER
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -21,69 +23,87 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from ctrlgen.domains.molecules.metrics import reference_smiles
+from ctrlgen.domains.molecules.qm9 import names
+from ctrlgen.domains.molecules.splits import split_rows
 from ctrlgen.extras import require
 
-__all__ = ["Known", "known"]
+__all__ = ["TRAINING", "Known", "known"]
 
+TRAINING = "D_b"
+"""The split that the embedded priors were trained on."""
+
+_PARTS = ("D_a", "D_b", "valid", "test")
 _FILE = Path(__file__).with_name("known.safetensors")
 _BYTES = 5
 
 
-def _digest(smiles: str) -> int:
-    return int.from_bytes(hashlib.sha256(smiles.encode()).digest()[:_BYTES], "big")
+def _digest(skeleton: str) -> int:
+    return int.from_bytes(hashlib.sha256(skeleton.encode()).digest()[:_BYTES], "big")
 
 
-class Known(Collection[str]):
-    """SMILES that can be asked for but not listed; a reference for `metrics.assess`.
+class Known:
+    """Skeletons that can be asked for but not listed.
 
     Args:
-        digests: sorted, uint64, shape (K,).
+        digests: by split, sorted, uint64, shape (K,).
     """
 
-    def __init__(self, digests: np.ndarray) -> None:
-        self.digests = digests
+    def __init__(self, digests: Mapping[str, np.ndarray]) -> None:
+        self.digests = dict(digests)
 
     @classmethod
-    def of(cls, smiles: Iterable[str]) -> Known:
-        """The table of some SMILES."""
-        return cls(np.unique(np.fromiter(map(_digest, smiles), np.uint64)))
+    def of(cls, skeletons: Mapping[str, Iterable[str]]) -> Known:
+        """The table of some skeletons by split."""
+        return cls(
+            {
+                name: np.unique(np.fromiter(map(_digest, texts), np.uint64))
+                for name, texts in skeletons.items()
+            }
+        )
 
-    def __contains__(self, smiles: object) -> bool:
-        if not isinstance(smiles, str):
-            return False
-        digest = np.uint64(_digest(smiles))
-        place = int(np.searchsorted(self.digests, digest))
-        return place < len(self.digests) and bool(self.digests[place] == digest)
+    def holds(self, skeleton: str, split: str | None = None) -> bool:
+        """Whether a split has a molecule of this skeleton, or any split where it is None."""
+        digest = np.uint64(_digest(skeleton))
+        for table in self.digests.values() if split is None else (self.digests[split],):
+            place = int(np.searchsorted(table, digest))
+            if place < len(table) and bool(table[place] == digest):
+                return True
+        return False
 
     def __len__(self) -> int:
-        return len(self.digests)
+        return sum(map(len, self.digests.values()))
 
-    def __iter__(self) -> Iterator[str]:
-        raise TypeError("Known: digests cannot be turned back into SMILES")
+    def __repr__(self) -> str:
+        return f"Known({', '.join(f'{k}: {len(v)}' for k, v in self.digests.items())})"
 
 
 @cache
 def known() -> Known:
-    """SMILES of QM9's training set, D_a and D_b, that come with the package."""
+    """Skeletons of QM9 that come with the package."""
     with safe_open(_FILE, framework="numpy") as file:
-        packed = file.get_tensor("digests")
-    wide = np.zeros((len(packed), 8), np.uint8)
-    wide[:, 8 - _BYTES :] = packed
-    return Known(wide.view(">u8").ravel().astype(np.uint64))
+        tables = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    wide = {}
+    for name, packed in tables.items():
+        bytes_of = np.zeros((len(packed), 8), np.uint8)
+        bytes_of[:, 8 - _BYTES :] = packed
+        wide[name] = bytes_of.view(">u8").ravel().astype(np.uint64)
+    return Known(wide)
 
 
 def main() -> None:
-    """Command line: write the table from the training set."""
+    """Command line: write the tables from QM9."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder of QM9")
+    parser.add_argument("--data", type=Path, required=True, help="folder of QM9 as published")
     options = parser.parse_args()
-    smiles = reference_smiles(options.data, "qm9-heavy")
-    digests = Known.of(smiles).digests
-    packed = digests.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - _BYTES :]
-    version = require("rdkit", "molecules").__version__
-    save_file({"digests": np.ascontiguousarray(packed)}, _FILE, metadata={"rdkit": version})
-    print(f"{len(digests)} digests of {len(smiles)} SMILES, {_FILE.stat().st_size} bytes")
+    key = require("rdkit.Chem", "molecules").InchiToInchiKey
+    skeletons = [key(name.inchi).split("-")[0] for name in names(options.data)]
+    table = Known.of({p: [skeletons[row] for row in split_rows(p).tolist()] for p in _PARTS})
+    packed = {
+        name: digests.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 8 - _BYTES :]
+        for name, digests in table.digests.items()
+    }
+    save_file({name: np.ascontiguousarray(rows) for name, rows in packed.items()}, _FILE)
+    print(f"{table!r} of {len(skeletons)} molecules, {_FILE.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,50 @@ from torch.nn import functional as F
 
 from ctrlgen.checks import check_numbers, check_sizes
 
-__all__ = ["Block", "TimeEmbedding", "Trunk", "centred", "pair_geometry"]
+__all__ = [
+    "ROWS",
+    "Block",
+    "RowLinear",
+    "TimeEmbedding",
+    "Trunk",
+    "centred",
+    "in_eights",
+    "pair_geometry",
+]
+
+ROWS = 8
+"""Molecules are computed in multiples of this, outside training."""
+
+
+def in_eights(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors (B, *) with copies of the first row behind, so that B is a multiple of `ROWS`.
+
+    A matrix product of a few rows more or less is blocked otherwise and rounds otherwise, and an
+    optimiser magnifies that; of eights of molecules it rounds every row alike (measured: to the
+    bit, for a given number of places, on one thread). Copies have no gradient.
+    """
+    if torch.compiler.is_compiling():  # compiled kernels round in their own way
+        return tensors
+    missing = -len(tensors[0]) % ROWS
+    if not missing:
+        return tensors
+    return tuple(
+        torch.cat((x, x[:1].detach().expand(missing, *x.shape[1:]))) if len(x) else x
+        for x in tensors
+    )
+
+
+class RowLinear(nn.Linear):
+    """A linear map of vectors (B, inner) that outside training sums every row by itself.
+
+    For small maps: one matrix product of few long rows rounds as their number wants.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(x)
+        out = (x.unsqueeze(1) * self.weight).sum(2)
+        return out if self.bias is None else out + self.bias
 
 
 def centred(x: Tensor, mask: Tensor) -> Tensor:

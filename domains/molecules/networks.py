@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ctrlgen.checks import check_numbers, check_sizes
-from ctrlgen.domains.molecules.layers import TimeEmbedding, Trunk, centred
+from ctrlgen.domains.molecules.layers import TimeEmbedding, Trunk, centred, in_eights
 
 __all__ = ["Estimate", "GeoT", "MoleculeVelocity", "atom_mask", "build"]
 
@@ -100,7 +100,9 @@ class MoleculeVelocity(nn.Module):
             raise ValueError(f"x: expected shape (B, N, {3 + self.classes}), got {tuple(x.shape)}")
         if t.shape != x.shape[:1]:
             raise ValueError(f"t: expected shape ({x.shape[0]},), got {tuple(t.shape)}")
-        mask = atom_mask(counts, x)
+        mask, rows = atom_mask(counts, x), len(x)
+        if not self.training:
+            x, t, mask = in_eights(x, t, mask)
         x = torch.where(mask.unsqueeze(2), x, 0)
         position, kind = centred(x[..., :3], mask), x[..., 3:]
         estimate = self.estimate(position, kind, t, mask)
@@ -109,7 +111,7 @@ class MoleculeVelocity(nn.Module):
         moving = ((2 * time - 1) * position + variance.sqrt() * estimate.residual) / variance
         turning = self.scale * estimate.logits.softmax(2) - kind
         velocity = torch.cat((moving, turning / (1 - time).clamp_min(_NEAR)), dim=2)
-        return torch.where(mask.unsqueeze(2), velocity, 0)
+        return torch.where(mask.unsqueeze(2), velocity, 0)[:rows]
 
     def estimate(self, position: Tensor, kind: Tensor, t: Tensor, mask: Tensor) -> Estimate:
         """The datum behind a state.

@@ -118,13 +118,6 @@ class Run:
             OUTPUT, "--posebusters", help="PoseBusters' checks as well, a third of a second each."
         ),
     ]
-    Data = Annotated[
-        Path | None,
-        _option(
-            RUN,
-            help="Folder of QM9, whose training molecules are not novel; by default a table.",
-        ),
-    ]
     Out = Annotated[
         Path | None,
         _option(
@@ -158,14 +151,13 @@ class Search:
     prior: Run.Prior = "qm9-heavy"
     guide: Run.Guide = None
     evaluator: Run.Evaluator = None
-    steps: Run.Steps = 20
+    steps: Run.Steps = 10
     evaluations: Run.Evaluations = 12
     tolerance: Run.Tolerance = 0.05
     valence: Run.Valence = 0.3
-    restarts: Run.Restarts = 2
+    restarts: Run.Restarts = 3
     rank: Run.Rank = None
     batch: Run.Batch = 16
-    data: Run.Data = None
     posebusters: Run.PoseBusters = False
     device: Run.Device = "cpu"
     out: Run.Out = None

@@ -27,7 +27,7 @@ import numpy as np
 from ctrlgen.domains.molecules.elements import NUMBERS
 from ctrlgen.domains.molecules.properties import convert
 
-__all__ = ["Record", "locate", "parse_xyz", "read_csv", "uncharacterized"]
+__all__ = ["Name", "Record", "locate", "names", "parse_xyz", "read_csv", "uncharacterized"]
 
 PARTS = {
     "qm9_part1.csv": "19f0a5d595462d52cd82eef3370f3e9eb55a1f52cb14985657200349568deff3",
@@ -62,6 +62,14 @@ class Record(NamedTuple):
     numbers: np.ndarray
     positions: np.ndarray
     properties: dict[str, float]
+
+
+class Name(NamedTuple):
+    """What QM9 calls a molecule: its index, SMILES and InChI, without stereo marks."""
+
+    index: int  # type: ignore[assignment]
+    smiles: str
+    inchi: str
 
 
 def _record(
@@ -180,6 +188,25 @@ def _from_wheel(path: Path) -> Iterator[Record]:
 def _from_parts(folder: Path) -> Iterator[Record]:
     for name in PARTS:
         yield from read_csv(_checked(name, (folder / name).read_bytes()), name)
+
+
+def names(folder: str | Path) -> list[Name]:
+    """Names of all molecules by increasing index, from the wheel of qm9pack in a folder.
+
+    Raises:
+        FileNotFoundError: there is no wheel.
+        ValueError: it is not what its sha256 says.
+    """
+    wheels = sorted(Path(folder).glob("qm9pack-1.0.3*.whl"))
+    if not wheels:
+        raise FileNotFoundError(f"{folder}: expected the wheel of qm9pack 1.0.3")
+    csv.field_size_limit(1 << 20)
+    rows = []
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        for name in PARTS:
+            for row in csv.DictReader(_checked(name, wheel.read(f"qm9pack/data/{name}"))):
+                rows.append(Name(int(row["Index"]), row["SMILES"], row["InChi"]))
+    return rows
 
 
 def _from_archive(path: Path) -> Iterator[tuple[str, str]]:

@@ -27,6 +27,7 @@ from ctrlgen.domains.molecules import chemistry, graphs
 from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.elements import classes_of
 from ctrlgen.domains.molecules.metrics import assess, reference_smiles
+from ctrlgen.domains.molecules.perception import perceive
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.ragged import fitted
 from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
@@ -83,8 +84,10 @@ def _rounded(summary: dict[str, Any]) -> dict[str, Any]:
 def _completed(signal: Tensor) -> dict[str, Any]:
     """Metrics of all atoms once hydrogens were placed on heavy skeletons."""
     parts = split(signal)
-    skeletons = graphs.mols(parts.positions, parts.hard, "qm9-heavy")
+    perceived = perceive(parts.positions, parts.hard, "qm9-heavy")
+    bare = graphs.mols(parts.positions, parts.hard, "qm9-heavy")
     # A skeleton that cannot be completed stays as it is, with open valences.
+    skeletons = [mol or graph for mol, graph in zip(perceived, bare, strict=True)]
     placed = chemistry.place_hydrogens(skeletons)
     whole = [mol or bare for mol, bare in zip(placed, skeletons, strict=True)]
     numbers, positions = graphs.arrays(whole)

@@ -1,7 +1,8 @@
 r"""Ragged batches of molecules: rows of any sizes, what is found of each, and how they are joined.
 
 A batch has as many places as its largest molecule; the numbers that a seed draws for an atom do not
-depend on the places, so neither do results.
+depend on the places. Nor does any result of heavy atoms, which always have nine; with all atoms a
+sum over more places may round otherwise, in the last digits.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.priors import Prior
 
 __all__ = ["Found", "alphabet_of", "fitted", "gather", "whole"]
+
+_FEW = 9
 
 
 @dataclass
@@ -77,12 +80,14 @@ def alphabet_of(prior: Prior) -> str:
 def fitted(prior: Prior, counts: Tensor) -> Prior:
     """The prior bound to numbers of atoms, with as many places as the largest molecule needs.
 
-    The numbers that a seed draws for an atom do not depend on the places.
+    The numbers that a seed draws for an atom do not depend on the places. Molecules of few heavy
+    atoms always have all nine, which cost little: sums over places then round alike in every batch.
     """
     source = prior.source
     assert isinstance(source, Atoms)
     clone = copy.copy(prior)
-    clone.source = Atoms(max(2, int(counts.max())), source.features)
+    places = max(2, int(counts.max()))
+    clone.source = Atoms(max(places, min(source.places, _FEW)), source.features)
     return clone.bind(counts=counts)
 
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from ctrlgen.cards import Card
 from ctrlgen.checks import check_sizes
 from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
-from ctrlgen.domains.molecules.layers import Trunk, centred
+from ctrlgen.domains.molecules.layers import RowLinear, Trunk, centred, in_eights
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.states import Parts
 from ctrlgen.factories import network_of
@@ -91,14 +91,14 @@ class PropertyNetwork(nn.Module):
             self.register_buffer(name, kept, persistent=False)
         self.trunk = Trunk(classes, **{"reach": 12.0, **trunk})
         width = self.trunk.width
-        self.stem_composition = nn.Linear(classes, width)
+        self.stem_composition = RowLinear(classes, width)
         self.head_atom = nn.Sequential(
             nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3)
         )  # alpha, cv, charge
         self.head_vector = nn.Linear(self.trunk.vectors, 1, bias=False)
         self.head_score = nn.Linear(width, 3)
         self.head_orbital = nn.Sequential(
-            nn.Linear(3 * width, width), nn.SiLU(), nn.Linear(width, 3)
+            RowLinear(3 * width, width), nn.SiLU(), RowLinear(width, 3)
         )  # homo, lumo, residual of the gap
 
     def forward(self, positions: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
@@ -117,7 +117,10 @@ class PropertyNetwork(nn.Module):
                 f"expected positions (B, N, 3), classes (B, N, {self.classes}) and mask (B, N), "
                 f"got {tuple(positions.shape)}, {tuple(classes.shape)} and {tuple(mask.shape)}"
             )
-        return self.mean + self.deviation * self.scaled(positions, classes, mask)
+        rows = len(mask)
+        if not self.training:
+            positions, classes, mask = in_eights(positions, classes, mask)
+        return (self.mean + self.deviation * self.scaled(positions, classes, mask))[:rows]
 
     def scaled(self, positions: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
         """(property - mean)/deviation, shape (B, 6); arguments as of `forward`."""
@@ -141,7 +144,7 @@ class PropertyNetwork(nn.Module):
 
         slope, constant = self.baseline[:, :-1], self.baseline[:, -1]
         with torch.autocast(x.device.type, enabled=False):
-            base = composition @ slope.T + constant
+            base = (composition.unsqueeze(1) * slope).sum(2) + constant
         alpha, cv = base[:, 0] + sums[:, 0], base[:, 1] + sums[:, 1]
         homo, lumo = base[:, 2] + orbital[:, 0], base[:, 3] + orbital[:, 1]
         energy = self.mean[2:4] + self.deviation[2:4] * torch.stack((homo, lumo), dim=1)

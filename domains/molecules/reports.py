@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from ctrlgen import console
 from ctrlgen.cards import write_whole
 from ctrlgen.domains.molecules.figures import molecules_figure
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.sheets import Sheet, summary
+from ctrlgen.domains.molecules.sheets import Sheet
+from ctrlgen.domains.molecules.summaries import summary
+from ctrlgen.domains.molecules.wishes import limit_text
 from ctrlgen.flows import Evaluations
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def about(designer: Designer, settings: Settings, command: str) -> dict[str, Any
     asked = [str(request) for request in wish.requests]
     asked += [f"{name} as large as can be trusted" for name in wish.largest]
     asked += [f"{name} as small as can be trusted" for name in wish.smallest]
-    asked += [f"{low:g} <= {symbol} <= {high:g}" for symbol, (low, high) in wish.limits.items()]
+    asked += [f"{symbol} {limit_text(*limit)}" for symbol, limit in wish.limits.items()]
     asked += ["a fragment"] if wish.fragment is not None else []
     asked += ["resemblance to a molecule"] if wish.like is not None else []
     return {
@@ -76,64 +78,92 @@ def finish(
     write_whole(file.with_suffix(".json"), (console.dumps(content) + "\n").encode())
     if rows and complete:
         title = ", ".join(content["asked"]) or "molecules"
-        molecules_figure(file.with_suffix(".png"), sheet.mols, rows, names, title)
+        mols, drawn = sheet.mols, rows
+        if sheet.lead is not None and "lead" in content:
+            mols, drawn = [sheet.lead, *mols], [content["lead"], *rows]
+        molecules_figure(file.with_suffix(".png"), mols, drawn, names, title)
     return content
 
 
 def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 16) -> None:
-    """The table at the end of a run, honest in every column."""
-    columns = ["seed>", "formula", "SMILES"]
+    """The table at the end of a run, honest in every column; units stand in the heads."""
+    rows = content["molecules"]
+    flags = [flag for flag in _SHORT if any(row.get(flag) is not None for row in rows)]
+    columns = ["record>" if "record" in rows[0] else "seed>", "formula", "SMILES"]
     for name in names:
-        columns += [f"{name} wanted>", "guide>", "evaluator>"]
+        columns += [f"{name} wanted ({PROPERTIES[name].unit})>", "guide>", "evaluator>"]
     bare = () if names else tuple(PROPERTIES)
-    columns += [f"{name}>" for name in bare]
-    columns += ["stable", "valid", "connected", "novel", "evals>"]
-    rows = []
-    for row in content["molecules"][:most]:
-        cells = [_seed(row["seed"]), row["formula"] or "-", escape(row["smiles"] or "-")]
+    columns += [f"{name} ({PROPERTIES[name].unit})>" for name in bare]
+    likeness = [key for key in ("similarity", "similarity to the lead") if key in rows[0]]
+    columns += [*(_SHORT[flag] for flag in flags), *(f"{key}>" for key in likeness)]
+    refused = any(row.get("reason") for row in rows)
+    columns += ["network evaluations>"] * ("evaluations" in rows[0]) + ["reason"] * refused
+    lines = []
+    for row in rows[:most]:
+        first = str(row["record"]) if "record" in row else _seed(row["seed"])
+        cells = [first, row["formula"] or "-", escape(row["smiles"] or "-")]
         for name in names:
-            known = PROPERTIES[name]
-            cells.append(row[f"target {name} ({known.unit})"])
-            for who in ("guide", "evaluator"):
-                value = row[f"{who} {name} ({known.unit})"]
-                cells.append("-" if math.isnan(value) else f"{value:.{known.decimals}f}")
-        for name in bare:
-            known = PROPERTIES[name]
-            value = row[f"evaluator {name} ({known.unit})"]
-            cells.append("-" if math.isnan(value) else f"{value:.{known.decimals}f}")
-        cells += [_mark(row[flag]) for flag in ("stable", "valid", "connected", "novel")]
-        rows.append((*cells, str(row["evaluations"])))
-    found, count = content["summary"], len(content["molecules"])
+            cells.append(row[f"target {name} ({PROPERTIES[name].unit})"])
+            cells += [_number(row, who, name) for who in ("guide", "evaluator")]
+        cells += [_number(row, "evaluator", name) for name in bare]
+        cells += [_mark(row.get(flag)) for flag in flags]
+        cells += ["-" if row.get(key) is None else f"{row[key]:.2f}" for key in likeness]
+        cells += [str(row.get("evaluations", "-"))] * ("evaluations" in rows[0])
+        lines.append((*cells, *[escape(row.get("reason") or "")] * refused))
+    told, count = content["summary"], len(rows)
     title = f"{count} molecules"
     if content["prior"]:
         title += f" with {content['prior']['name']}"
-    shown = console.table(f"{title}, {content['seconds']:.1f} s", columns, rows)
-    console.stdout.print(shown)
+    console.stdout.print(console.table(f"{title}, {content['seconds']:.1f} s", columns, lines))
     if count > most:
         console.stdout.print(f"[dim]and {count - most} more in {escape(str(file))}")
-    parts = [
-        f"{flag} {100 * found[flag]:.0f} %"
-        for flag in ("satisfied", "stable", "valid", "connected", "novel", "posebusters")
-        if found[flag] is not None
-    ]
-    if found["median strain (kcal/mol)"] is not None:
-        parts.append(f"median strain {found['median strain (kcal/mol)']:.1f} kcal/mol")
+    parts = []
+    for flag in (*_SHORT, "posebusters"):
+        if told.get(flag) is not None:
+            lost = told.get(f"{flag}, unknown")
+            unknown = f" ({lost} of {count} unknown)" if lost else ""
+            parts.append(f"{flag} {100 * told[flag]:.0f} %{unknown}")
+    if told["median strain (kcal/mol)"] is not None:
+        parts.append(f"median strain {told['median strain (kcal/mol)']:.1f} kcal/mol")
     for name in names:
         known = PROPERTIES[name]
-        error = found[f"evaluator MAE {name} ({known.unit})"]
+        error = told[f"evaluator MAE {name} ({known.unit})"]
         if error is not None:
             parts.append(f"evaluator MAE of {name} {error:.{known.decimals}f} {known.unit}")
     if "lead" in content:
-        told = [f"the lead {content['lead']['smiles'] or ''} has"]
-        for name in names:
-            known = PROPERTIES[name]
-            for who in ("guide", "evaluator"):
-                value = content["lead"][f"{who} {name} ({known.unit})"]
-                if not math.isnan(value):
-                    told.append(f"{who} {name} {value:.{known.decimals}f} {known.unit}")
-        console.stdout.print(f"\n[dim]{escape(' '.join(told[:1]))} {', '.join(told[1:])}")
+        words = [
+            f"{who} {name} {_number(content['lead'], who, name)} {PROPERTIES[name].unit}"
+            for name in names
+            for who in ("guide", "evaluator")
+        ]
+        lead = escape(content["lead"]["smiles"] or "")
+        console.stdout.print(f"\n[dim]the lead {lead} has {', '.join(words)}", soft_wrap=True)
     console.stdout.print("\n" + ", ".join(parts), soft_wrap=True)
-    console.stdout.print(str(file), soft_wrap=True)
+    if "novel (D_b)" in flags:
+        console.stdout.print(
+            "[dim]new: not among the half of QM9's training molecules that the prior saw (D_b), "
+            "and not in QM9 at all"
+        )
+    console.stdout.print(escape(str(file)), soft_wrap=True)
+
+
+_SHORT = {
+    "satisfied (guide)": "satisfied: guide",
+    "satisfied (evaluator)": "evaluator says",
+    "composition": "composition",
+    "fragment": "fragment",
+    "valid": "valid",
+    "stable (EDM)": "stable (EDM)",
+    "novel (D_b)": "new to D_b",
+    "novel (QM9)": "new to QM9",
+}
+"""Columns of a sheet that the table shows, and their heads there."""
+
+
+def _number(row: Mapping[str, Any], who: str, name: str) -> str:
+    known = PROPERTIES[name]
+    value = row.get(f"{who} {name} ({known.unit})")
+    return "-" if value is None or math.isnan(value) else f"{value:.{known.decimals}f}"
 
 
 def _seed(seed: int) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,23 @@ import typer
 from torch import Tensor
 
 from ctrlgen import console, plugins
-from ctrlgen.domains.molecules.design import Designer, regressor
-from ctrlgen.domains.molecules.elements import alphabet
+from ctrlgen.domains.molecules.design import Designer, judge
 from ctrlgen.domains.molecules.generation import Settings, Task
-from ctrlgen.domains.molecules.graphs import tensors
 from ctrlgen.domains.molecules.inputs import scorer
 from ctrlgen.domains.molecules.options import Generation, Search
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
+from ctrlgen.domains.molecules.readers import Record
 from ctrlgen.domains.molecules.reports import about, finish, show
 from ctrlgen.domains.molecules.scoring import EVALUATOR
-from ctrlgen.domains.molecules.sheets import Sheet, reference_of
+from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.sizes import sizes
-from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
 from ctrlgen.flows import Evaluations
+from ctrlgen.interrupts import exit_code, terminable
 from ctrlgen.priors import Prior, load
 from ctrlgen.results import Status
 
 __all__ = [
-    "INTERRUPTED",
     "BatchProgress",
     "designer_of",
     "draw",
@@ -40,8 +39,6 @@ __all__ = [
     "score",
     "settings_of",
 ]
-
-INTERRUPTED = 130
 
 
 def settings_of(options: Search) -> Settings:
@@ -124,41 +121,64 @@ def run(
         options: of the command.
         lead: molecule that the run began with; its own values are told beside the others.
     """
-    reference = reference_of(options.data, designer.name)
     checks = {"xtb": asks_xtb(designer.wish.names), "posebusters": options.posebusters}
-    sheet = designer.sheet(seeds, reference, **checks)
+    checked: dict[str, Any] = {**checks, "tolerance": settings.tolerance, "lead": lead}
+    sheet = designer.sheet(seeds, **checked)
     order: Callable[..., Any] | None = scorer(options.rank, designer.name) if options.rank else None
-    file.parent.mkdir(parents=True, exist_ok=True)
     progress, begun = BatchProgress(len(seeds)), time.perf_counter()
     content = about(designer, settings, str((ctx.obj or {}).get("command", "")))
     if lead is not None:
-        own = designer.sheet([0])
-        report([lead], own)
+        own = designer.sheet([1], tolerance=settings.tolerance)
+        own.add_given([Record(1, "lead", lead)])
         content["lead"] = own.rows[0]
-    try:
+    with keeping(file, sheet, content, begun, progress.close):
         done = designer.run(
             task, sheet, settings, rank=order, watch=progress, keep=lambda: sheet.write(file)
         )
-    except BaseException as error:
-        progress.close()
-        stopped = isinstance(error, KeyboardInterrupt)
-        if stopped or sheet.rows:
-            finish(file, sheet, content, time.perf_counter() - begun, None, complete=False)
-        if not stopped:
-            raise
-        kept = f"{len(sheet.rows)} of {len(seeds)} molecules are in {file}"
-        lost = ", ".join(map(str, sheet.missing)) or "none; restarts were cut short"
-        console.screen.print(
-            f"[yellow]interrupted[/] {kept}; missing seeds: {lost}", soft_wrap=True
-        )
-        raise typer.Exit(INTERRUPTED) from None
-    progress.close()
     seconds = time.perf_counter() - begun
     content = finish(file, sheet, content, seconds, done.network, complete=True)
     if options.json:
         print(console.dumps({"file": file, **content}))
     else:
         show(content, designer.wish.names, file)
+
+
+@contextmanager
+def keeping(
+    file: Path,
+    sheet: Sheet,
+    content: dict[str, Any],
+    begun: float,
+    close: Callable[[], None] = lambda: None,
+) -> Iterator[None]:
+    """Within, Ctrl-C, SIGTERM and errors leave the files of what is finished, and say so.
+
+    Args:
+        file: FILE.sdf.
+        sheet: what there is when it ends.
+        content: of FILE.json.
+        begun: of `time.perf_counter`.
+        close: ends what is on the screen.
+
+    Raises:
+        typer.Exit: with the exit code of the signal.
+    """
+    try:
+        with terminable():
+            yield
+    except BaseException as error:
+        close()
+        stopped = isinstance(error, KeyboardInterrupt)
+        if stopped or sheet.rows:
+            finish(file, sheet, content, time.perf_counter() - begun, None, complete=False)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        there, total = len(sheet.rows), len(sheet.seeds)
+        where = f" are in {file}" if there else ""
+        lost = ", ".join(map(str, sheet.missing)) or "none; restarts were cut short"
+        console.warn(f"interrupted: {there} of {total} molecules{where}; missing seeds: {lost}")
+        raise typer.Exit(exit_code(error)) from None
+    close()
 
 
 def draw(
@@ -202,18 +222,6 @@ def unsteered(signals: Tensor, counts: Tensor, seeds: Tensor) -> Found:
     )  # fmt: skip
 
 
-def report(mols: list[Any], sheet: Sheet) -> None:
-    """Given molecules into a sheet; in the alphabet "qm9" with all their atoms.
-
-    Raises:
-        ValueError: a molecule that the alphabet cannot write.
-    """
-    positions, classes, counts = tensors(mols, sheet.name)
-    signals = join(positions, classes, len(alphabet(sheet.name)))
-    rows = torch.arange(len(mols))
-    sheet.add(unsteered(signals, counts, rows), rows.tolist())
-
-
 def sample(
     prior: str,
     seeds: list[int],
@@ -221,7 +229,6 @@ def sample(
     steps: int,
     batch: int,
     evaluator: str | None,
-    data: Path | None,
     device: str,
     file: Path,
     json: bool,
@@ -230,48 +237,43 @@ def sample(
     """Draw molecules of a prior into files, and show them."""
     model = load(prior, device=console.device_named(device))
     name, begun = alphabet_of(model), time.perf_counter()
-    sheet = _bare_sheet(name, seeds, evaluator, data, device, posebusters=posebusters)
+    sheet = _bare_sheet(name, seeds, evaluator, device, posebusters=posebusters)
     parse_atoms(atoms, name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    spent = draw(model, atoms, seeds, sheet, steps, batch, lambda: sheet.write(file))
     card = model.card
     content: dict[str, Any] = {
         "asked": [],
         "prior": {"name": card.name, "sha256": card.sha256} if card else None,
         "solver": repr(model.solver(steps)),
     }
+    with keeping(file, sheet, content, begun):
+        spent = draw(model, atoms, seeds, sheet, steps, batch, lambda: sheet.write(file))
     _end(file, sheet, content, begun, spent, json)
 
 
 def score(
-    mols: list[Any],
+    records: Sequence[Record],
     evaluator: str | None,
-    data: Path | None,
     file: Path,
     json: bool,
     **checks: bool,
 ) -> None:
     """Score molecules of a file into files, and show them; `checks` are those of a `Sheet`."""
     begun = time.perf_counter()
-    sheet = _bare_sheet("qm9", list(range(len(mols))), evaluator, data, "cpu", **checks)
-    report(mols, sheet)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _end(file, sheet, {"asked": [], "prior": None}, begun, None, json)
+    numbers = [record.number for record in records]
+    sheet = _bare_sheet("qm9", numbers, evaluator, "cpu", **checks)
+    content: dict[str, Any] = {"asked": [], "prior": None}
+    with keeping(file, sheet, content, begun):
+        sheet.add_given(records)
+    _end(file, sheet, content, begun, None, json)
 
 
 def _bare_sheet(
-    name: str,
-    seeds: list[int],
-    evaluator: str | None,
-    data: Path | None,
-    device: str,
-    **checks: bool,
+    name: str, seeds: list[int], evaluator: str | None, device: str, **checks: bool
 ) -> Sheet:
     network = None
     if evaluator is not None or EVALUATOR in plugins.cards():
-        network = regressor(evaluator or EVALUATOR, device)
-    reference = reference_of(data, name)
-    return Sheet(None, name, seeds, guide=None, evaluator=network, reference=reference, **checks)
+        network = judge(evaluator or EVALUATOR, device)
+    return Sheet(None, name, seeds, guide=None, evaluator=network, **checks)
 
 
 def _end(

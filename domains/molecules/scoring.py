@@ -8,7 +8,7 @@ that the prior only counts are placed first. Where a molecule cannot be complete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,10 @@ from torch import Tensor
 from ctrlgen.domains.molecules import graphs
 from ctrlgen.domains.molecules.chemistry import place_hydrogens
 from ctrlgen.domains.molecules.elements import ALL_ATOM, classes_of
+from ctrlgen.domains.molecules.known import TRAINING, known
 from ctrlgen.domains.molecules.metrics import Assessment, assess
+from ctrlgen.domains.molecules.perception import Names, perceive
+from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import Types
 from ctrlgen.domains.molecules.states import join, split
@@ -27,7 +30,7 @@ from ctrlgen.extras import require
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["EVALUATOR", "GUIDES", "Guide", "Scores", "evaluate", "score"]
+__all__ = ["EVALUATOR", "GUIDES", "Guide", "Scores", "evaluate", "novelty", "score"]
 
 EVALUATOR = "qm9-evaluator"
 GUIDES = {"qm9": "qm9-guide", "qm9-heavy": "qm9-heavy-guide"}
@@ -74,20 +77,46 @@ class Scores:
 
     Attributes:
         mols: complete molecules with all hydrogens; None where that cannot be.
-        assessment: stability, validity, connectivity, uniqueness, novelty.
+        names: what they are called, and why they are not valid.
+        formulas: of the complete molecules, in Hill's order; None where there is none.
+        novel: by table, "D_b" (what the embedded priors were trained on) and "QM9", whether no
+            molecule of it has this skeleton; None where there is no name.
+        assessment: stability and validity by EDM's table.
         guide: properties (B, 6) of the molecules as generated, exact classes; NaN without a guide.
         evaluator: properties (B, 6) of the complete molecules; NaN without an evaluator or where
             there is no complete molecule.
-        formulas: of the complete molecules, in Hill's order; None where there is none.
-        keys: InChIKeys of the valid ones.
     """
 
     mols: list[Mol | None]
+    names: list[Names]
+    formulas: list[str | None]
+    novel: dict[str, list[bool | None]]
     assessment: Assessment
     guide: Tensor
     evaluator: Tensor
-    formulas: list[str | None]
-    keys: list[str | None]
+
+    @property
+    def valid(self) -> Tensor:
+        """Valid for a chemist, see `perception`; bool, shape (B,)."""
+        return torch.tensor([name.valid for name in self.names], dtype=torch.bool)
+
+    def summary(self) -> dict[str, float | int]:
+        """Shares over all molecules: EDM's metrics with "edm_" before their names, then those of
+        the molecules that are there: valid, valid and distinct, and of these new to each table.
+        """
+        total = len(self.names)
+        first: dict[str, int] = {}
+        for row, name in enumerate(self.names):
+            if name.valid and name.skeleton:
+                first.setdefault(name.skeleton, row)
+        shares: dict[str, float | int] = {
+            key if key in ("samples", "atoms") else f"edm_{key}": value
+            for key, value in self.assessment.summary().items()
+        }
+        shares |= {"valid": int(self.valid.sum()) / total, "valid_unique": len(first) / total}
+        for table, flags in self.novel.items():
+            shares[f"novel_{table}"] = sum(bool(flags[row]) for row in first.values()) / total
+        return shares
 
 
 def evaluate(network: Network, mols: Sequence[Mol | None]) -> Tensor:
@@ -118,40 +147,67 @@ def score(
     *,
     guide: Network | None = None,
     evaluator: Network | None = None,
-    reference: Collection[str] | None = None,
+    mols: Sequence[Mol] | None = None,
 ) -> Scores:
-    """Score generated molecules; no row is left out.
+    """Score molecules; no row is left out.
 
     Args:
         signals: shape (B, N, 3 + K).
         name: their alphabet, "qm9" or "qm9-heavy".
         guide: network of that alphabet.
         evaluator: network of the alphabet "qm9".
-        reference: SMILES that are not novel; see `metrics.reference_smiles`.
+        mols: the molecules of the signals where they are known, with all hydrogens: their bonds,
+            charges and marks are kept.
 
     Raises:
         MissingExtra: RDKit is not installed.
     """
-    chem = require("rdkit.Chem", "molecules")
     parts = split(signals.detach())
-    assessment = assess(parts.positions.cpu().float(), parts.hard.cpu(), name, reference)
-    with require("rdkit.rdBase", "molecules").BlockLogs():  # what fails is said in the result
-        mols = assessment.mols if name == "qm9" else place_hydrogens(assessment.mols)
+    x, classes = parts.positions.cpu().float(), parts.hard.cpu()
+    assessment = assess(x, classes, name)
     none = torch.full((len(signals), len(PROPERTIES)), torch.nan)
     guided = none
     if guide is not None:
         with torch.no_grad():
             guided = Guide(guide, list(PROPERTIES), "hard")(signals).cpu()
+    if mols is None:
+        whole, names = _perceived(x, classes, name, assessment)
+    else:
+        whole, names = list(mols), name_of(mols, stereo=False)
+    whole = [own.mol or mol for own, mol in zip(names, whole, strict=True)]  # with stereo marks
     described = require("rdkit.Chem.rdMolDescriptors", "molecules")
-    keys: list[str | None] = []
-    for text in assessment.smiles:
-        mol = None if text is None else chem.MolFromSmiles(text)
-        keys.append(None if mol is None else chem.MolToInchiKey(mol))
     return Scores(
-        mols=list(mols),
+        mols=whole,
+        names=names,
+        formulas=[None if mol is None else described.CalcMolFormula(mol) for mol in whole],
+        novel=novelty(names),
         assessment=assessment,
         guide=guided,
-        evaluator=none if evaluator is None else evaluate(evaluator, mols),
-        formulas=[None if mol is None else described.CalcMolFormula(mol) for mol in mols],
-        keys=keys,
+        evaluator=none if evaluator is None else evaluate(evaluator, whole),
     )
+
+
+def _perceived(
+    x: Tensor, classes: Tensor, name: str, assessment: Assessment
+) -> tuple[list[Mol | None], list[Names]]:
+    """Complete molecules and their names; where no bond orders fit, EDM's graph and no name."""
+    perceived = perceive(x, classes, name)
+    graphs_of = [mol or bare for mol, bare in zip(perceived, assessment.mols, strict=True)]
+    whole = graphs_of if name == "qm9" else place_hydrogens(graphs_of)
+    named = name_of([mol and done for mol, done in zip(perceived, whole, strict=True)])
+    finite = assessment.finite.tolist()
+    unsolved = Names(error="no bond orders fit the valences of its atoms")
+    lost = Names(error="positions are not finite")
+    return whole, [
+        own if mol is not None else unsolved if there else lost
+        for own, mol, there in zip(named, perceived, finite, strict=True)
+    ]
+
+
+def novelty(names: Sequence[Names]) -> dict[str, list[bool | None]]:
+    """Whether molecules are new to D_b and to all of QM9; None for one without a name."""
+    table = known()
+    return {
+        label: [None if n.skeleton is None else not table.holds(n.skeleton, part) for n in names]
+        for label, part in ((TRAINING, TRAINING), ("QM9", None))
+    }

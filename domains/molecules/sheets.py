@@ -9,46 +9,32 @@ interrupted run leaves readable ones.
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry
+from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.files import write_csv, write_sdf, write_xyz
-from ctrlgen.domains.molecules.known import known
-from ctrlgen.domains.molecules.metrics import reference_smiles
+from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.perception import Names
+from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.ragged import Found
-from ctrlgen.domains.molecules.scoring import Network, score
+from ctrlgen.domains.molecules.readers import Record
+from ctrlgen.domains.molecules.scoring import Network, Scores, novelty, score
+from ctrlgen.domains.molecules.states import join
+from ctrlgen.domains.molecules.verdicts import likeness, outside, verdicts
 from ctrlgen.domains.molecules.wishes import Wish
 from ctrlgen.results import Status
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["Sheet", "interval_text", "outside", "reference_of", "summary"]
-
-
-def reference_of(data: Path | None, name: str) -> Collection[str] | None:
-    """SMILES that are not novel: those of a folder of QM9, or those that come with the package.
-
-    None, and novelty unknown, where neither is there.
-    """
-    if data is not None:
-        return reference_smiles(data, name)
-    try:
-        return known()
-    except OSError:
-        return None
-
-
-def outside(value: float, low: float, high: float) -> float:
-    """Distance of a value from an interval, in its unit; NaN for NaN."""
-    return math.nan if math.isnan(value) else max(value - high, low - value, 0.0)
+__all__ = ["Sheet", "interval_text"]
 
 
 def interval_text(name: str, low: float, high: float) -> str:
@@ -67,10 +53,12 @@ class Sheet:
     Args:
         wish: what was asked; None for molecules that nobody steered.
         name: alphabet of the signals, "qm9" or "qm9-heavy".
-        seeds: of the first starts, one per molecule; they name the rows.
+        seeds: of the first starts, one per molecule; they name the rows. Of given molecules their
+            numbers in the file.
         guide: network of that alphabet.
         evaluator: network of the alphabet "qm9".
-        reference: SMILES that are not novel; novelty is unknown without.
+        tolerance: of the guide's verdict, in mean absolute deviations.
+        lead: molecule that the run began with; every row tells its likeness to it.
         xtb: compute the dipole by GFN2-xTB as well.
         posebusters: make PoseBusters' checks as well.
     """
@@ -83,14 +71,19 @@ class Sheet:
         *,
         guide: Network | None = None,
         evaluator: Network | None = None,
-        reference: Collection[str] | None = None,
+        tolerance: float = 0.05,
+        lead: Mol | None = None,
         xtb: bool = False,
         posebusters: bool = False,
     ) -> None:
         self.wish, self.name, self.seeds = wish, name, list(seeds)
-        self.guide, self.evaluator, self.reference = guide, evaluator, reference
+        self.guide, self.evaluator = guide, evaluator
+        self.tolerance, self.lead = tolerance, lead
         self.xtb, self.posebusters = xtb, posebusters
         self._rows: dict[int, tuple[tuple[int, int], dict[str, Any], Mol | None]] = {}
+
+    def __repr__(self) -> str:
+        return f"Sheet({len(self._rows)} of {len(self.seeds)} rows, {self.name!r})"
 
     def add(self, found: Found, rows: Sequence[int]) -> None:
         """Take in molecules of the places `rows`; what is known already is not scored again."""
@@ -103,9 +96,65 @@ class Sheet:
         if not new:
             return
         part = found.take(torch.tensor(new))
-        for i, (row, mol) in zip(new, self._score(part), strict=True):
+        scores = score(part.signals, self.name, guide=self.guide, evaluator=self.evaluator)
+        told = self._told(scores, part.signals, part.counts)
+        for place, (i, row) in enumerate(zip(new, told, strict=True)):
             own = rows[i]
-            self._rows[own] = (marks[i], {"name": f"seed-{self.seeds[own]}", **row}, mol)
+            run = {
+                "name": f"seed-{self.seeds[own]}",
+                "seed": int(part.seeds[place]),
+                "starts": int(part.starts[place]),
+            }
+            end = {
+                "cost": float(part.costs[place]),
+                "status": Status(int(part.status[place])).label,
+                "iterations": int(part.iterations[place]),
+                "evaluations": int(part.evaluations[place]),
+                "backward passes": int(part.backward_passes[place]),
+                "objective calls": int(part.objective_calls[place]),
+            }
+            self._rows[own] = (marks[i], {**run, **row, **end}, scores.mols[place])
+
+    def add_given(self, records: Sequence[Record]) -> None:
+        """Take in molecules of a file, one row each: what cannot be scored has its reason."""
+        fitting: list[int] = []
+        reasons = {}
+        for place, record in enumerate(records):
+            try:
+                if record.mol is None:
+                    raise ValueError(record.reason)
+                tensors([record.mol], self.name)
+                fitting.append(place)
+            except ValueError as error:
+                reasons[place] = str(error).removeprefix("molecule 1: ")
+        rows: dict[int, tuple[dict[str, Any], Mol | None]] = {}
+        if fitting:
+            given = [cast("Mol", records[place].mol) for place in fitting]
+            positions, classes, counts = tensors(given, self.name)
+            signals = join(positions, classes, len(alphabet(self.name)))
+            scores = score(
+                signals, self.name, guide=self.guide, evaluator=self.evaluator, mols=given
+            )
+            told = self._told(scores, signals, counts)
+            rows |= dict(zip(fitting, zip(told, scores.mols, strict=True), strict=True))
+        rows |= self._refused(records, reasons)
+        for place, record in enumerate(records):
+            row, mol = rows[place]
+            mark = {"name": record.title or f"record-{record.number}", "record": record.number}
+            extra = {k if k not in {**mark, **row} else f"given {k}": v for k, v in record.tags}
+            self._rows[place] = ((record.number, 0), {**mark, **row, **extra}, mol)
+
+    def _refused(
+        self, records: Sequence[Record], reasons: Mapping[int, str]
+    ) -> dict[int, tuple[dict[str, Any], Mol | None]]:
+        """Rows of what the networks cannot read: names where it has some, and the reason."""
+        places = list(reasons)
+        named = name_of([records[place].mol for place in places], stereo=False)
+        fresh, rows = novelty(named), {}
+        for i, (place, own) in enumerate(zip(places, named, strict=True)):
+            row = _names(own, own.formula, {key: flags[i] for key, flags in fresh.items()})
+            rows[place] = ({**row, "valid": False, "reason": reasons[place]}, own.mol)
+        return rows
 
     @property
     def mols(self) -> list[Mol | None]:
@@ -114,15 +163,16 @@ class Sheet:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """Rows that are there, by place; a SMILES that came before is marked a duplicate."""
+        """Rows that are there, by place; a skeleton that came before is marked a duplicate."""
         seen: set[str] = set()
-        found = []
+        rows = []
         for place in sorted(self._rows):
             row = dict(self._rows[place][1])
-            row["duplicate"] = row["smiles"] in seen if row["smiles"] else None
-            seen.add(row["smiles"])
-            found.append(row)
-        return found
+            skeleton = row["inchikey"] and row["inchikey"].split("-")[0]
+            row["duplicate"] = skeleton in seen if skeleton else None
+            seen.add(skeleton)
+            rows.append(row)
+        return rows
 
     @property
     def missing(self) -> list[int]:
@@ -138,53 +188,40 @@ class Sheet:
         write_xyz(file.with_suffix(".xyz"), self.mols, rows)
         write_csv(file.with_suffix(".csv"), rows)
 
-    def _score(self, found: Found) -> list[tuple[dict[str, Any], Mol | None]]:
-        scores = score(
-            found.signals,
-            self.name,
-            guide=self.guide,
-            evaluator=self.evaluator,
-            reference=self.reference,
-        )
+    def _told(self, scores: Scores, signals: Tensor, counts: Tensor) -> list[dict[str, Any]]:
+        """What is known of molecules, however they came to be."""
         told = scores.assessment
         dipoles = chemistry.xtb(scores.mols) if self.xtb else None
         relaxed = chemistry.relax(scores.mols)
         busted = chemistry.posebusters(scores.mols) if self.posebusters else None
-        bounds = self.wish.intervals(self.name, found.counts.cpu()) if self.wish else {}
+        bounds = self.wish.intervals(self.name, counts.cpu()) if self.wish else {}
+        asked = [{}] * len(counts) if self.wish is None else verdicts(
+            self.wish, self.name, scores, signals, counts, self.tolerance
+        )  # fmt: skip
         rows = []
         for i, mol in enumerate(scores.mols):
-            row: dict[str, Any] = {
-                "seed": int(found.seeds[i]),
-                "starts": int(found.starts[i]),
-                "formula": scores.formulas[i],
-                "smiles": told.smiles[i],
-                "inchikey": scores.keys[i],
+            fresh = {key: flags[i] for key, flags in scores.novel.items()}
+            row = _names(scores.names[i], scores.formulas[i], fresh)
+            row |= {
                 "atoms": None if mol is None else mol.GetNumAtoms(),
-                "atoms of the prior": int(found.counts[i]),
-                "stable": bool(told.stable[i]),
-                "valid": bool(told.valid[i]),
-                "connected": bool(told.connected[i]),
-                "novel": None if told.novel is None else bool(told.novel[i]),
-                "duplicate": None,
-                "satisfied": bool(found.satisfied[i]) if self.wish else None,
+                "atoms of the prior": int(counts[i]),
+                "stable (EDM)": bool(told.stable[i]),
+                "valid (EDM)": bool(told.valid[i]),
+                **asked[i],
             }
+            if self.lead is not None:
+                row["similarity to the lead"] = likeness(self.lead, scores.names[i].mol)
             row |= self._values(bounds, scores.guide[i], scores.evaluator[i], i)
             if dipoles is not None:
                 row["xtb mu (D)"] = dipoles[i].mu
             row |= {"strain (kcal/mol)": relaxed[i].strain, "MMFF rmsd (A)": relaxed[i].rmsd}
             if busted is not None:
-                failed = [name for name, passed in busted[i].checks.items() if not passed]
+                checks = busted[i].checks.items()
+                failed = [name for name, passed in checks if passed is False]
+                failed += [f"{name} unknown" for name, passed in checks if passed is None]
                 row["posebusters"] = busted[i].passed
                 row["posebusters fails"] = busted[i].error or ", ".join(failed) or None
-            row |= {
-                "cost": float(found.costs[i]),
-                "status": Status(int(found.status[i])).label,
-                "iterations": int(found.iterations[i]),
-                "evaluations": int(found.evaluations[i]),
-                "backward passes": int(found.backward_passes[i]),
-                "objective calls": int(found.objective_calls[i]),
-            }
-            rows.append((row, mol))
+            rows.append(row)
         return rows
 
     def _values(
@@ -207,22 +244,16 @@ class Sheet:
         return found
 
 
-def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """The sheet in numbers: shares over all rows, none left out, and mean errors per property."""
-    found: dict[str, Any] = {"molecules": len(rows)}
-    flags = ("satisfied", "stable", "valid", "connected", "novel", "duplicate", "posebusters")
-    for flag in flags:
-        told = [row[flag] for row in rows if row.get(flag) is not None]
-        # what is not valid is no duplicate; what was never asked has no share
-        found[flag] = sum(told) / len(rows) if told and rows else None
-    strains = [row["strain (kcal/mol)"] for row in rows]
-    strains = [strain for strain in strains if not math.isnan(strain)]
-    found["median strain (kcal/mol)"] = statistics.median(strains) if strains else None
-    found["without strain"] = len(rows) - len(strains)
-    for name in names:
-        unit = PROPERTIES[name].unit
-        errors = [row[f"error {name} ({unit})"] for row in rows]
-        known = [error for error in errors if not math.isnan(error)]
-        found[f"evaluator MAE {name} ({unit})"] = sum(known) / len(known) if known else None
-        found[f"without evaluator {name}"] = len(errors) - len(known)
-    return found
+def _names(names: Names, formula: str | None, novel: Mapping[str, bool | None]) -> dict[str, Any]:
+    return {
+        "formula": formula,
+        "smiles": names.smiles,
+        "inchikey": names.inchikey,
+        "valid": names.valid,
+        "reason": names.reason or None,
+        "charge": names.charge,
+        "radicals": names.radicals,
+        "pieces": names.pieces,
+        **{f"novel ({table})": flag for table, flag in novel.items()},
+        "duplicate": None,
+    }

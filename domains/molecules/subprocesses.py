@@ -2,20 +2,30 @@
 
 `Helper.ask` sends one request and waits for its reply; when the time is over, or the process dies,
 the process is ended, the next request gets a fresh one, and the error names what happened. See
-`worker` for the requests.
+`worker` for the requests, and `each` for many molecules by one process. Molecules travel in RDKit's
+binary form with positions in double precision.
 """
 
 from __future__ import annotations
 
+import atexit
+import base64
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
-from typing import Any
+from threading import Lock, Timer
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["Helper", "HelperError"]
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+__all__ = ["Helper", "HelperError", "each", "packed", "shared", "unpacked"]
+
+T = TypeVar("T")
 
 _SCRIPT = Path(__file__).with_name("worker.py")
 
@@ -111,3 +121,65 @@ class Helper:
 
     def __del__(self) -> None:
         self.close()
+
+
+_shared: dict[int, Helper] = {}  # by process, so that a fork has its own
+_lock = Lock()
+
+
+@contextmanager
+def shared(timeout: float) -> Iterator[Helper]:
+    """The helper of this process, which is started once and ends with it; for one thread a time."""
+    with _lock:
+        helper = _shared.setdefault(os.getpid(), Helper())
+        helper.timeout = timeout
+        yield helper
+
+
+@atexit.register
+def _end() -> None:
+    if os.getpid() in _shared:
+        _shared.pop(os.getpid()).close()
+
+
+def packed(mol: Mol) -> str:
+    """A molecule as text; positions are not rounded."""
+    from rdkit import Chem
+
+    options = Chem.PropertyPickleOptions
+    flags = int(options.AllProps | options.CoordsAsDouble)  # type: ignore[operator]
+    return base64.b64encode(mol.ToBinary(flags)).decode()
+
+
+def unpacked(text: str) -> Mol:
+    """The molecule of a text of `packed`."""
+    from rdkit import Chem
+
+    return Chem.Mol(base64.b64decode(text))  # type: ignore[call-overload]
+
+
+def each(
+    mols: Sequence[Mol | None],
+    timeout: float,
+    answer: Callable[[Helper, int, Mol], T],
+    failed: Callable[[str], T],
+) -> list[T]:
+    """One answer per molecule by one helper process.
+
+    Args:
+        mols: None, or one without atoms, has failed from the start.
+        timeout: seconds for one request.
+        answer: asks the helper about a molecule, given its row too.
+        failed: the answer where the helper has none, from its reason.
+    """
+    answers = []
+    with shared(timeout) as helper:
+        for row, mol in enumerate(mols):
+            if mol is None or not mol.GetNumAtoms():
+                answers.append(failed("no molecule"))
+                continue
+            try:
+                answers.append(answer(helper, row, mol))
+            except HelperError as error:
+                answers.append(failed(str(error)))
+    return answers

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from ctrlgen.costs import Cost, PropertyCost
 from ctrlgen.costs.property import Form
-from ctrlgen.domains.molecules.composition import CompositionCost, Interval
+from ctrlgen.domains.molecules.composition import CompositionCost, Interval, possible_sizes
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
-from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
+from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, alphabet
 from ctrlgen.domains.molecules.graphs import tensors
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request, parse_request
 from ctrlgen.domains.molecules.scoring import Guide, Network
@@ -32,7 +32,7 @@ from ctrlgen.domains.molecules.states import join
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["LEAST_ATOMS", "Wish", "parse_atoms", "parse_extreme"]
+__all__ = ["LEAST_ATOMS", "Wish", "limit_text", "parse_atoms", "parse_extreme"]
 
 LEAST_ATOMS = {"qm9": 3, "qm9-heavy": 2}
 """Fewest atoms of a molecule in either alphabet; a single atom has no flow."""
@@ -150,6 +150,8 @@ class Wish:
         odd = float(table.mahalanobis(self.requests).min())
         if odd > _ODD and not said:
             said.append(f"the targets together are unlike QM9 (Mahalanobis distance {odd:.1f})")
+        if self.limits:
+            table = self._composed(table, name, atoms)
         if self.fragment is not None:
             size = len(_heavy(self.fragment))
             if size > max(atoms):
@@ -161,6 +163,28 @@ class Wish:
         if self.like is not None:
             tensors([self.like], name)
         return table, said
+
+    def _composed(self, table: Sizes, name: str, atoms: Sequence[int]) -> Sizes:
+        """The sizes that the limits on elements leave.
+
+        Raises:
+            ValueError: there is none.
+        """
+        exact = len(self.limits) == len(ALL_ATOM)
+        what = "formula" if exact and all(a == b for a, b in self.limits.values()) else "element"
+        fits = possible_sizes(self.limits, name)
+        text = ", ".join(f"{s} {limit_text(*limit)}" for s, limit in self.limits.items())
+        if not fits:
+            raise ValueError(
+                f"{what}: no neutral molecule of one to nine atoms of C, N, O, F and hydrogens "
+                f"has {text}"
+            )
+        if not set(fits) & set(table.atoms.tolist()):
+            kind = "heavy atoms" if name == "qm9-heavy" else "atoms"
+            raise ValueError(
+                f"{what}: {text} takes {_span(fits)} {kind}, the molecules have {_span(atoms)}"
+            )
+        return table.only(fits)
 
     def intervals(self, name: str, counts: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Wanted interval of each property for molecules of some sizes, shape (b,) each."""
@@ -217,6 +241,20 @@ class Wish:
             reference = join(x, classes, len(alphabet(name)))[0]
             parts.append(SimilarityCost(reference, name) * self.resemblance)
         return sum(parts[1:], parts[0])
+
+
+def limit_text(low: float, high: float) -> str:
+    """Limits on a number as text: 3, 2..4, >= 2."""
+    if low == high:
+        return f"= {low:g}"
+    if high == float("inf"):
+        return f">= {low:g}"
+    return f"<= {high:g}" if low == 0 else f"{low:g}..{high:g}"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _heavy(mol: Mol) -> list[tuple[str, int]]:

@@ -4,11 +4,11 @@ Runs as a script of its own, so that a call into RDKit, PoseBusters or tblite th
 the memory or crashes takes nothing with it. Requests and replies are JSON; molecules travel in
 RDKit's own binary form, base64. Nothing of ctrlgen is imported.
 
-    hydrogens    places the hydrogens of a heavy skeleton: by the neighbours' geometry, then MMFF94s
-                 with the heavy atoms fixed, each terminal OH, SH or NH2 turned by 0, 120, 240
-                 degrees in turn and left where the energy is lowest
+    hydrogens    places the hydrogens of a heavy skeleton (`worker_hydrogens`)
+    bonds        bond orders and charges of bound atoms (`worker_bonds`)
+    name         SMILES, InChIKey, formula, charges, radicals, pieces (`worker_bonds`)
+    embed        hydrogens and positions by ETKDG, then MMFF94s (Riniker and Landrum 2015)
     relax        MMFF94s to a minimum: strain = E(given) - E(minimum), RMSD after superposition
-    bonds        RDKit's DetermineBonds from elements and positions alone
     posebusters  the checks of PoseBusters' configuration "mol"
     xtb          GFN2-xTB single point: dipole, orbital energies, gradient
 """
@@ -17,17 +17,22 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib
+import importlib.util
 import json
 import os
 import sys
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 BOHR, HARTREE, DEBYE = 0.529177211, 27.211386246, 2.541746473
 
 
 def pack(mol: Any) -> str:
-    return base64.b64encode(mol.ToBinary()).decode()
+    from rdkit import Chem
+
+    options = Chem.PropertyPickleOptions  # without, positions are rounded to float32
+    return base64.b64encode(mol.ToBinary(int(options.AllProps | options.CoordsAsDouble))).decode()
 
 
 def unpack(text: str) -> Any:
@@ -36,78 +41,14 @@ def unpack(text: str) -> Any:
     return Chem.Mol(base64.b64decode(text))  # type: ignore[call-overload]
 
 
-def field(mol: Any) -> Any:
-    """MMFF94s for a molecule with all its atoms."""
-    from rdkit import Chem
-    from rdkit.Chem import rdForceFieldHelpers as helpers
-
-    Chem.SanitizeMol(mol)
-    parameters = helpers.MMFFGetMoleculeProperties(mol, mmffVariant="MMFF94s")
-    if parameters is None:
-        raise ValueError("no MMFF94s parameters for this molecule")
-    found = helpers.MMFFGetMoleculeForceField(mol, parameters)
-    found.Initialize()
-    return found
-
-
-def rotors(mol: Any) -> list[tuple[int, int, list[int]]]:
-    """Terminal heavy atoms with one or two hydrogens: the atom, its neighbour, the hydrogens."""
-    found = []
-    for atom in mol.GetAtoms():
-        near = atom.GetNeighbors()
-        hydrogens = [other.GetIdx() for other in near if other.GetAtomicNum() == 1]
-        heavy = [other for other in near if other.GetAtomicNum() > 1]
-        turns = len(heavy) == 1 and heavy[0].GetDegree() > 1 and len(hydrogens) in (1, 2)
-        if atom.GetAtomicNum() > 1 and turns:
-            found.append((atom.GetIdx(), heavy[0].GetIdx(), hydrogens))
-    return found
-
-
-def turned(places: Any, atom: int, axis: int, hydrogens: list[int], angle: float) -> Any:
-    """Positions with hydrogens rotated about the bond axis-atom (Rodrigues)."""
-    import numpy as np
-
-    unit = places[atom] - places[axis]
-    unit = unit / max(np.linalg.norm(unit), 1e-6)
-    arms = places[hydrogens] - places[atom]
-    along = (arms @ unit)[:, None] * unit
-    moved = places.copy()
-    moved[hydrogens] = (
-        places[atom] + along + (arms - along) * np.cos(angle) + np.cross(unit, arms) * np.sin(angle)
-    )
-    return moved
-
-
-def hydrogens(request: dict[str, Any]) -> dict[str, Any]:
-    import numpy as np
-    from rdkit import Chem
-
-    mol = unpack(request["mol"])
-    mol.UpdatePropertyCache(strict=False)
-    mol = Chem.AddHs(mol, addCoords=True)
-    placed = Chem.Mol(mol)
-    try:
-        forces = field(placed)
-    except ValueError as error:  # placed by geometry alone
-        return {"mol": pack(mol), "note": str(error)}
-    for atom in placed.GetAtoms():
-        if atom.GetAtomicNum() > 1:
-            forces.AddFixedPoint(atom.GetIdx())
-    forces.Minimize(maxIts=200)
-    conformer = placed.GetConformer()
-    for end, axis, moving in rotors(placed):
-        start, best = conformer.GetPositions(), (np.inf, conformer.GetPositions())
-        for turn in range(3):
-            angle = 2 * np.pi * turn / 3
-            conformer.SetPositions(turned(start, end, axis, moving, angle))
-            forces.Minimize(maxIts=200)
-            energy = forces.CalcEnergy()
-            if energy < best[0] - 1e-6:
-                best = (energy, conformer.GetPositions())
-        conformer.SetPositions(best[1])
-    if not np.isfinite(conformer.GetPositions()).all():
-        return {"mol": pack(mol), "note": "MMFF94s diverged"}
-    return {"mol": pack(placed), "note": ""}
+@cache
+def sibling(name: str) -> Any:
+    """A module of this folder, by its file: the folder itself is not searched for modules."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def relax(request: dict[str, Any]) -> dict[str, Any]:
@@ -116,7 +57,7 @@ def relax(request: dict[str, Any]) -> dict[str, Any]:
 
     mol = unpack(request["mol"])
     relaxed = Chem.Mol(mol)
-    forces = field(relaxed)
+    forces = sibling("worker_hydrogens").field(relaxed)
     before = forces.CalcEnergy()
     converged = forces.Minimize(maxIts=int(request["steps"])) == 0
     strain = before - forces.CalcEnergy()
@@ -125,19 +66,33 @@ def relax(request: dict[str, Any]) -> dict[str, Any]:
     return {"mol": pack(relaxed), "strain": strain, "rmsd": rmsd, "converged": converged}
 
 
-def bonds(request: dict[str, Any]) -> dict[str, Any]:
-    from rdkit import Chem
-    from rdkit.Chem import rdDetermineBonds
-    from rdkit.Geometry import Point3D
+def hydrogens(request: dict[str, Any]) -> dict[str, Any]:
+    mol, note = sibling("worker_hydrogens").place(unpack(request["mol"]), request["field"])
+    return {"mol": pack(mol), "note": note}
 
-    mol = Chem.RWMol()
-    conformer = Chem.Conformer(len(request["numbers"]))
-    for i, (number, place) in enumerate(zip(request["numbers"], request["positions"], strict=True)):
-        mol.AddAtom(Chem.Atom(int(number)))
-        conformer.SetAtomPosition(i, Point3D(*map(float, place)))
-    mol.AddConformer(conformer, assignId=True)
-    rdDetermineBonds.DetermineBonds(mol, charge=int(request["charge"]))
-    return {"mol": pack(mol.GetMol())}
+
+def bonds(request: dict[str, Any]) -> dict[str, Any]:
+    perceive = sibling("worker_bonds").perceive
+    return {"mol": pack(perceive(unpack(request["mol"]), request["longer"], request["charge"]))}
+
+
+def name(request: dict[str, Any]) -> dict[str, Any]:
+    mol = unpack(request["mol"])
+    names: dict[str, Any] = sibling("worker_bonds").name(mol, bool(request["stereo"]))
+    return {"mol": pack(mol), **names}
+
+
+def embed(request: dict[str, Any]) -> dict[str, Any]:
+    from rdkit import Chem
+    from rdkit.Chem import rdDistGeom
+
+    mol = Chem.AddHs(unpack(request["mol"]))
+    if rdDistGeom.EmbedMolecule(mol, randomSeed=int(request["seed"])):
+        raise ValueError("ETKDG found no positions")
+    field = sibling("worker_hydrogens").field
+    with contextlib.suppress(ValueError):  # no parameters: ETKDG's own positions
+        field(mol).Minimize(maxIts=500)
+    return {"mol": pack(mol)}
 
 
 def posebusters(request: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +102,9 @@ def posebusters(request: dict[str, Any]) -> dict[str, Any]:
     mol = unpack(request["mol"])
     Chem.SanitizeMol(mol)
     table = PoseBusters(config="mol").bust([mol], None, None)
-    return {"checks": {str(name): bool(table[name].iloc[0]) for name in table.columns}}
+    checks = {str(name): table[name].iloc[0] for name in table.columns}
+    # A check that could not be made is NaN, and bool(NaN) is True.
+    return {"checks": {key: None if v is None or v != v else bool(v) for key, v in checks.items()}}
 
 
 def xtb(request: dict[str, Any]) -> dict[str, Any]:
@@ -188,6 +145,8 @@ TASKS = {
     "hydrogens": hydrogens,
     "relax": relax,
     "bonds": bonds,
+    "name": name,
+    "embed": embed,
     "posebusters": posebusters,
     "xtb": xtb,
     "load": load,
@@ -205,6 +164,8 @@ def main() -> None:
 
         bytes_allowed = int(float(os.environ["CTRLGEN_WORKER_GB"]) * 2**30)
         resource.setrlimit(resource.RLIMIT_AS, (bytes_allowed, bytes_allowed))
+    own = str(Path(__file__).parent)
+    sys.path[:] = [path for path in sys.path if path != own]  # files.py here is no library's
     for line in sys.stdin:
         request = json.loads(line)
         try:

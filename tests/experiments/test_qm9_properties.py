@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pytest
@@ -15,9 +16,19 @@ from ctrlgen.domains.molecules.generation import Settings
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join
-from ctrlgen.experiments.qm9_figures import PUBLISHED, bootstrap, figures, summary, table
+from ctrlgen.experiments import qm9_properties
+from ctrlgen.experiments.qm9_figures import (
+    PUBLISHED,
+    SHARES,
+    bootstrap,
+    figures,
+    summary,
+    table,
+)
+from ctrlgen.experiments.qm9_properties import load_row, run, save_row
 from ctrlgen.experiments.qm9_rows import (
     Bench,
+    Row,
     best_of_draws,
     dflow,
     guidance,
@@ -60,7 +71,7 @@ def bench() -> Bench:
     chosen = torch.tensor([3, 17, 4, 29, 11])
     prior = Prior(Flow(Still(), CondOT()), Atoms(PLACES, 3 + KINDS), AtomCodec())
     return Bench(
-        prior, radius, radius, "gap", counts[chosen], gap[chosen], index[chosen] + 1, data, None,
+        prior, radius, radius, "gap", counts[chosen], gap[chosen], index[chosen] + 1, data,
         Settings(steps=4, evaluations=20, tolerance=0.01, valence=0.0), 2,
     )  # type: ignore[arg-type]  # fmt: skip
 
@@ -118,12 +129,14 @@ def test_rows_of_real_values_leave_the_molecule_itself_out() -> None:
 
 def test_bootstrap_intervals_hold_the_mean_and_shrink() -> None:
     draw = torch.randn(400, generator=torch.Generator().manual_seed(1)) + 2
-    mean, low, high = bootstrap(draw)
+    mean, low, high, missing, total = bootstrap(draw)
+    assert (missing, total) == (0, 400)
     assert mean == pytest.approx(float(draw.mean()), rel=1e-6)
     half = 1.96 * float(draw.std()) / 20
     assert high - low == pytest.approx(2 * half, rel=0.15) and low < mean < high
-    assert math.isnan(bootstrap(torch.tensor([math.nan]))[0])
-    assert bootstrap(torch.tensor([1.0, math.nan, 3.0]))[0] == 2
+    none, some = bootstrap(torch.tensor([math.nan])), bootstrap(torch.tensor([1.0, math.nan, 3.0]))
+    assert math.isnan(none.mean) and none.text(2) == "-" and none.missing == 1
+    assert some.mean == 2 and some.text(1).endswith("(1 of 3 without)")
 
 
 def test_summary_counts_what_the_evaluator_does_not_confirm() -> None:
@@ -140,7 +153,7 @@ def test_summary_counts_what_the_evaluator_does_not_confirm() -> None:
 
 
 def test_the_table_has_the_published_rows_beside_ours(tmp_path: Path) -> None:
-    metrics = {"molecule_stable": 0.5, "atom_stable": 0.9, "valid": 0.7, "valid_unique": 0.6}
+    metrics = dict(zip(SHARES, (0.5, 0.9, 0.7, 0.65, 0.6, 0.3, 0.2), strict=True))
     row = {
         "guide": [1.0, 2.0], "evaluator": [3.0, None], "stable": [True, False],
         "metrics": metrics, "evaluations": 40.0, "seconds": 0.5,
@@ -149,13 +162,19 @@ def test_the_table_has_the_published_rows_beside_ours(tmp_path: Path) -> None:
         "prior": "toy", "molecules": 2, "targets": {"mu": [0.0, 0.0]},
         "rows": {
             "mu": {
-                "D-Flow": row, "unguided": {**row, "evaluator": [9.0, 9.0]},
+                "D-Flow": row, "best whole of K": {**row, "evaluator": [2.0, 2.0]},
+                "unguided": {**row, "evaluator": [9.0, 9.0]},
                 "same-n shuffle": {"error": [6.0, 6.0]}, "per-n median": {"error": [1.0, 1.0]},
             }
         },
     }  # fmt: skip
     text = table(results)
-    assert "3.0000 [3.0000, 3.0000]" in text and "1.5000" in text and "per-n median (real" in text
+    assert "3.0000 [3.0000, 3.0000] (1 of 2 without)" in text and "30.0 % | 20.0 %" in text
+    assert "nearer than D-Flow by the evaluator for 1 of 1 properties (mu)" in text
+    lines = text.splitlines()
+    widths = {line.count("|") for line in lines if line.startswith("|")}
+    assert widths == {text[text.index("| row |") :].splitlines()[0].count("|")}
+    assert "1.5000" in text and "per-n median (real" in text
     for name, values in PUBLISHED.items():
         assert f"*{name}, published* | {values['mu']:g}" in text
     assert set(next(iter(PUBLISHED.values()))) == set(PROPERTIES)
@@ -164,3 +183,34 @@ def test_the_table_has_the_published_rows_beside_ours(tmp_path: Path) -> None:
     figures(results, tmp_path)
     for name in ("targets.png", "errors.png"):
         assert plt.imread(tmp_path / name).std() > 0
+
+
+def test_a_finished_row_is_kept_and_measured_again_where_the_measures_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = Row(torch.rand(2, 3, 5), evaluations=40.0, seconds=2.0, settings="K = 1")
+    save_row(tmp_path / "row.safetensors", {"n": (1, 2)}, row)
+    again = load_row(tmp_path / "row.safetensors", {"n": (1, 2)})
+    assert again is not None and torch.equal(again.signals, row.signals)
+    assert (again.evaluations, again.seconds, again.settings) == (40.0, 2.0, "K = 1")
+    assert load_row(tmp_path / "row.safetensors", {"n": (1, 3)}) is None
+    assert load_row(tmp_path / "other.safetensors", {}) is None
+
+    measured: list[float] = []
+    case = bench()
+
+    def once(bench: Bench, strengths: object, saved: Any) -> None:
+        saved("unguided", lambda: unguided(bench))
+
+    def measure(bench: Bench, row: Row) -> dict[str, Any]:
+        measured.append(row.evaluations)
+        return {"mean": math.nan, "seconds": row.seconds}
+
+    monkeypatch.setattr(qm9_properties, "rows_of", once)
+    monkeypatch.setattr(qm9_properties, "measure", measure)
+    first = run(case, [1.0], tmp_path / "cache", {"prior": "a"})
+    before = case.prior.flow.evaluations.forward
+    assert run(case, [1.0], tmp_path / "cache", {"prior": "a"}) == first and len(measured) == 1
+    monkeypatch.setattr(qm9_properties, "MEASURES", -1)
+    assert run(case, [1.0], tmp_path / "cache", {"prior": "a"}) == first
+    assert measured == [8.0, 8.0] and case.prior.flow.evaluations.forward == before

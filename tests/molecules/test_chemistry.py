@@ -2,51 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 
-from ctrlgen.domains.molecules import chemistry, graphs, subprocesses
+from ctrlgen.domains.molecules import chemistry, graphs, subprocesses, worker
 from ctrlgen.domains.molecules.elements import classes_of
+from ctrlgen.domains.molecules.perception import name
 from ctrlgen.domains.molecules.stability import stability
-from ctrlgen.domains.molecules.subprocesses import Helper, HelperError
+from ctrlgen.domains.molecules.subprocesses import Helper, HelperError, packed, shared, unpacked
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 
-@pytest.fixture(scope="module")
-def helper() -> Iterator[Helper]:
-    with Helper() as helper:
-        yield helper
-
-
-@pytest.fixture
-def shared(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> Helper:
-    """One helper process for the tests: starting one takes a second."""
-
-    class Shared:
-        def __init__(self, timeout: float) -> None:
-            self.timeout = timeout
-
-        def __enter__(self) -> Helper:
-            return helper
-
-        def __exit__(self, *details: object) -> None:
-            pass
-
-    monkeypatch.setattr(chemistry, "Helper", Shared)
-    return helper
-
-
-def test_hydrogens_are_placed_near_the_minimum(
-    shared: Helper, molecule: Callable[[str], Mol]
-) -> None:
+def test_hydrogens_are_placed_near_the_minimum(molecule: Callable[[str], Mol]) -> None:
     given = [molecule(s) for s in ("CC(=O)O", "CC=O", "NC=O")]
     positions, classes, _ = graphs.tensors(given, "qm9-heavy")
     skeletons = graphs.mols(positions, classes, "qm9-heavy")
@@ -65,7 +43,7 @@ def test_hydrogens_are_placed_near_the_minimum(
         assert float(gap.median()) < 0.1, mol
 
 
-def test_relaxation_returns_to_the_minimum(shared: Helper, molecule: Callable[[str], Mol]) -> None:
+def test_relaxation_returns_to_the_minimum(molecule: Callable[[str], Mol]) -> None:
     from rdkit import Chem
 
     still = molecule("CCO")
@@ -82,9 +60,7 @@ def test_relaxation_returns_to_the_minimum(shared: Helper, molecule: Callable[[s
         chemistry.relax([still], steps=0)
 
 
-def test_what_the_force_field_does_not_know_is_an_answer(
-    shared: Helper, molecule: Callable[[str], Mol]
-) -> None:
+def test_what_the_force_field_does_not_know_is_an_answer(molecule: Callable[[str], Mol]) -> None:
     from rdkit import Chem
 
     overfull = Chem.RWMol(molecule("CC"))
@@ -93,7 +69,7 @@ def test_what_the_force_field_does_not_know_is_an_answer(
     assert math.isnan(found.strain) and "valence" in found.error.lower()
 
 
-def test_posebusters_finds_what_is_wrong(shared: Helper, molecule: Callable[[str], Mol]) -> None:
+def test_posebusters_finds_what_is_wrong(molecule: Callable[[str], Mol]) -> None:
     pytest.importorskip("posebusters")
     good, bad = molecule("CCO"), molecule("CCO")
     bad.GetConformer().SetAtomPosition(2, good.GetConformer().GetPositions().mean(0))
@@ -103,7 +79,7 @@ def test_posebusters_finds_what_is_wrong(shared: Helper, molecule: Callable[[str
     assert not nothing.passed and nothing.error == "no molecule"
 
 
-def test_xtb_of_water_and_its_failures(shared: Helper, molecule: Callable[[str], Mol]) -> None:
+def test_xtb_of_water_and_its_failures(molecule: Callable[[str], Mol]) -> None:
     pytest.importorskip("tblite.interface", reason="tblite has no build for this system")
     water, nothing = chemistry.xtb([molecule("O"), None])
     assert not water.error and 2.0 < water.mu_raw < 2.5 and water.gradient < 1.5
@@ -112,15 +88,59 @@ def test_xtb_of_water_and_its_failures(shared: Helper, molecule: Callable[[str],
     assert math.isnan(nothing.mu) and nothing.error
 
 
-def test_bonds_from_positions_alone(shared: Helper, molecule: Callable[[str], Mol]) -> None:
-    from rdkit import Chem
+@pytest.mark.parametrize(
+    ("values", "passed"),
+    [([True, math.nan], None), ([False, math.nan], False), ([True, None], None), ([True], True)],
+)
+def test_a_check_that_could_not_be_made_is_not_passed(
+    molecule: Callable[[str], Mol],
+    monkeypatch: pytest.MonkeyPatch,
+    values: list[bool | float | None],
+    passed: bool | None,
+) -> None:
+    """As PoseBusters' internal energy of a small cage, C1C2CC12, which is NaN."""
+    pandas = pytest.importorskip("pandas")
+    names = ["bond_lengths", "internal_energy"][: len(values)]
 
-    mol = molecule("CC(=O)N")
-    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
-    found = chemistry.determine_bonds(numbers, mol.GetConformer().GetPositions())
-    assert Chem.MolToSmiles(Chem.RemoveHs(found)) == "CC(N)=O"
-    with pytest.raises(HelperError, match="bonds"):
-        chemistry.determine_bonds([6, 8, 1], np.eye(3), charge=7)
+    class PoseBusters:
+        def __init__(self, config: str) -> None:
+            assert config == "mol"
+
+        def bust(self, mols: list[Mol], *_: None) -> object:
+            return pandas.DataFrame([values], columns=names)
+
+    monkeypatch.setitem(sys.modules, "posebusters", SimpleNamespace(PoseBusters=PoseBusters))
+    reply = worker.posebusters({"mol": packed(molecule("CO"))})
+    json.dumps(reply, allow_nan=False)
+    monkeypatch.setattr(chemistry, "require", lambda *_: None)
+    monkeypatch.setattr(Helper, "ask", lambda *_, **__: reply)
+    (told,) = chemistry.posebusters([molecule("CO")])
+    assert told.passed is passed
+    assert told.checks == {n: None if v != v else v for n, v in zip(names, values, strict=True)}
+
+
+def test_positions_travel_in_double_precision(molecule: Callable[[str], Mol]) -> None:
+    mol = molecule("CO")
+    mol.GetConformer().SetAtomPosition(0, [0.123456789012345, 1e-9, -2.0])
+    place = unpacked(packed(mol)).GetConformer().GetAtomPosition(0)
+    assert (place.x, place.y, place.z) == (0.123456789012345, 1e-9, -2.0)
+    script = subprocesses._SCRIPT.read_text()
+    assert "CoordsAsDouble" in script
+    # there and back through the helper, which moves nothing here
+    (named,) = name([mol], stereo=False)
+    assert named.mol is not None
+    assert np.array_equal(
+        named.mol.GetConformer().GetPositions(), mol.GetConformer().GetPositions()
+    )
+
+
+def test_one_helper_serves_all_calls(molecule: Callable[[str], Mol]) -> None:
+    with shared(20.0) as helper:
+        process = helper._process
+    chemistry.relax([molecule("CO")])
+    with shared(5.0) as again:
+        assert again is helper and again.timeout == 5.0
+        assert process is None or again._process is process
 
 
 def test_a_late_answer_ends_the_process_and_the_next_one_works(

@@ -19,19 +19,24 @@ from ctrlgen.cli import main
 from ctrlgen.console import screen, stdout
 from ctrlgen.domains.molecules import design as designs
 from ctrlgen.domains.molecules import generation
+from ctrlgen.domains.molecules.composition import parse_formula, possible_sizes
 from ctrlgen.domains.molecules.design import Designer, design
-from ctrlgen.domains.molecules.files import read_csv, read_sdf, write_sdf
+from ctrlgen.domains.molecules.files import read_csv, read_sdf, write_sdf, write_xyz
 from ctrlgen.domains.molecules.generation import Settings
+from ctrlgen.domains.molecules.graphs import tensors
 from ctrlgen.domains.molecules.inputs import wish_of
 from ctrlgen.domains.molecules.networks import MoleculeVelocity, build
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.regressors import build as build_regressor
-from ctrlgen.domains.molecules.sheets import interval_text, outside
+from ctrlgen.domains.molecules.scoring import score
+from ctrlgen.domains.molecules.sheets import interval_text
 from ctrlgen.domains.molecules.sizes import DEVIATION
-from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
+from ctrlgen.domains.molecules.verdicts import outside, verdicts
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms, parse_extreme
 from ctrlgen.flows import Flow
+from ctrlgen.interrupts import Terminated
 from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
 
@@ -162,7 +167,7 @@ def test_generate_writes_sdf_xyz_csv_json_and_figure(
     on_disk = json.loads((tmp_path / "out.json").read_text())
     assert {k: v for k, v in content.items() if k != "file"} == on_disk
     assert content["complete"] and content["missing"] == []
-    assert content["asked"] == ["gap = 6800 meV", "0 <= N <= 2"]
+    assert content["asked"] == ["gap = 6800 meV", "N <= 2"]
     rows = read_csv(tmp_path / "out.csv")
     entries = read_sdf(tmp_path / "out.sdf")
     assert [row["name"] for row in rows] == ["seed-0", "seed-1", "seed-2"]
@@ -170,7 +175,12 @@ def test_generate_writes_sdf_xyz_csv_json_and_figure(
     for row, entry, known in zip(rows, entries, content["molecules"], strict=True):
         assert row["target gap (meV)"] == "6800" and entry.tags["target gap (meV)"] == "6800"
         assert 5 <= int(row["atoms of the prior"]) <= 7
-        assert row["novel"] in ("", "true", "false") and row["stable"] in ("true", "false")
+        for table in ("D_b", "QM9"):
+            assert (row[f"novel ({table})"] in ("true", "false")) == bool(row["inchikey"])
+        assert row["stable (EDM)"] in ("true", "false") and row["composition"] in ("true", "false")
+        assert row["valid"] == "true" or row["reason"]
+        if row["valid"] == "false":
+            assert row["satisfied (guide)"] == row["satisfied (evaluator)"] == "false"
         assert int(row["evaluations"]) >= 2 and row["starts"] == "1"
         value = known["evaluator gap (meV)"]
         if value is not None:
@@ -217,8 +227,8 @@ def test_an_interrupted_run_leaves_what_is_done_and_names_the_rest(
     rows, entries = read_csv(tmp_path / "out.csv"), read_sdf(tmp_path / "out.sdf")
     assert [row["name"] for row in rows] == ["seed-0", "seed-1", "seed-2", "seed-3"]
     assert len(entries) == 4
-    assert "4 of 6 molecules are in out.sdf" in outcome.err
-    assert "missing seeds: 4, 5" in outcome.err
+    told = " ".join(outcome.err.split())
+    assert "4 of 6 molecules are in out.sdf" in told and "missing seeds: 4, 5" in told
     content = json.loads((tmp_path / "out.json").read_text())
     assert not content["complete"] and content["missing"] == [4, 5]
 
@@ -285,6 +295,8 @@ def test_in_python_it_takes_three_lines(cards: Cards) -> None:
     )  # fmt: skip
     assert len(designed.mols) == len(designed.rows) == 2
     assert designed.network.forward > 0
+    assert repr(designed).startswith("Designed(2 molecules, ") and "\n" not in repr(designed)
+    assert len(repr(designed.sheet)) < 80 and "2 of 2 rows" in repr(designed.sheet)
 
 
 def test_a_user_ranks_the_starts(cards: Cards, tmp_path: Path, ctrlgen: Command) -> None:
@@ -327,8 +339,9 @@ def test_sample_draws_and_score_says_the_same_of_the_file(
     assert 0 <= row["strain (kcal/mol)"] < 30 and 0 <= row["MMFF rmsd (A)"] < 0.5
     assert told["summary"]["posebusters"] == 1 and told["summary"]["without strain"] == 0
     assert told["summary"]["median strain (kcal/mol)"] == row["strain (kcal/mol)"]
-    assert row["smiles"] == "CCO" and row["formula"] == "C2H6O" and row["satisfied"] is None
-    assert row["stable"] and row["valid"] and row["connected"] and row["atoms"] == 9
+    assert row["smiles"] == "CCO" and row["formula"] == "C2H6O" and row["record"] == 1
+    assert row["stable (EDM)"] and row["valid"] and row["pieces"] == 1 and row["atoms"] == 9
+    assert row["novel (QM9)"] is False and "satisfied (guide)" not in row
     words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 2]
     drawn = solved(ctrlgen, "sample", "-n", 2, "--atoms", "3", *words, "-o", "out.sdf")
     assert [r["atoms of the prior"] for r in drawn["molecules"]] == [3, 3]
@@ -399,6 +412,12 @@ def refused(
         (["-p", "gap=6.8eV", "--device", "abacus"], "device: 'abacus'"),
         (["-p", "gap=6.8eV", "--rank", "none.py:f"], "rank: expected FILE.py:NAME"),
         (["-p", "gap=6.8eV", "--fragment", "none.sdf"], "fragment: there is no file"),
+        (["--formula", "C100H200"], "formula: no neutral molecule"),
+        (["--formula", "CH5"], "formula: no neutral molecule"),
+        (["--formula", "C2H3"], "formula: no neutral molecule"),
+        (["--formula", "C7H10O2", "--atoms", "3"], "takes 9 heavy atoms, the molecules have 3"),
+        (["--element", "C>=50"], "element: no neutral molecule"),
+        (["--element", "F>=6", "--element", "C<=1"], "element: no neutral molecule"),
     ],
 )
 def test_generate_refuses(refused: Callable[..., str], words: list[str], message: str) -> None:
@@ -429,7 +448,9 @@ def test_files_that_are_broken_are_named(refused: Callable[..., str], tmp_path: 
     message = refused("optimize", "sulfur.xyz", "-p", "mu=2D")
     assert "expected elements H, C, N, O, F, got S" in message
     (tmp_path / "lead.txt").write_text("C")
-    assert "expected an SDF or XYZ file" in refused("optimize", "lead.txt", "-p", "mu=2D")
+    assert "expected an SDF, MOL, XYZ, PDB or SMILES file" in refused(
+        "optimize", "lead.txt", "-p", "mu=2D"
+    )
     assert "radius: expected a positive" in refused(
         "optimize", "ethanol.sdf", "-p", "mu=2D", "--radius", 0
     )
@@ -454,6 +475,165 @@ def test_far_targets_are_refused_warned_of_or_allowed(
     assert said == []
     _, said = wish_of(["gap=9eV", "homo=-5eV", "lumo=0eV"]).sizes("qm9", range(15, 30))
     assert "Mahalanobis" in said[0]
+
+
+def test_possible_sizes_of_molecules() -> None:
+    def sizes(text: str, name: str) -> list[int]:
+        return possible_sizes(parse_formula(text), name)
+
+    assert sizes("C7H10O2", "qm9-heavy") == [9] and sizes("C7H10O2", "qm9") == [19]
+    assert sizes("CH4", "qm9-heavy") == [1] and sizes("C2H7", "qm9") == []
+    assert sizes("CF4", "qm9") == [5] and sizes("CF5", "qm9") == []
+    assert possible_sizes({"N": (2, 3)}, "qm9-heavy") == list(range(2, 10))
+
+
+def test_outputs_are_never_inputs_and_are_tried_first(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    lead = ethanol(tmp_path)
+    before = lead.read_bytes()
+    words = ["score", lead, "--evaluator", cards.evaluator]
+    refused = ctrlgen(*words, "-o", lead, "--overwrite")
+    assert refused.code == 2 and "which is read; name another file" in " ".join(refused.err.split())
+    write_xyz(tmp_path / "one.xyz", [read_sdf(lead)[0].mol])
+    refused = ctrlgen("score", "one.xyz", "-o", "one.sdf", "--overwrite")
+    assert refused.code == 2 and "one.xyz, which is read" in " ".join(refused.err.split())
+    (tmp_path / "afile").write_text("")
+    refused = ctrlgen(*words, "-o", "afile/out.sdf")
+    assert refused.code == 2 and "out: cannot write afile/out.sdf" in " ".join(refused.err.split())
+    assert lead.read_bytes() == before
+    assert solved(ctrlgen, *words, "-o", "new/folder/out.sdf")["complete"]
+    assert (tmp_path / "new" / "folder" / "out.csv").is_file()
+
+
+def test_a_bad_record_is_a_row_with_its_reason(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    mols = []
+    for text in ("CO", "CCl", "C[NH3+]", "CCCCCCCCCC", "C[C@H](O)F"):
+        mol = Chem.AddHs(Chem.MolFromSmiles(text))
+        AllChem.EmbedMolecule(mol, randomSeed=1)
+        mols.append(mol)
+    tags = [{"name": f"no. {i}", "mine": i} for i in range(1, 6)]
+    write_sdf(tmp_path / "in.sdf", mols, tags)
+    text = (tmp_path / "in.sdf").read_text()
+    (tmp_path / "in.sdf").write_text(text + "broken\n$$$$\n")
+    words = ["score", "in.sdf", "--evaluator", cards.evaluator]
+    content = solved(ctrlgen, *words, "-o", "out.sdf")
+    rows = content["molecules"]
+    assert [row["record"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row["name"] for row in rows[:5]] == [tag["name"] for tag in tags]
+    assert [row.get("mine") for row in rows] == ["1", "2", "3", "4", "5", None]
+    reasons = [row["reason"] or "" for row in rows]
+    assert reasons[0] == reasons[4] == "" and "complete V2000" in reasons[5]
+    assert "got Cl" in reasons[1] and "got charge +1" in reasons[2] and "got 32" in reasons[3]
+    assert [row["valid"] for row in rows] == [True, False, False, False, True, False]
+    assert rows[4]["smiles"] == Chem.CanonSmiles("C[C@H](O)F") and rows[2]["charge"] == 1
+    assert rows[1]["smiles"] == "CCl" and rows[1].get("evaluator gap (meV)") is None
+    assert len(read_sdf(tmp_path / "out.sdf")) == 6
+    assert read_csv(tmp_path / "out.csv")[1]["mine"] == "2"
+    strict = ctrlgen(*words, "-o", "strict.sdf", "--strict")
+    assert strict.code == 2 and "record 2 (no. 2)" in " ".join(strict.err.split())
+    assert "got Cl" in " ".join(ctrlgen(*words, "-o", "shown.sdf").out.split())
+
+
+def test_an_interrupted_sample_leaves_its_json(
+    ctrlgen: Command, cards: Cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = Prior.sample, []
+
+    def stopping(self: Prior, *args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise Terminated
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Prior, "sample", stopping)
+    words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "--batch", 2]
+    outcome = ctrlgen("sample", "-n", 4, "--atoms", "3", *words, "-o", "out.sdf")
+    assert outcome.code == 143
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert not content["complete"] and content["missing"] == [2, 3]
+    assert len(content["molecules"]) == len(read_csv(tmp_path / "out.csv")) == 2
+
+
+def test_a_function_that_fails_and_a_network_of_the_wrong_kind_are_named(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def divide(mols):\n    return 1 / 0\ndef words(mols):\n    return ['a' for m in mols]\n"
+    )
+    words = ["generate", "-p", "gap=6.8eV", "-n", 1, "--atoms", 3, *cards.options]
+    refused = ctrlgen(*words, "--rank", "mine.py:divide", "-o", "a.sdf")
+    assert refused.code == 2
+    assert "rank: mine.py:divide raised ZeroDivisionError" in " ".join(refused.err.split())
+    refused = ctrlgen(*words, "--rank", "mine.py:words", "-o", "b.sdf")
+    assert refused.code == 2
+    assert "rank: expected numbers or None, got 'a'" in " ".join(refused.err.split())
+    words[words.index("--evaluator") + 1] = cards.guide
+    refused = ctrlgen(*words, "-o", "c.sdf")
+    assert refused.code == 2 and "evaluator: " in refused.err
+    assert "reads heavy atoms alone" in " ".join(refused.err.split())
+
+
+def test_the_seed_in_the_file_gives_the_row_again(ctrlgen: Command, cards: Cards) -> None:
+    """Further draws and further starts, of other numbers of atoms, by their own seeds."""
+    words = ["-p", "gap=6.8eV", *cards.options[:-1], 1, "--draws", 3]
+    content = solved(ctrlgen, "generate", *words, "-n", 3, "-o", "out.sdf")
+    rows = [row for row in content["molecules"] if row["seed"] >= 2**32]
+    assert rows and all(row["starts"] == 2 for row in content["molecules"])
+    seeds = ",".join(str(row["seed"]) for row in rows)
+    again = solved(ctrlgen, "generate", *words, "--seeds", seeds, "-o", "again.sdf")
+    for row, other in zip(rows, again["molecules"], strict=True):
+        for key in ("seed", "smiles", "formula", "atoms of the prior", "cost", "reason"):
+            assert other[key] == row[key], key
+        assert other["starts"] == 1
+
+
+def test_a_fragment_and_a_likeness_have_columns_and_count(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    lead = ethanol(tmp_path)
+    wish = ["--fragment", lead, "--similar", lead, "--element", "N=0"]
+    content = solved(ctrlgen, "generate", *wish, "-n", 2, "--atoms", 4, "-o", "o.sdf",
+                     *cards.options)  # fmt: skip
+    for row in content["molecules"]:
+        assert {"fragment", "composition", "shape similarity", "satisfied (guide)"} <= set(row)
+        if not row["fragment"]:
+            assert not row["satisfied (guide)"] and not row["satisfied (evaluator)"]
+    assert content["summary"]["fragment"] is not None
+
+
+def test_verdicts_follow_structure_and_networks(molecule: Callable[[str], Any]) -> None:
+    given = [molecule("CCO"), molecule("CCC"), molecule("CC(O)C")]
+    positions, classes, counts = tensors(given)
+    signals = join(positions, classes, 5)
+
+    def network(x: torch.Tensor, p: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), 6), 6800.0)
+
+    scores = score(signals, "qm9", guide=network, evaluator=network, mols=given)
+    wish = wish_of(["gap=6.8eV"], formula="C2H6O")
+    first, second, third = verdicts(wish, "qm9", scores, signals, counts, 0.05)
+    assert first == {
+        "satisfied (guide)": True, "satisfied (evaluator)": True, "composition": True
+    }  # fmt: skip
+    assert not second["satisfied (guide)"] and not third["composition"]
+    far = verdicts(wish_of(["gap=7eV"]), "qm9", scores, signals, counts, 0.05)
+    assert not far[0]["satisfied (guide)"] and far[0]["satisfied (evaluator)"]
+    piece = verdicts(Wish(fragment=given[0]), "qm9", scores, signals, counts, 0.05)
+    assert [row["fragment"] for row in piece] == [True, False, True]
+    alike = verdicts(Wish(like=given[0]), "qm9", scores, signals, counts, 0.05)
+    assert alike[0]["similarity"] == 1 and alike[0]["shape similarity"] == pytest.approx(
+        1, abs=1e-3
+    )
+    assert alike[1]["similarity"] < 1
+    blind = score(signals, "qm9", guide=network, mols=given)
+    (unknown, *_) = verdicts(wish_of(["gap=6.8eV"]), "qm9", blind, signals, counts, 0.05)
+    assert unknown["satisfied (guide)"] and unknown["satisfied (evaluator)"] is None
 
 
 def test_a_missing_extra_is_named(

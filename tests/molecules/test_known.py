@@ -1,4 +1,4 @@
-"""Digests of the training SMILES: what is known, and what only looks like it."""
+"""Digests of QM9's skeletons: what is known, where, and what only looks like it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,41 @@ import pytest
 
 from ctrlgen.domains.molecules import known as module
 from ctrlgen.domains.molecules.known import Known, known
+from ctrlgen.domains.molecules.qm9 import Name
 
 
 def test_known_and_new() -> None:
-    smiles = ["CCO", "C#N", "CC(=O)O", "C1CO1", "CCO"]
-    table = Known.of(smiles)
-    assert len(table) == 4 and all(text in table for text in smiles)
-    assert not any(text in table for text in ("CC", "", "CCOC", "O=C"))
-    assert None not in table and np.all(np.diff(table.digests.astype(np.int64)) > 0)
-    assert int(table.digests.max()) < 2**40
-    with pytest.raises(TypeError, match="back into SMILES"):
-        list(table)
+    table = Known.of(
+        {"D_b": ["LFQSCWFLJHTTHZ", "LELOWRISYMNNSU"], "test": ["LELOWRISYMNNSU", "IKHGUXGNUITLKF"]}
+    )
+    assert len(table) == 4 and repr(table) == "Known(D_b: 2, test: 2)"
+    assert table.holds("LFQSCWFLJHTTHZ") and table.holds("LFQSCWFLJHTTHZ", "D_b")
+    assert not table.holds("LFQSCWFLJHTTHZ", "test") and table.holds("IKHGUXGNUITLKF")
+    assert not table.holds("IKHGUXGNUITLKF", "D_b") and not table.holds("")
+    for digests in table.digests.values():
+        assert np.all(np.diff(digests.astype(np.int64)) > 0) and int(digests.max()) < 2**40
 
 
 def test_the_file_is_what_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    smiles = {"CCO", "C#N", "CC=O"}
+    chem = pytest.importorskip("rdkit.Chem")
+    inchis = [chem.MolToInchi(chem.MolFromSmiles(text)) for text in ("CCO", "C#N", "CC=O", "CO")]
+    named = [Name(i + 1, "", inchi) for i, inchi in enumerate(inchis)]
     monkeypatch.setattr(module, "_FILE", tmp_path / "known.safetensors")
-    monkeypatch.setattr(module, "reference_smiles", lambda folder, name: smiles)
+    monkeypatch.setattr(module, "names", lambda folder: named)
+    rows = {"D_a": [0], "D_b": [1, 2], "valid": [3], "test": [0]}
+    monkeypatch.setattr(module, "split_rows", lambda part: np.array(rows[part]))
     monkeypatch.setattr("sys.argv", ["known", "--data", str(tmp_path)])
     module.main()
     known.cache_clear()
     table = known()
     known.cache_clear()
-    assert len(table) == 3 and "CC=O" in table and "CCO" in table and "CC" not in table
+    key = chem.InchiToInchiKey(inchis[2]).split("-")[0]
+    assert len(table) == 5 and table.holds(key, "D_b") and not table.holds(key, "D_a")
 
 
-def test_embedded_table_holds_the_training_set() -> None:
+def test_embedded_table_holds_qm9() -> None:
     table = known()
-    assert 90_000 < len(table) < 100_000
-    assert "CCCCCCCCCCCC" not in table and "Cl" not in table
+    sizes = {name: len(digests) for name, digests in table.digests.items()}
+    assert sizes == {"D_a": 49377, "D_b": 49339, "valid": 17662, "test": 13031}
+    # ethanol, and aspirin, which has thirteen heavy atoms
+    assert table.holds("LFQSCWFLJHTTHZ") and not table.holds("BSYNRYMUTXBXSQ")

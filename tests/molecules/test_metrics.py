@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from ctrlgen.domains.molecules import data, metrics
-from ctrlgen.domains.molecules.graphs import arrays, complete, mols, smiles, tensors
+from ctrlgen.domains.molecules.chemistry import place_hydrogens
+from ctrlgen.domains.molecules.graphs import arrays, mols, smiles, tensors
 from ctrlgen.domains.molecules.metrics import assess
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def test_overfull_atoms_have_no_smiles_and_missing_ones_are_filled(
 def test_completed_molecules_keep_their_heavy_atoms(molecule: Callable[[str], Mol]) -> None:
     given = molecule("CC(=O)N")
     positions, classes, _ = tensors([given], "qm9-heavy")
-    whole = complete(mols(positions, classes, "qm9-heavy")[0])
-    assert whole.GetNumAtoms() == given.GetNumAtoms()
+    (whole,) = place_hydrogens(mols(positions, classes, "qm9-heavy"))
+    assert whole is not None and whole.GetNumAtoms() == given.GetNumAtoms()
     numbers, places = arrays([whole, None], width=12)
     assert numbers[0].tolist()[:4] == [6, 6, 8, 7] and int((numbers[0] == 1).sum()) == 5
     assert torch.allclose(places[0, :4], positions[0, :4]) and not numbers[1].any()

@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import ctrlgen
 from ctrlgen.domains.molecules.layers import TimeEmbedding, centred
 from ctrlgen.domains.molecules.networks import MoleculeVelocity, build
-from ctrlgen.domains.molecules.regressors import PropertyNetwork
+from ctrlgen.domains.molecules.ragged import fitted
+from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
+from ctrlgen.domains.molecules.states import Atoms, split
 
 pytest.importorskip("e3nn")
 
@@ -248,3 +251,30 @@ def test_properties_ignore_padding_and_batch() -> None:
     for row, n in enumerate(COUNTS.tolist()):
         one = (x[row : row + 1, :n, :3], p[row : row + 1, :n], mask[row : row + 1, :n])
         torch.testing.assert_close(network(*one)[0], found[row])
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 13])
+def test_embedded_heavy_networks_round_alike_in_every_batch(batch: int) -> None:
+    """Velocities, properties and their gradients, to the last bit; sizes are ragged."""
+    prior = ctrlgen.load("qm9-heavy")
+    counts = 2 + torch.arange(26) % 8
+    bound = fitted(prior, counts[:16])
+    assert fitted(prior, counts[:1]).source.shape == bound.source.shape
+    z = Atoms(*bound.source.shape, counts).sample(range(26))
+    t = torch.linspace(0, 0.97, 26)
+    guide = load_regressor("qm9-heavy-guide")
+
+    def values(rows: slice) -> tuple[Tensor, ...]:
+        x = z[rows].clone().requires_grad_()
+        v = prior.flow.network(x, t[rows], counts[rows])
+        parts = split(prior.codec.decode(x))
+        mask = torch.arange(x.shape[1]) < counts[rows, None]
+        p = guide(parts.positions, parts.probabilities, mask)
+        (slope,) = torch.autograd.grad(v.square().sum() + (p / 1000).square().sum(), x)
+        return v.detach(), p.detach(), slope
+
+    whole = values(slice(0, 26))
+    for start in (0, 5):
+        rows = slice(start, start + batch)
+        for part, full in zip(values(rows), whole, strict=True):
+            assert torch.equal(part, full[rows])
