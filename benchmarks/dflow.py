@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch._dynamo  # torch.optim imports it at first use, which is not a peer's time
 import typer
 from rich.console import Console
 from rich.table import Table

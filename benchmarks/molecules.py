@@ -16,11 +16,12 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch._dynamo  # torch.optim imports it at first use, which is not a peer's time
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -45,14 +46,16 @@ from ctrlgen.priors import Prior, load
 RESULTS = Path(__file__).parent / "results" / "molecules.json"
 
 
-def untrained(name: str) -> tuple[Prior, PropertyNetwork]:
+def untrained(
+    name: str, width: int = 128, depth: int = 6, guide_width: int = 96
+) -> tuple[Prior, PropertyNetwork]:
     """Networks of the embedded sizes with random weights: the same work, no chemistry."""
     torch.manual_seed(0)
     kinds = len(alphabet(name))
     network = build(
-        "geot", classes=kinds, scale=0.2, frequencies=[1 / kinds] * kinds, width=128, depth=6
+        "geot", classes=kinds, scale=0.2, frequencies=[1 / kinds] * kinds, width=width, depth=depth
     )
-    guide = PropertyNetwork(kinds, [0.0] * 6, list(DEVIATION.values()), width=96, depth=4)
+    guide = PropertyNetwork(kinds, [0.0] * 6, list(DEVIATION.values()), width=guide_width, depth=4)
     for module in (network, guide):
         for parameter in module.parameters():
             if not bool(parameter.any()):
@@ -60,6 +63,50 @@ def untrained(name: str) -> tuple[Prior, PropertyNetwork]:
         module.eval().requires_grad_(False)
     source = Atoms(MAX_ATOMS[name], 3 + kinds)
     return Prior(Flow(network, CondOT()), source, AtomCodec()), guide
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Molecules with a gap that is within reach.
+
+    Attributes:
+        prior: of molecules.
+        cost: of the gap, one target per molecule.
+        seeds: of the molecules, shape (B,).
+        counts: their numbers of atoms, shape (B,).
+        settings: of D-Flow, one start each.
+    """
+
+    prior: Prior
+    cost: PropertyCost
+    seeds: Tensor
+    counts: Tensor
+    settings: Settings
+
+
+def problem(
+    prior: Prior, network: PropertyNetwork, molecules: int, steps: int, evaluations: int = 25
+) -> Problem:
+    """Targets half a deviation from where the guide is without steering.
+
+    Args:
+        prior: of molecules.
+        network: the guide, on the same device.
+        molecules: how many.
+        steps: midpoint steps of the flow.
+        evaluations: of the objective, at most.
+    """
+    settings = Settings(
+        steps=steps, batch=molecules, draws=1, valence=0.0, restarts=0, evaluations=evaluations
+    )
+    seeds, name = torch.arange(molecules), alphabet_of(prior)
+    counts = sizes(name).only(range(3, MAX_ATOMS[name] + 1)).draw([], seeds)
+    with torch.no_grad():
+        bound = fitted(prior, counts)
+        start = Guide(network, ["gap"], "hard")(bound.sample(seeds, bound.solver(steps)))
+    wanted = start + 0.5 * DEVIATION["gap"]
+    cost = PropertyCost(Guide(network, ["gap"]), wanted, wanted, scale=DEVIATION["gap"])
+    return Problem(prior, cost, seeds, counts, settings)
 
 
 class Arrived(Exception):
@@ -125,17 +172,9 @@ def main(
     else:
         model = load(prior)
         network = regressor(guide or GUIDES[alphabet_of(model)])
-    name = alphabet_of(model)
     default = Settings(steps=steps, batch=molecules)
-    settings = replace(default, draws=1, valence=0.0, restarts=0, evaluations=25)
-    seeds = torch.arange(molecules)
-    table = sizes(name).only(range(3, MAX_ATOMS[name] + 1))
-    counts = table.draw([], seeds)
-    # targets within reach: where the guide is without steering, half a deviation further
-    with torch.no_grad():
-        start = Guide(network, ["gap"], "hard")(fitted(model, counts).sample(seeds))
-    wanted = start + 0.5 * DEVIATION["gap"]
-    cost = PropertyCost(Guide(network, ["gap"]), wanted, wanted, scale=DEVIATION["gap"])
+    posed = problem(model, network, molecules, steps)
+    cost, seeds, counts, settings = posed.cost, posed.seeds, posed.counts, posed.settings
 
     began = time.process_time()
     found: Found = steer(model, cost, seeds, counts, settings)[0]

@@ -1,0 +1,199 @@
+"""Parts 4 and 5: how fast networks train, and training them for the time that is left.
+
+Throughput is measured on the trainer of a recipe after a warm-up of as many steps. Training goes on
+from the embedded weights where the recipe has their network, from a checkpoint where there is one,
+and leaves checkpoint, log, card and weights of every network in the folder of the session.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.accelerated.session import Clock, Record
+from benchmarks.accelerated.workbench import Workbench, synchronise
+from ctrlgen.cards import Card
+from ctrlgen.domains.images import training as image_training
+from ctrlgen.domains.images.data import Images
+from ctrlgen.domains.images.data import read as read_images
+from ctrlgen.domains.images.trainer import Trainer as ImageTrainer
+from ctrlgen.domains.molecules import training as molecule_training
+from ctrlgen.domains.molecules.data import read as read_molecules
+from ctrlgen.domains.molecules.trainer import Molecule, PriorTrainer, Recipe
+from ctrlgen.errors import CardError
+from ctrlgen.training.runs import run as spend
+from ctrlgen.training.session import continue_from, export
+from ctrlgen.training.trainer import Trainer
+
+__all__ = ["SHARES", "headline", "throughput", "train"]
+
+SHARES = {"qm9": 0.5, "cifar10": 0.3, "qm9-heavy": 0.2}
+"""Networks in order of value, and what each takes of the time."""
+
+
+def _molecules(count: int, places: int, kinds: int) -> Molecule:
+    """Random atoms, to rehearse."""
+    draw = torch.Generator().manual_seed(0)
+    counts = torch.randint(2, places + 1, (count,), generator=draw)
+    classes = torch.randint(kinds, (count, places), generator=draw)
+    classes[torch.arange(places) >= counts[:, None]] = -1
+    return Molecule(torch.randn(count, places, 3, generator=draw), classes, counts)
+
+
+def _tiny(name: str, device: torch.device) -> Trainer:
+    if name == "cifar10":
+        config = {
+            "network": "transformer", "shape": [3, 8, 8], "classes": 10, "width": 16, "depth": 1,
+            "heads": 2,
+        }  # fmt: skip
+        recipe = replace(image_training.RECIPES[name], config=config, batch=4, validation=4)
+        draw = torch.Generator().manual_seed(0)
+        pixels = torch.rand(16, 3, 8, 8, generator=draw) * 2 - 1
+        return ImageTrainer(recipe, Images(pixels, torch.arange(16) % 10), 0, device)
+    known = molecule_training.RECIPES[name]
+    assert isinstance(known, Recipe)
+    kinds = known.config["classes"]
+    small = {"network": "geot", "classes": kinds, "width": 16, "depth": 1}
+    recipe = replace(known, config=small, batch=4, places=(9,))
+    return PriorTrainer(recipe, _molecules(32, 9, kinds), _molecules(8, 9, kinds), 0, device)
+
+
+def trainer_of(bench: Workbench, name: str) -> Trainer:
+    """A fresh run of a recipe on packed data.
+
+    Raises:
+        FileNotFoundError: if the session has no data for it.
+    """
+    if bench.tiny:
+        return _tiny(name, bench.device)
+    if name not in bench.data:
+        raise FileNotFoundError(f"data: expected --data {name}=FILE, got {sorted(bench.data)}")
+    file = bench.data[name]
+    if name in image_training.RECIPES:
+        return ImageTrainer(image_training.RECIPES[name], read_images(name, file), 0, bench.device)
+    recipe = molecule_training.RECIPES[name]
+    assert isinstance(recipe, Recipe)
+    group = molecule_training.group_of
+    known, held = (read_molecules(recipe.dataset, file, part) for part in ("D_b", "valid"))
+    return PriorTrainer(recipe, group(known), group(held, 2048), 0, bench.device)
+
+
+def throughput(bench: Workbench, record: Record, clock: Clock) -> None:
+    """Samples a second of every recipe, plain and, on a card, compiled."""
+    rows: dict[str, Any] = {}
+    forms = (False,) if bench.device.type == "cpu" else (False, True)
+    for name in SHARES:
+        rows[name] = {}
+        for compiled in forms:
+            form = "compiled" if compiled else "plain"
+            if clock.left < 0:
+                record.put(note=f"no time for {name}, {form}")
+                return
+            try:
+                rows[name][form] = _speed(bench, name, compiled)
+            except Exception as error:  # the other recipes may have their data
+                rows[name][form] = {"error": f"{type(error).__name__}: {error}"[:500]}
+            record.put(rows=rows)
+    _check([row for forms_of in rows.values() for row in forms_of.values()])
+
+
+def _speed(bench: Workbench, name: str, compiled: bool) -> dict[str, Any]:
+    trainer, steps = trainer_of(bench, name), bench.sizes.training_steps
+    if compiled:
+        trainer.compile()
+
+    def seconds() -> float:
+        synchronise(bench.device)
+        began = time.perf_counter()
+        for _ in range(steps):
+            trainer.step(0.3)
+        synchronise(bench.device)
+        return time.perf_counter() - began
+
+    first, then = seconds(), seconds()
+    weights = sum(parameter.numel() for parameter in trainer.network.parameters())
+    return {
+        "samples_per_second": steps * trainer.schedule.batch / then,
+        "batch": trainer.schedule.batch, "steps": steps, "first_seconds": first,
+        "precision": str(trainer.precision).removeprefix("torch."), "weights": weights,
+    }  # fmt: skip
+
+
+def train(bench: Workbench, record: Record, clock: Clock) -> None:
+    """Train the networks one after the other for the time that is left, a little kept to export."""
+    whole, done, rows = clock.left * 0.93, 0.0, dict[str, Any]()
+    for name, share in SHARES.items():
+        done += share
+        # What a network did not need, for want of data say, is there for the next.
+        seconds = done * whole - clock.spent
+        if seconds <= 0:
+            rows[name] = {"error": "no time"}
+            continue
+        try:
+            rows[name] = _trained(bench, name, seconds, record.file.parent / "training" / name)
+        except Exception as error:  # the next network may fare better
+            rows[name] = {"error": f"{type(error).__name__}: {error}"[:500]}
+        record.put(rows=rows)
+    _check(list(rows.values()))
+
+
+def _check(rows: list[dict[str, Any]]) -> None:
+    """Raise RuntimeError where no row of a part holds anything but an error."""
+    if rows and all("error" in row for row in rows):
+        raise RuntimeError(f"nothing ran: {rows[0]['error']}")
+
+
+def _trained(bench: Workbench, name: str, seconds: float, folder: Path) -> dict[str, Any]:
+    """Train one network for some seconds, all included."""
+    began = time.monotonic()
+    trainer = trainer_of(bench, name)
+    images = name in image_training.RECIPES
+    side = image_training if images else molecule_training
+    card_of: Callable[[Any, str], Card] = side.card_of  # type: ignore[assignment]
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = folder / "checkpoint.safetensors", folder / f"{name}.log.jsonl"
+    origin = "random weights"
+    if checkpoint.is_file():
+        trainer.load(checkpoint)
+        origin = "checkpoint"
+    elif not bench.tiny:
+        card = Card.read(side.WEIGHTS / f"{name}.json")
+        config = trainer.config if isinstance(trainer, PriorTrainer) else trainer.recipe.config  # type: ignore[attr-defined]
+        try:
+            continue_from(trainer, card, side.WEIGHTS, config)
+            origin = "embedded weights"
+        except CardError as error:  # the recipe has grown another network
+            origin += f" ({error})"[:200]
+    earlier = trainer.steps
+    if bench.device.type == "cuda":
+        trainer.compile()
+        trainer.compiled = True
+    command = f"python benchmarks/accelerator.py --only training --data {name}=FILE"
+    # A run counts minutes over all its parts, and those of the steps alone.
+    left = max(1.0, seconds - (time.monotonic() - began))
+    steps = bench.sizes.trained
+    budget = {"minutes": (trainer.seconds + left) / 60} if steps is None else {"steps": steps}
+    loss = spend(
+        trainer, **budget, checkpoint=checkpoint, log=log, save_minutes=0.5,
+        on_save=lambda trained: export(trained, card_of(trained, command), folder),
+    )  # fmt: skip
+    return {
+        "origin": origin, "steps": trainer.steps - earlier, "validation": loss,
+        "samples": (trainer.steps - earlier) * trainer.schedule.batch,
+        "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+
+
+def headline(content: dict[str, Any]) -> dict[str, Any]:
+    """Samples a second, or what the training came to."""
+    told: dict[str, Any] = {}
+    for name, row in content["rows"].items():
+        forms = {k: v.get("samples_per_second") for k, v in row.items() if isinstance(v, dict)}
+        speeds = {form: round(speed, 1) for form, speed in forms.items() if speed}
+        told[name] = speeds or {k: row[k] for k in ("steps", "validation", "error") if k in row}
+    return told

@@ -1,0 +1,89 @@
+"""A checkout that nobody installed, as if it were: `ctrlgen` with its companions and domains.
+
+The folders `costs`, `domains` and `experiments` lie beside `ctrlgen` and install under its name;
+domains are found through the entry points of an installed package. On a machine where nothing can
+be installed, `install()` lets the import system look for them beside `ctrlgen`, and offers what
+`pyproject.toml` says of the entry points to `importlib.metadata`. Needs nothing but Python.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ROOT", "install"]
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class _Checkout(Distribution):
+    """What pyproject.toml says, as the metadata of a package."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.project: dict[str, Any] = tomllib.loads((root / "pyproject.toml").read_text())[
+            "project"
+        ]
+
+    def read_text(self, filename: str) -> str | None:
+        if filename == "METADATA":
+            name, version = self.project["name"], self.project["version"]
+            return f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        if filename == "entry_points.txt":
+            groups = {"console_scripts": self.project.get("scripts", {})}
+            groups |= self.project.get("entry-points", {})
+            return "".join(
+                f"[{group}]\n" + "".join(f"{key} = {value}\n" for key, value in points.items())
+                for group, points in groups.items()
+            )
+        return None
+
+    def locate_file(self, path: Any) -> Path:  # type: ignore[override]
+        return self.root / path
+
+
+class _Finder(DistributionFinder):
+    """Finds the checkout by its name, and no module."""
+
+    def __init__(self, checkout: _Checkout) -> None:
+        self.checkout = checkout
+
+    def find_spec(self, *_: Any) -> None:
+        return None
+
+    def find_distributions(
+        self,
+        context: DistributionFinder.Context = DistributionFinder.Context(),  # noqa: B008
+    ) -> Iterable[Distribution]:
+        own = self.checkout.project["name"]
+        return [self.checkout] if context.name in (None, own) else []
+
+
+def install(root: Path = ROOT) -> bool:
+    """Make `ctrlgen` of a checkout importable in this process; False if it is installed.
+
+    Args:
+        root: folder of pyproject.toml.
+
+    Raises:
+        RuntimeError: if another ctrlgen has been imported already.
+    """
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        distribution("ctrlgen")
+    except PackageNotFoundError:
+        pass
+    else:
+        return False
+    sys.meta_path.append(_Finder(_Checkout(root)))
+    package = importlib.import_module("ctrlgen")
+    if Path(package.__file__ or "").resolve().parent != root / "ctrlgen":
+        raise RuntimeError(f"ctrlgen: expected the one in {root}, got {package.__file__}")
+    package.__path__.append(str(root))
+    return True
