@@ -78,19 +78,15 @@ def parts_of(bench: Workbench) -> list[Part]:
 
 
 def _data(given: list[str]) -> dict[str, Path]:
-    """Files by recipe; one of QM9 serves both alphabets."""
+    """Packed files by data set."""
     files = {}
     for entry in given:
         name, _, file = entry.partition("=")
-        if name not in training.SHARES or not file:
-            raise ValueError(
-                f"--data: expected one of {sorted(training.SHARES)}=FILE, got {entry!r}"
-            )
+        if name not in training.DATA or not file:
+            raise ValueError(f"--data: expected one of {training.DATA}=FILE, got {entry!r}")
         if not Path(file).is_file():
             raise ValueError(f"--data: expected a packed file, there is none at {file}")
         files[name] = Path(file).resolve()
-    if "qm9" in files:
-        files.setdefault("qm9-heavy", files["qm9"])
     return files
 
 
@@ -112,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, help="folder of the results")
     parser.add_argument("--minutes", type=float, help="of wall time, for all parts")
-    parser.add_argument("--data", action="append", default=[], metavar="RECIPE=FILE")
+    parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--only", default="", metavar="PART,...", help="these parts, in order")
     parser.add_argument("--rehearse", action="store_true", help="tiny, on a CPU")
     options = parser.parse_args(arguments)

@@ -73,7 +73,7 @@ class Workbench:
         device: where they live.
         sizes: how much is measured.
         tiny: random networks of a few weights in place of the embedded ones.
-        data: packed training data by recipe, e.g. {"qm9": file}.
+        data: packed training data by data set, e.g. {"qm9": file}.
     """
 
     device: torch.device

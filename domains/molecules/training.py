@@ -123,8 +123,7 @@ def card_of(trainer: PriorTrainer | RegressorTrainer, command: str) -> Card:
         card.source = {"type": f"{states}:Atoms", "places": places, "features": features}
         scales = {"position": recipe.position, "one_hot": recipe.one_hot}
         card.codec = {"type": f"{states}:AtomCodec", **scales}
-        card.grid = {"type": "Power", "power": 1.5}  # weights/quality/grid.json
-        card.grid = {"type": "Power", **GRID.config()}
+        card.grid = {"type": "Power", **GRID.config()}  # chosen by weights/quality/grid.json
         card.conditions = {"counts": {"least": 2, "most": places}}
     return card
 
