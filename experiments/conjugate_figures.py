@@ -12,6 +12,7 @@ from torch import Tensor
 from ctrlgen.domains.images.figures import PALETTE, tile
 from ctrlgen.experiments.conjugate_settings import FORMS, METHODS, NOISY, PAIRS, SWEEPS, SWEPT
 from ctrlgen.experiments.tables import embedder, head, quality
+from ctrlgen.figures import save_figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -172,7 +173,7 @@ def _quality(results: dict[str, Any], file: Path) -> None:
     axes[1, 0].set_ylabel("SSIM (median)")
     fig.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
     fig.suptitle(f"Noiseless, {results['prior']}, {results['images']} images")
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)
 
 
@@ -196,7 +197,7 @@ def _reconstructions(
         ax.set_yticks([])
         ax.spines[:].set_visible(False)
     fig.suptitle(f"{TITLES[task]}, {least} evaluations, {results['prior']}", fontsize=10)
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)
 
 
@@ -223,5 +224,5 @@ def _sweeps(results: dict[str, Any], file: Path) -> None:
         ax.set_title(f"{METHODS[name]}, {min(results['budgets'])} evaluations", fontsize=10)
         fig.colorbar(drawn, ax=ax, label="PSNR, dB (median)")
     fig.suptitle(f"{TITLES[SWEPT]}, {results['prior']}, {results['few']} images")
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)

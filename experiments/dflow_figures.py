@@ -12,6 +12,8 @@ from torch import Tensor
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from ctrlgen.figures import save_figure
+
 __all__ = ["figures", "table"]
 
 COLOURS = {"source": "#8c8c8c", "blend": "#d08a2e", "guided": "#1f6f8b", "mean": "#8f2d56",
@@ -124,7 +126,7 @@ def _convergence(results: dict[str, Any], file: Path) -> None:
         ax.set_xlabel("objective calls per image")
     axes[0, 0].legend(frameon=False, fontsize=8, loc="lower right")
     fig.suptitle("Fraction of images whose measurement is met to the given PSNR")
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)
 
 
@@ -145,7 +147,7 @@ def _reconstructions(images: dict[str, Tensor], truth: Tensor, file: Path, count
         ax.set_xticks([])
         ax.set_yticks([])
         ax.spines[:].set_visible(False)
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)
 
 
@@ -166,5 +168,5 @@ def _ablation(results: dict[str, Any], file: Path) -> None:
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(alpha=0.25)
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)

@@ -13,6 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from ctrlgen.experiments.tables import embedder, head, quality
+from ctrlgen.figures import save_figure
 
 __all__ = ["figure", "table"]
 
@@ -114,5 +115,5 @@ def figure(results: dict[str, Any], file: Path) -> None:
     if handles:
         fig.legend(handles.values(), handles, loc="outside right upper", frameon=False, fontsize=8)
     fig.suptitle(f"Quality against compute, {results['prior']}, {results['images']} images")
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 
 from ctrlgen.domains.images.figures import tile
 from ctrlgen.experiments.tables import head
+from ctrlgen.figures import save_figure
 
 __all__ = ["figures", "table"]
 
@@ -85,7 +86,7 @@ def _samples(results: dict[str, Any], images: dict[str, Tensor], file: Path) -> 
         "framed: the judge sees another digit",
         fontsize=8,
     )
-    fig.savefig(file, dpi=150)
+    save_figure(fig, file, dpi=150)
     plt.close(fig)
 
 
@@ -110,5 +111,5 @@ def _agreement(results: dict[str, Any], file: Path) -> None:
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="x", alpha=0.25)
-    fig.savefig(file, dpi=150)
+    save_figure(fig, file, dpi=150)
     plt.close(fig)

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from ctrlgen.domains.images.figures import PALETTE, tile
 from ctrlgen.experiments.ndtm_settings import ABLATED, AXES, BLIND, NAMES, SHOWN
 from ctrlgen.experiments.tables import embedder, head, quality
+from ctrlgen.figures import save_figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -157,7 +158,7 @@ def _reconstructions(
         ax.set_yticks([])
         ax.spines[:].set_visible(False)
     fig.suptitle(f"{TITLES[task]}, {results['prior']}", fontsize=10)
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)
 
 
@@ -182,5 +183,5 @@ def _ablations(results: dict[str, Any], tasks: list[str], file: Path) -> None:
             ax.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel("PSNR, dB")
     fig.suptitle(f"NDTM, one number changed at a time, {results['prior']}")
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)

@@ -16,6 +16,7 @@ from ctrlgen.domains.images.figures import tile
 from ctrlgen.experiments.optimal_control_settings import METHODS, RANDOM, SWEPT, VARIANTS
 from ctrlgen.experiments.optimal_control_verdicts import FEASIBLE, swept
 from ctrlgen.experiments.tables import embedder, head, quality
+from ctrlgen.figures import save_figure
 
 __all__ = ["figures", "table"]
 
@@ -157,7 +158,7 @@ def _sheet(shown: dict[str, Tensor], title: str, file: Path, count: int = 10) ->
         ax.set_yticks([])
         ax.spines[:].set_visible(False)
     fig.suptitle(title, fontsize=9)
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)
 
 
@@ -186,5 +187,5 @@ def _steps(results: dict[str, Any], file: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside right upper", frameon=False, fontsize=8)
     fig.suptitle(f"{TITLES['sr4']}, σ = {results['noise']:g}, {results['images']} images")
-    fig.savefig(file, dpi=130)
+    save_figure(fig, file, dpi=130)
     plt.close(fig)

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.experiments.tables import head
+from ctrlgen.figures import save_figure
 
 __all__ = ["PUBLISHED", "Mean", "bootstrap", "figures", "summary", "table", "verdicts"]
 
@@ -215,7 +216,7 @@ def _draw(results: dict[str, Any], file: Path, panel: Panel, note: str) -> None:
     for ax in axes.flat[len(names) :]:
         ax.set_visible(False)
     fig.supxlabel(note, fontsize=9)
-    fig.savefig(file, dpi=150)
+    save_figure(fig, file, dpi=150)
     plt.close(fig)
 
 

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from ctrlgen.extras import require
+from ctrlgen.figures import save_figure
 
 __all__ = ["loss_curve"]
 
@@ -55,7 +56,7 @@ def loss_curve(log: Path, file: Path, extra: str = "images") -> None:
     axes.legend()
     axes.grid(alpha=0.3)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    save_figure(figure, file, dpi=120)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from ctrlgen.domains.images.figures import (
     pixels,
     show,
 )
+from ctrlgen.figures import save_figure
 
 __all__ = ["demo_figure"]
 
@@ -53,7 +54,7 @@ def demo_figure(file: Path, scenes: list[Scene], seconds: float) -> None:
             _panel(figure, scene, colour, _MARGIN + column * (half + _GUTTER), top, half, height)
         top -= tall[line] + _HEAD
     _courses(figure, scenes, half, height)
-    figure.savefig(file)
+    save_figure(figure, file)
 
 
 def _panel_height(scene: Scene, width: float) -> float:

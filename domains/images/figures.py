@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.extras import require
+from ctrlgen.figures import save_figure
 from ctrlgen.operators import Operator
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def restoration_figure(
     seconds = f"{content['seconds']:.1f} s"
     title = f"{content['task']}  ·  {content['prior']['name']}  ·  {seconds}"
     figure.text(0.05, 1 - 0.2 / height, title, fontsize=9, color=INK, weight="bold", va="center")
-    figure.savefig(file)
+    save_figure(figure, file)
 
 
 def tile(images: Tensor, columns: int | None = None) -> np.ndarray:
@@ -196,4 +197,4 @@ def grid_figure(file: Path, images: Tensor, title: str) -> None:
     show(figure.add_axes((0.1 / width, 0.1 / height, 1 - 0.2 / width, 1 - 0.5 / height)), sheet)
     place = (0.1 / width, 1 - 0.22 / height)
     figure.text(*place, title, fontsize=9, color=INK, weight="bold", va="center")
-    figure.savefig(file)
+    save_figure(figure, file)

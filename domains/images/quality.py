@@ -27,6 +27,7 @@ from ctrlgen.domains.images.data import read
 from ctrlgen.domains.images.frechet import embed, frechet_distance, load_embedder
 from ctrlgen.domains.images.training import WEIGHTS
 from ctrlgen.extras import require
+from ctrlgen.figures import save_picture
 from ctrlgen.flows import Flow, Guided
 from ctrlgen.json_files import dumps, write_json
 from ctrlgen.priors import Card, Prior, load
@@ -72,7 +73,8 @@ def sheet(images: Tensor, file: Path, columns: int = 10) -> None:
     flat = pixels.reshape(rows * height, columns * width, channels).cpu().numpy()
     picture = image.fromarray(flat.squeeze(-1) if channels == 1 else flat)
     file.parent.mkdir(parents=True, exist_ok=True)
-    picture.resize((2 * picture.width, 2 * picture.height), image.Resampling.NEAREST).save(file)
+    size = (2 * picture.width, 2 * picture.height)
+    save_picture(picture.resize(size, image.Resampling.NEAREST), file)
 
 
 def measure_classifier(folder: str | Path) -> dict[str, Any]:

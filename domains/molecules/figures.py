@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.extras import require
+from ctrlgen.figures import save_figure
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -109,7 +110,7 @@ def molecules_figure(
         }
         parity(figure.add_subplot(grid[place, 1]), name, wanted, series)
     figure.tight_layout()
-    figure.savefig(file)
+    save_figure(figure, file)
 
 
 def _point(text: str) -> float:

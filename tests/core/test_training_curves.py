@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ctrlgen.training import curves
 from ctrlgen.training.curves import loss_curve
 
 
@@ -36,7 +37,7 @@ def test_quality_is_drawn_beside_the_losses(
     log = tmp_path / "toy.log.jsonl"
     log.write_text("".join(json.dumps(entry) + "\n" for entry in entries))
     figures: list[Figure] = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: figures.append(self))
+    monkeypatch.setattr(curves, "save_figure", lambda figure, *_, **__: figures.append(figure))
     loss_curve(log, tmp_path / "toy-loss.png")
     losses, quality = figures[0].axes
     assert [list(line.get_ydata()) for line in quality.lines] == [[10.0, 40.0], [90.0, 90.0]]

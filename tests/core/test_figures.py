@@ -1,0 +1,87 @@
+"""Figures are written with a palette, and look as they were drawn."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+import ctrlgen
+from ctrlgen.figures import repaint, save_figure, save_picture
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_chart_keeps_its_colours_in_a_smaller_file(tmp_path: Path) -> None:
+    figure = Figure(figsize=(4, 3))
+    figure.subplots().plot([0, 1, 4], color="tab:red")
+    figure.savefig(tmp_path / "full.png", dpi=100)
+    save_figure(figure, tmp_path / "small.png", dpi=100)
+    full, small = (Image.open(tmp_path / f"{name}.png") for name in ("full", "small"))
+    assert small.mode == "P" and small.size == full.size == (400, 300)
+    difference = np.abs(np.subtract(small.convert("RGB"), full.convert("RGB"), dtype=np.int16))
+    assert difference.mean() < 0.5
+    sizes = [(tmp_path / f"{name}.png").stat().st_size for name in ("full", "small")]
+    assert sizes[1] < 0.6 * sizes[0]
+
+
+def test_a_figure_in_another_format_is_left_to_matplotlib(tmp_path: Path) -> None:
+    figure = Figure(figsize=(2, 1))
+    save_figure(figure, tmp_path / "chart.svg")
+    assert "<svg" in (tmp_path / "chart.svg").read_text()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_picture_of_few_colours_is_exact(mode: str, tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    colours = draw.integers(0, 256, (200, 3)).astype(np.uint8)
+    pixels = colours[draw.integers(0, 200, (40, 30))]
+    picture = Image.fromarray(pixels if mode == "RGB" else pixels[..., 0])
+    save_picture(picture, tmp_path / "p.png")
+    again = Image.open(tmp_path / "p.png")
+    assert again.mode == "P"
+    np.testing.assert_array_equal(again.convert("RGB"), picture.convert("RGB"))
+
+
+def test_a_picture_of_many_colours_stays_near(tmp_path: Path) -> None:
+    across, down = np.meshgrid(np.arange(256), np.arange(256))
+    pixels = np.stack((across, down, (across + down) // 2), axis=2).astype(np.uint8)
+    save_picture(Image.fromarray(pixels), tmp_path / "p.png")
+    found = np.asarray(Image.open(tmp_path / "p.png").convert("RGB")).astype(int)
+    assert np.abs(found - pixels).mean() < 8
+
+
+def test_every_figure_goes_through_the_one_function() -> None:
+    """No other module calls `savefig`."""
+    core = Path(ctrlgen.__file__).parent
+    folders = [core, *(ROOT / name for name in ("domains", "experiments", "costs", "benchmarks"))]
+    calls = [
+        f"{file.name}:{node.lineno}"
+        for folder in folders
+        for file in folder.rglob("*.py")
+        if file.name != "figures.py" or file.parent != core
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "savefig"
+    ]
+    assert calls == []
+
+
+def test_committed_pictures_and_results_stay_small() -> None:
+    """What a command makes again takes less than 16 MB of the tree; pictures have palettes."""
+    folders = [ROOT / "docs" / "images", ROOT / "experiments" / "results"]
+    folders += [ROOT / "domains" / name / "weights" / "quality" for name in ("images", "molecules")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 16e6
+
+
+def test_pictures_are_written_again_with_a_palette(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(tmp_path / "p.png")
+    before = np.asarray(Image.open(tmp_path / "p.png"))
+    repaint([tmp_path / "p.png"])
+    with Image.open(tmp_path / "p.png") as again:
+        assert again.mode == "P"
+        np.testing.assert_array_equal(again.convert("RGB"), before)
