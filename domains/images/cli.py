@@ -6,17 +6,15 @@ method that is named, and writes the reconstructions, a figure and every number 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from ctrlgen import console
+from ctrlgen.domains.images.commands import cut_off, restore, typed
 from ctrlgen.domains.images.options import PROBLEM, Options, restoring
-from ctrlgen.interrupts import CutOff, exit_code
+from ctrlgen.interrupts import CutOff
 from ctrlgen.outputs import reserved
 
 __all__ = ["app"]
@@ -89,7 +87,7 @@ def inpaint(
         return Inpainting(known)
 
     way = {"mask": mask, "centre": centre, "random": random}
-    _restore(ctx, "inpaint", file, operator, options, way)
+    restore(ctx, "inpaint", file, operator, options, way)
 
 
 @app.command()
@@ -112,7 +110,7 @@ def upsample(
     """
     from ctrlgen.domains.images.operators import SuperResolution
 
-    _restore(
+    restore(
         ctx,
         "upsample",
         file,
@@ -163,7 +161,7 @@ def deblur(
 
     made = GaussianBlur(std, boundary=boundary)
     way = {"std": std, "boundary": boundary}
-    _restore(ctx, "deblur", file, lambda _: made, options, way, compare=compare)
+    restore(ctx, "deblur", file, lambda _: made, options, way, compare=compare)
 
 
 @app.command()
@@ -181,140 +179,7 @@ def denoise(ctx: typer.Context, file: File, options: Options) -> None:
 
     if options.noise == 0:
         raise ValueError("noise: expected the noise of the file, above 0; add e.g. --noise 0.1")
-    _restore(ctx, "denoise", file, lambda _: Denoise(), options, {})
-
-
-def _restore(
-    ctx: typer.Context,
-    task: str,
-    file: Path,
-    operator: Callable[[tuple[int, ...]], Any],
-    options: Options,
-    settings: dict[str, Any],
-    scale: int = 1,
-    compare: Any = "measurement",
-) -> None:
-    seeds = _seeds(options.seeds, options.samples)
-    read = [f for f in (file, options.truth, settings.get("mask")) if f is not None]
-    stem = f"{task}-{file.stem}"
-    with reserved(options.out, stem, overwrite=options.overwrite, inputs=read) as folder:
-        from ctrlgen.domains.images import doubts, restoration, runs
-
-        device = console.device_named(options.device)
-        problem = restoration.pose(
-            task,
-            file,
-            operator,
-            scale=scale,
-            prior=options.prior,
-            label=options.label,
-            degrade=options.degrade,
-            noise=options.noise,
-            truth=options.truth,
-            fit=options.fit,
-            device=device,
-            compare=compare,
-        )
-        method = restoration.method_for(
-            problem,
-            options.method,
-            device=device,
-            evaluations=options.evaluations,
-            init=options.init,
-            iterations=options.iterations,
-            target=options.target,
-        )
-        warnings = doubts.of_problem(problem, options.target)
-        for text in warnings:
-            console.warn(text)
-        try:
-            content = runs.restore(
-                problem,
-                method,
-                seeds,
-                folder,
-                label=options.label,
-                batch=options.batch,
-                command=_command(ctx),
-                file=file,
-                settings=settings,
-                warnings=warnings,
-            )
-        except CutOff as stop:
-            _cut_off(stop, len(stop.content["samples"]), len(seeds), "reconstructions", folder)
-        if options.json:
-            print(console.dumps({"folder": folder, **content}))
-        else:
-            _show(content, folder)
-
-
-def _cut_off(stop: CutOff, there: int, number: int, what: str, folder: Path) -> NoReturn:
-    """Say what a run that did not come to its end has left, and end."""
-    text = f"{there} of {number} {what} are in {folder}"
-    if not isinstance(stop.cause, KeyboardInterrupt):
-        console.warn(text)
-        raise stop.cause
-    console.warn(f"interrupted; {text}")
-    raise typer.Exit(exit_code(stop.cause)) from None
-
-
-def _command(ctx: typer.Context) -> str:
-    """The words that were typed."""
-    return str((ctx.obj or {}).get("command", ""))
-
-
-def _seeds(text: str | None, samples: int | None) -> list[int]:
-    if text is None:
-        return list(range(samples or 1))
-    if samples is not None:
-        raise ValueError("seeds: expected one of --seeds and --samples")
-    try:
-        seeds = [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"seeds: expected integers as in 3,5,8, got {text!r}") from error
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: expected each once, got {text!r}")
-    return seeds
-
-
-def _show(content: dict[str, Any], folder: Path) -> None:
-    plain = content.get("pseudo_inverse", {})
-    columns = ["seed>", "measurement (dB)>", "evaluations>"]
-    columns += [*(_HEADS[name] for name in plain), "status"]
-    rows = [
-        (
-            str(sample["seed"]),
-            _decimals(sample["measurement_psnr"], 1),
-            str(sample["evaluations"]),
-            *(_score(name, sample[name]) for name in plain),
-            sample["status"],
-        )
-        for sample in content["samples"][:_LISTED]
-    ]
-    if plain:
-        scores = (f"[dim]{_score(name, value)}[/]" for name, value in plain.items())
-        rows.append(("[dim]H†y[/]", "", "", *scores, ""))
-    name = content["prior"]["name"] if content["prior"] else "an unnamed prior"
-    title = f"{content['task']} with {escape(name)}, {content['seconds']:.1f} s"
-    console.stdout.print(console.table(title, columns, rows))
-    more = len(content["samples"]) - _LISTED
-    if more > 0:
-        console.say(f"and {more} more in {folder / 'result.json'}")
-    console.say(f"\n{folder / 'figure.png'}")
-
-
-_LISTED = 64
-"""Samples in the table at the end."""
-
-_HEADS = {"psnr": "PSNR (dB)>", "ssim": "SSIM>"}
-
-
-def _score(name: str, value: float) -> str:
-    return _decimals(value, 2 if name == "psnr" else 3)
-
-
-def _decimals(value: float | None, digits: int) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+    restore(ctx, "denoise", file, lambda _: Denoise(), options, {})
 
 
 @app.command()
@@ -350,10 +215,10 @@ def sample(
                 steps=steps,
                 batch=batch,
                 device=console.device_named(device),
-                command=_command(ctx),
+                command=typed(ctx),
             )
         except CutOff as stop:
-            _cut_off(stop, len(stop.content["seeds"]), number, "images", folder)
+            cut_off(stop, len(stop.content["seeds"]), number, "images", folder)
         if json:
             print(console.dumps({"folder": folder, **content}))
         else:

@@ -59,6 +59,23 @@ class Options:
             rich_help_panel=PROBLEM,
         ),
     ] = False
+    tile: Annotated[
+        bool,
+        typer.Option(
+            "--tile",
+            help="FILE is larger than --prior: restore it by overlapping tiles, all at once. For "
+            "inpaint, upsample and denoise.",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = False
+    overlap: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Pixels that neighbouring tiles share; a quarter of a tile by default.",
+            rich_help_panel=PROBLEM,
+        ),
+    ] = None
     samples: Annotated[
         int | None,
         typer.Option(
@@ -73,13 +90,14 @@ class Options:
         str | None, typer.Option(help="Their seeds instead, e.g. 3,5,8.", rich_help_panel=RUN)
     ] = None
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="How: d-flow, ndtm, c-pigdm, dps, ddrm, ...; any of `ctrlgen methods` that "
-            "restores images.",
+            "restores images. By default the one that was best at this task with this prior; "
+            "d-flow for a prior that was not compared.",
             rich_help_panel=RUN,
         ),
-    ] = "d-flow"
+    ] = None
     evaluations: Annotated[
         int | None,
         typer.Option(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels
 from ctrlgen.domains.images.methods import Case, Comparison, MeasurementCost, build, cost_for
+from ctrlgen.domains.images.tiles import Tiles, on_canvas, tile_operator
 from ctrlgen.methods import Method
 from ctrlgen.operators import LinearOperator, measure
 from ctrlgen.priors import Card, Prior, available, load
@@ -39,6 +40,7 @@ class Problem:
         rounding: whether y was rounded to bytes.
         truth: the true image (1, C, H, W), if it is known.
         compare: what the cost compares, see `methods.cost_for`.
+        tiles: of an image larger than the prior.
     """
 
     task: str
@@ -49,6 +51,7 @@ class Problem:
     rounding: bool
     truth: Tensor | None
     compare: Comparison = "measurement"
+    tiles: Tiles | None = None
 
     @property
     def gain(self) -> float:
@@ -113,6 +116,8 @@ def pose(
     fit: bool = False,
     device: str = "cpu",
     compare: Comparison = "measurement",
+    tile: bool = False,
+    overlap: int | None = None,
 ) -> Problem:
     """Read the files and set the problem up; everything that can be wrong with them shows here.
 
@@ -129,6 +134,8 @@ def pose(
         fit: crop and resample the file to what the prior takes; needs `prior`.
         device: of the network and the run.
         compare: what the cost compares, see `methods.cost_for`.
+        tile: restore an image larger than the prior by tiles; needs `prior`.
+        overlap: pixels that neighbouring tiles share; a quarter of a tile by default.
 
     Raises:
         ValueError: for files, sizes, colours, noise or labels that do not fit together.
@@ -137,8 +144,12 @@ def pose(
         raise ValueError(f"noise: expected a standard deviation in [0, 2), got {noise}")
     if degrade and truth is not None:
         raise ValueError("truth: with --degrade the file itself is the truth")
-    scale = 1 if degrade else scale
-    loaded, target = None, None
+    factor, scale = scale, 1 if degrade else scale
+    loaded, target, tiles = None, None, None
+    if tile and (fit or prior is None):
+        raise ValueError("tile: needs --prior, whose size a tile has, and no --fit")
+    if overlap is not None and not tile:
+        raise ValueError("overlap: it is that of tiles; add --tile")
     if fit:
         if prior is None:
             raise ValueError("fit: needs --prior, the prior whose size is wanted")
@@ -151,10 +162,14 @@ def pose(
         loaded = prior_of_images(choose(prior, size, is_grey(image)), device)
     shape = _signal_shape(loaded)
     channels, *plane = shape
+    if tile:
+        sides = (plane[0], plane[1])
+        tiles = Tiles(size, sides, min(sides) // 4 if overlap is None else overlap, factor)
+        shape, plane = (channels, *size), list(size)
     if list(size) != plane:
         raise ValueError(
             f"file: the prior takes images of {_words(plane, channels == 1)}, {file} gives "
-            f"{_words(size, is_grey(image))}"
+            f"{_words(size, is_grey(image))} (--fit crops and resamples it, --tile works by parts)"
         )
     if label is not None:
         loaded.bind(label=torch.tensor([label]))  # raises where there is no such label
@@ -169,11 +184,14 @@ def pose(
             )
         known = known[None].to(device)
     made = operator(shape)
+    if tiles is not None:
+        tile_operator(made, tiles, 1)  # refuses one that is not local
+        on_canvas(loaded, tiles, 1)
     if degrade:
         known, image = image, measure(made, image, noise, [0])
     elif task == "inpaint":
         image = made(image)
-    return Problem(task, loaded, made, image, noise, not degrade, known, compare)
+    return Problem(task, loaded, made, image, noise, not degrade, known, compare, tiles)
 
 
 def prior_of_images(name: str, device: str = "cpu") -> Prior:

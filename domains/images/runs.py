@@ -24,6 +24,7 @@ from ctrlgen.domains.images.files import ROUNDING, write_image
 from ctrlgen.domains.images.methods import psnr_of
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.restoration import Problem
+from ctrlgen.domains.images.tiles import tiled
 from ctrlgen.errors import partial_of
 from ctrlgen.interrupts import CutOff
 from ctrlgen.json_files import write_json
@@ -153,22 +154,41 @@ def _solved(
 ) -> Iterator[Result]:
     for start in range(0, len(seeds), batch):
         part = seeds[start : start + batch]
-        prior = problem.prior
-        if label is not None:
-            prior = prior.bind(label=torch.full((len(part),), label))
         cost = problem.cost(method, len(part))
         title = problem.task
         if len(part) < len(seeds):
             title += f" {start + 1} to {start + len(part)} of {len(seeds)}"
+        tiles = 1 if problem.tiles is None else len(problem.tiles.places)
+        rows = [seed for seed in part for _ in range(tiles)]
         begun = time.perf_counter()
         try:
             with console.SampleProgress(
-                title, part, unit="dB", sign=-1, target=target_of(method)
+                title, rows, unit="dB", sign=-1, target=target_of(method)
             ) as progress:
-                result = method(prior, cost, seeds=part, observer=_in_decibels(progress, cost))
+                watch = _in_decibels(progress, cost)
+                result = _batch(problem, method, part, label, cost, watch)
         finally:
             done.seconds += time.perf_counter() - begun
         yield result
+
+
+def _batch(
+    problem: Problem,
+    method: Method,
+    seeds: list[int],
+    label: int | None,
+    cost: Any,
+    watch: Observer,
+) -> Result:
+    prior = problem.prior
+    if problem.tiles is not None:
+        return tiled(
+            method, problem.tiles, prior, problem.operator, problem.y, problem.sigma, seeds=seeds,
+            label=label, observer=watch,
+        )  # fmt: skip
+    if label is not None:
+        prior = prior.bind(label=torch.full((len(seeds),), label))
+    return method(prior, cost, seeds=seeds, observer=watch)
 
 
 def target_of(method: Method) -> float | None:
@@ -232,6 +252,7 @@ def _content(
         "noise": problem.noise,
         "rounding": ROUNDING if problem.rounding else 0.0,
         "compare": problem.compare,
+        "tiles": None if problem.tiles is None else problem.tiles.places.tolist(),
         "method": result.method,
         "target_psnr": target_of(method),
         "seconds": round(done.seconds, 3),

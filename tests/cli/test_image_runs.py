@@ -280,3 +280,67 @@ def test_many_samples_are_written_as_they_come(
     assert len(content["samples"]) == 40 and len(content["history"]["evaluations"]) == 4
     for row in content["samples"]:
         assert read_image(tmp_path / "out" / row["file"]).shape == (1, 12, 12)
+
+
+def test_a_photo_larger_than_the_prior_is_restored_by_tiles(
+    ctrlgen: Run, grey_card: Path, tmp_path: Path, picture: Callable[..., Tensor]
+) -> None:
+    write_image(tmp_path / "large.png", picture(1, 24)[:, :20])
+    words = ("image", "denoise", tmp_path / "large.png", "--noise", 0.3, "--degrade", "--prior")
+    words = (*words, grey_card, "--method", "ddrm", "-n", 2)
+    assert "takes images of 12x12" in ctrlgen(*words, "--out", tmp_path / "out").err
+    outcome = ctrlgen(*words, "--tile", "--overlap", 4, "--out", tmp_path / "out", "--json")
+    assert outcome.code == 0, outcome.err
+    content = json.loads(outcome.out)
+    assert len(content["tiles"]) == 6 and "on 6 tiles" in content["method"]
+    assert (tmp_path / "out" / "figure.png").exists()
+    for row in content["samples"]:
+        assert read_image(tmp_path / "out" / row["file"]).shape == (1, 20, 24)
+        assert row["psnr"] > content["pseudo_inverse"]["psnr"]
+    for options, message in (
+        (("--overlap", 4), "overlap: it is that of tiles"),
+        (("--tile", "--overlap", 12), "overlap: expected 0 to 11"),
+        (("--tile", "--fit"), "tile: needs --prior"),
+    ):
+        assert message in ctrlgen(*words, *options, "--out", tmp_path / "bad").err
+    blur = ("image", "deblur", *words[2:3], "--prior", grey_card, "--tile", "--out", tmp_path / "b")
+    assert "tile: GaussianBlur looks far beyond" in ctrlgen(*blur).err
+
+
+@pytest.mark.parametrize(
+    ("prior", "task", "options", "expected"),
+    [
+        ("mnist", "inpaint", {}, None),
+        ("cifar10", "upsample", {}, None),
+        ("tiny1", "inpaint", {}, ("d-flow", None)),
+        ("mnist", "inpaint", {"target": 40.0}, ("d-flow", None)),
+        ("mnist", "deblur", {"compare": "pseudo-inverse"}, ("d-flow", None)),
+        ("mnist", "deblur", {"method": "dps"}, ("dps", None)),
+    ],
+)
+def test_the_default_method_is_the_best_of_the_matrix(
+    prior: str, task: str, options: dict[str, Any], expected: tuple[str, int | None] | None
+) -> None:
+    from types import SimpleNamespace
+
+    from ctrlgen.domains.images.commands import method_of
+    from ctrlgen.domains.images.defaults import default_for
+    from ctrlgen.domains.images.options import Options
+
+    compare = options.pop("compare", "measurement")
+    card = SimpleNamespace(name=prior)
+    problem = SimpleNamespace(prior=SimpleNamespace(card=card), task=task, compare=compare)
+    assert method_of(Options(**options), problem) == (expected or default_for(prior, task))
+
+
+def test_the_table_of_defaults_is_derived_from_the_committed_results() -> None:
+    from ctrlgen.domains.images import defaults
+    from ctrlgen.domains.images.methods import METHODS
+    from ctrlgen.experiments.image_defaults import derive
+
+    table = defaults._table()
+    assert table == json.loads(json.dumps(derive()))
+    for prior in ("mnist", "cifar10"):
+        assert set(table["priors"][prior]["tasks"]) == {"inpaint", "upsample", "deblur", "denoise"}
+        for task in table["priors"][prior]["tasks"]:
+            assert defaults.default_for(prior, task).method in METHODS
