@@ -18,6 +18,7 @@ from ctrlgen.experiments.optimal_control import AT_NOISE, TASKS, Misfit, main, p
 from ctrlgen.experiments.optimal_control_settings import COUNTS, METHODS, RANDOM, SWEPT, VARIANTS
 from ctrlgen.experiments.optimal_control_verdicts import FEASIBLE, better, feasible, verdicts
 from ctrlgen.flows import Flow
+from ctrlgen.grids import Respaced
 from ctrlgen.methods import OptimalControl
 from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
@@ -77,11 +78,13 @@ def test_an_untrained_twin_is_random_seeded_and_apart(prior: Prior) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_evaluations_do_not_grow_with_the_steps(name: str) -> None:
-    """What is swept over T has the same number of evaluations at each, and T steps."""
+    """What is swept over T has the same number of evaluations at each, and T steps or states."""
     for steps in COUNTS:
         method = VARIANTS[name].build(steps, 4.0, 0.0)
         levels = method.grid(CondOT())  # type: ignore[attr-defined]
-        assert len(levels) - 1 == steps
+        released = isinstance(method.grid, Respaced)  # type: ignore[attr-defined]
+        assert released == (name in ("released", "adam"))
+        assert len(levels) - 1 + released == steps
         if name in SWEPT and isinstance(method, OptimalControl) and method.update == "adam":
             assert 200 <= steps * method.iterations <= 500
 
