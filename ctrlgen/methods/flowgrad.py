@@ -254,8 +254,8 @@ class _Objective:
         self.moves, self.share = moves, share
 
     def take(self, index: Tensor) -> _Objective:
-        euler, x0, share = (take(part, index) for part in (self.euler, self.x0, self.share))
-        cost = cost_rows(self.cost, index)
+        euler, cost = self.euler.take(index), cost_rows(self.cost, index)
+        x0, share = take(self.x0, index), take(self.share, index)
         return _Objective(euler, self.prices, cost, x0, self.moves, share)
 
     def __call__(self, controls: Tensor) -> Evaluated:

@@ -286,7 +286,7 @@ def freedom(case: Case, steps: int) -> Settings:
 
 def ugd(case: Case, steps: int) -> Settings:
     weight = case.strength * case.weight(0.2, 0.001)
-    return _guided(steps, rho=weight, mu=weight)
+    return _guided(steps, rho=4 * weight, mu=weight)
 
 
 def tfg(case: Case, steps: int) -> Settings:

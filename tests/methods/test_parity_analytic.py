@@ -18,7 +18,7 @@ from torch import Tensor
 from ctrlgen.flows import Flow
 from ctrlgen.grids import Times
 from ctrlgen.methods import DDRM, OTODE, AncestralPiGDM, CPiGDM, CPiGFM, PiGDM
-from ctrlgen.paths import VP
+from ctrlgen.paths import VP, CondOT
 from ctrlgen.priors import Prior
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
@@ -193,6 +193,14 @@ def test_ot_ode(noise: float, schedule: str, stub: Any) -> None:
         gamma = (t / size) ** 0.5 if schedule == "growing" else 1.0
         x = x + (s - t) * (velocity + (1 - t) / t * gamma * pulled)
     assert torch.allclose(found.samples, x, **NEAR)
+
+
+def test_presets_of_ot_ode_take_steps_of_a_hundredth() -> None:
+    """PnP-Flow's code goes from int(100 t_0) to 99 in hundredths."""
+    for name, start in {"denoise": 0.3, "deblur": 0.4, "sr": 0.1, "inpaint": 0.1}.items():
+        levels = OTODE.preset(name).grid(CondOT())
+        times = [level.time for level in levels]
+        assert times == pytest.approx([k / 100 for k in range(round(100 * start), 101)], abs=1e-12)
 
 
 @pytest.mark.parametrize("jacobian", ["exact", "released"])

@@ -15,6 +15,7 @@ from ctrlgen.flows import Flow
 from ctrlgen.grids import Karras, Uniform, ddpm
 from ctrlgen.methods import DAPS, FlowPriors, PnPFlow, REDDiff
 from ctrlgen.optimizers import Adam
+from ctrlgen.paths import EDM
 from ctrlgen.priors import Prior
 from ctrlgen.seeds import rademacher
 
@@ -85,6 +86,16 @@ def test_daps(released: bool, stub: Any) -> None:
         if k == 0:
             x = x + sigmas[1] * stub.fresh(k)
     assert torch.allclose(found.samples, x, rtol=1e-9, atol=1e-9)
+
+
+def test_presets_of_daps_visit_the_first_200_of_201_points() -> None:
+    for name in DAPS.presets:
+        method = DAPS.preset(name)
+        assert (method.decay, method.likelihood) == ("released", "released")
+        ratios = [level.ratio for level in method.grid(EDM(0.002, 100.0))[:-1]]
+        points = [(100 ** (1 / 7) + k / 200 * (0.1 ** (1 / 7) - 100 ** (1 / 7))) ** 7
+                  for k in range(200)]  # fmt: skip
+        assert ratios == pytest.approx(points, rel=1e-6)
 
 
 def test_pnp_flow(stub: Any) -> None:
