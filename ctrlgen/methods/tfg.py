@@ -227,7 +227,7 @@ class TFG(RuledMethod):
                     better = better - t.sigma**2 / t.alpha * rho * slope
             new = run.move(better, noise, step, draw)
             if slope is not None and self.enters == "step":
-                scale = s.alpha / t.alpha if self.carry else 1.0
+                scale: Tensor | float = s.alpha / t.alpha if self.carry else 1.0
                 if self.relative:
                     own = s.alpha * (1 - (s.ratio / t.ratio) ** 2) * t.ratio
                     scale = scale * expand_like(own * _norm(noise) / _norm(slope), x)
