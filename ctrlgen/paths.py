@@ -226,9 +226,9 @@ class DiscreteVP(Path):
         rate = -last * slope
         parts = (alpha, sigma, 0.5 * alpha * sigma**2 * rate, -0.5 * sigma * alpha**2 * rate)
         if self._zero:
-            top = self.alphas_cumprod[-2].sqrt().to(t.device)
+            top = float(self.alphas_cumprod[-2].sqrt())
             a = top * (last - index)
-            s, d_a = (1 - a**2).sqrt(), (top * last).expand_as(a)
+            s, d_a = (1 - a**2).sqrt(), torch.full_like(a, top * last)
             there = index > last - 1
             parts = tuple(
                 torch.where(there, mine, other)
