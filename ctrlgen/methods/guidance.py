@@ -41,7 +41,14 @@ _NDTM = {"grid": DDPMUniform(1000), "rule": DDIM(0.5), "start": "guided", "energ
 
 @dataclass(frozen=True, kw_only=True)
 class DPS(TFG):
-    """Diffusion posterior sampling: a gradient of the residual's norm after every step."""
+    """Diffusion posterior sampling: a gradient of the residual's norm after every step.
+
+    Args:
+        rho: length of the step along the gradient of ‖Hx̂ − y‖ after every step of the rule; large
+            ones leave the data, small ones the measurement.
+        energy: "norm", whose gradient is of unit scale near a solution; "cost" for the square.
+        grid: noise levels, 1000 in the paper; fewer ask for a larger rho.
+    """
 
     control: ClassVar[str] = "state, by gradients"
     cost_form: ClassVar[CostForm] = "psnr"
@@ -70,7 +77,13 @@ class DPS(TFG):
 
 @dataclass(frozen=True, kw_only=True)
 class LGDMC(TFG):
-    """Loss-guided diffusion: DPS on a Monte-Carlo estimate of the cost's expectation."""
+    """Loss-guided diffusion: DPS on a Monte-Carlo estimate of the cost's expectation.
+
+    Args:
+        rho: strength at x_t.
+        gamma: width of the Gaussian around x̂ over which the cost is averaged, times √(1 − ᾱ_t).
+        draws: samples of that Gaussian in every step; only the cost is evaluated on them.
+    """
 
     control: ClassVar[str] = "state, by gradients"
     cost_form: ClassVar[CostForm] = "psnr"
@@ -86,7 +99,14 @@ class LGDMC(TFG):
 
 @dataclass(frozen=True, kw_only=True)
 class MPGD(TFG):
-    """Manifold-preserving guidance: gradients at the denoised state, none through the network."""
+    """Manifold-preserving guidance: gradients at the denoised state, none through the network.
+
+    Args:
+        mu: length of the step along the gradient at x̂, which passes through no network: a step
+            costs one forward pass.
+        mu_schedule: "inverse" divides it by √ᾱ_t, for larger steps while noise is large.
+        manifold: decode(encode(·)) of an autoencoder, to stay near data; none by default.
+    """
 
     control: ClassVar[str] = "denoised state, by gradients"
     cost_form: ClassVar[CostForm] = "psnr"
@@ -111,7 +131,13 @@ def _face(scale: float, until: float) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class FreeDoM(TFG):
-    """Energy guidance with time travel: steps in the middle of the run are repeated."""
+    """Energy guidance with time travel: steps in the middle of the run are repeated.
+
+    Args:
+        rho: strength at x_t, times √ᾱ_t.
+        recurrences: how often each step of the middle of the run is repeated, with fresh noise.
+        recur_within: that middle, as shares of the run.
+    """
 
     control: ClassVar[str] = "state, by gradients"
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {
@@ -141,7 +167,14 @@ class FreeDoM(TFG):
 
 @dataclass(frozen=True, kw_only=True)
 class UGD(TFG):
-    """Universal guidance: forward and backward guidance of the noise, with recurrences."""
+    """Universal guidance: forward and backward guidance of the noise, with recurrences.
+
+    Args:
+        rho: forward guidance, by a gradient through the network.
+        mu: backward guidance, by steps at x̂.
+        iterations: of those steps.
+        recurrences: of every step, with fresh noise.
+    """
 
     presets: ClassVar[Mapping[str, dict[str, Any]]] = {}
 

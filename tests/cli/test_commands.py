@@ -68,6 +68,12 @@ def test_methods_says_what_they_control_and_need(ctrlgen: Run) -> None:
     assert dflow["presets"] == sorted(PRESETS)
     assert dflow["summary"] and dflow["control"] and dflow["needs"]
     assert "DFlow" in ctrlgen("methods").out
+    text = ctrlgen("methods", "FreeDoM").out
+    assert "recur_within" in text and "(0.2, 0.5)" in text and "face-sketch" in text
+    one = json.loads(ctrlgen("methods", "d-flow", "--json").out)
+    assert {"solver", "target"} <= {p["name"] for p in one["parameters"]}
+    assert one["family"] == "source point" and one["method"] == "d-flow"
+    assert "method: 'magic' is not known" in ctrlgen("methods", "magic").err
 
 
 def test_check_tells_a_sound_cost_from_a_broken_one(
