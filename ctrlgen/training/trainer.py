@@ -167,25 +167,31 @@ class Trainer(ABC):
         Returns:
             The loss and the norm of the gradient, scalars on the device.
         """
-        rate = self.schedule.rate(progress)
         for optimizer in self.optimizers:
             optimizer.zero_grad()
-            for group in optimizer.param_groups:
-                group["lr"] = rate
         loss = self.loss(generator(self.seed, 2, self.steps, device=self.device))
         loss.backward()
+        norm = self.update(progress)
+        with torch.no_grad():
+            entry = torch.stack((loss.detach().float(), norm, torch.ones_like(norm)))
+            self._tally += torch.where(norm.isfinite(), entry, 0)
+        return loss.detach(), norm
+
+    def update(self, progress: float) -> Tensor:
+        """Move weights and averages by the gradients that lie there; returns their norm."""
+        rate = self.schedule.rate(progress)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         norm = nn.utils.clip_grad_norm_(self._weights, 1.0)
-        finite = norm.isfinite()
-        with skip_when(self.optimizers, ~finite):
+        with skip_when(self.optimizers, ~norm.isfinite()):
             for optimizer in self.optimizers:
                 optimizer.step()
         self.steps += 1
         decay = min(self.schedule.average, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
-            entry = torch.stack((loss.detach().float(), norm, torch.ones_like(norm)))
-            self._tally += torch.where(finite, entry, 0)
-        return loss.detach(), norm
+        return norm
 
     def read(self) -> Reading:
         """What the steps since the last reading were like; waits for the device."""
