@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.constants import follow
+from ctrlgen.errors import short
 
 __all__ = [
     "Batched",
@@ -96,6 +97,15 @@ def _move(value: Any, device: torch.device | None, dtype: torch.dtype | None) ->
     return value
 
 
+def shown(value: Any) -> str:
+    """A value in a few words: a tensor by its shape, a single number as it is."""
+    if isinstance(value, Tensor):
+        return f"{value.item():g}" if value.ndim == 0 else f"<{'×'.join(map(str, value.shape))}>"
+    if isinstance(value, torch.nn.Module):
+        return type(value).__name__
+    return short(value) if isinstance(value, str | list | tuple | Mapping) else f"{value!r}"
+
+
 class PerSample:
     """Base of everything that may hold data of single samples.
 
@@ -105,6 +115,10 @@ class PerSample:
     """
 
     per_sample: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        parts = (f"{k}={shown(v)}" for k, v in vars(self).items() if not k.startswith("_"))
+        return f"{type(self).__name__}({', '.join(parts)})"
 
     def take(self: P, index: Tensor) -> P:
         """A copy that holds only the rows `index`, shape (b,), of every per-sample attribute."""

@@ -131,6 +131,9 @@ class Card:
                         f"conditions: {name}: {key}: expected a count, got {short(value)}"
                     )
 
+    def __repr__(self) -> str:
+        return f"Card({self.name!r}, domain={self.domain!r}, factory={self.factory!r})"
+
     def write(self, file: FilePath | str) -> None:
         """Write the card, whole or not at all."""
         write_whole(FilePath(file), self.to_json())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample, expand_like
+from ctrlgen.checks import as_numbers
 from ctrlgen.constants import follow
 
 __all__ = ["Codec", "Identity", "Scaled"]
@@ -78,8 +79,7 @@ class Scaled(Codec):
     def __init__(
         self, scale: float | list[float] | Tensor = 1.0, shift: float | list[float] | Tensor = 0.0
     ) -> None:
-        self.scale = torch.as_tensor(scale, dtype=torch.float64, device="cpu")
-        self.shift = torch.as_tensor(shift, dtype=torch.float64, device="cpu")
+        self.scale, self.shift = as_numbers("scale", scale), as_numbers("shift", shift)
         for name, value in (("scale", self.scale), ("shift", self.shift)):
             if value.ndim > 1 or not bool(torch.isfinite(value).all()):
                 raise ValueError(

@@ -11,6 +11,7 @@ __all__ = [
     "CardError",
     "CostError",
     "MissingExtra",
+    "ResultError",
     "UnknownName",
     "carrying",
     "partial_of",
@@ -59,6 +60,10 @@ class CostError(ValueError):
 
 class CardError(ValueError):
     """A model card or its weights are not what they should be."""
+
+
+class ResultError(ValueError):
+    """A result on disk is not what it should be, or cannot be written there."""
 
 
 class UnknownName(LookupError):

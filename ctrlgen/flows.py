@@ -17,6 +17,7 @@ another clock: the state is rescaled to the native path at equal signal-to-noise
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -25,8 +26,10 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import expand_like
+from ctrlgen.checks import check_kind
 from ctrlgen.constants import follow
 from ctrlgen.counts import Evaluations, Meter, tally
+from ctrlgen.errors import short
 from ctrlgen.paths import Coefficients, Path
 
 __all__ = ["Evaluations", "Flow", "Guided", "Kind", "Prediction", "bounded"]
@@ -131,6 +134,8 @@ class Flow:
     def __init__(self, network: Network, path: Path, prediction: Kind = "velocity") -> None:
         if not callable(network):
             raise TypeError(f"network: expected a callable, got {type(network).__name__}")
+        _check_signature(network)
+        check_kind(Path, path=path)
         if prediction not in get_args(Kind):
             raise ValueError(f"prediction: expected one of {get_args(Kind)}, got {prediction!r}")
         self.network, self.path, self.kind = network, path, prediction
@@ -248,6 +253,10 @@ class Flow:
     def _evaluate(self, x: Tensor, t: Tensor, conditions: dict[str, Tensor]) -> Tensor:
         counted = tally(x, self.meter or self.evaluations)
         value = self.network(counted, t, **conditions)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"network: expected an output of shape {tuple(x.shape)}, got {short(value)}"
+            )
         if value.shape != x.shape:
             raise ValueError(
                 f"network: expected an output of shape {tuple(x.shape)}, got {tuple(value.shape)}"
@@ -257,6 +266,21 @@ class Flow:
     def __repr__(self) -> str:
         name = type(self.network).__name__
         return f"Flow({name}, {self.path}, prediction={self.kind!r})"
+
+
+def _check_signature(network: Any) -> None:
+    """Raise TypeError for a network that cannot be called with x and t."""
+    function = network.forward if isinstance(network, torch.nn.Module) else network
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # one that does not tell
+        return
+    try:
+        signature.bind_partial(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"network: expected one that is called as network(x, t, **conditions), got {signature}"
+        ) from error
 
 
 class Guided(torch.nn.Module):

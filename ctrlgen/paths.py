@@ -30,6 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ctrlgen.checks import as_numbers, check_numbers
 from ctrlgen.constants import follow
 
 __all__ = ["EDM", "VP", "Coefficients", "CondOT", "Cosine", "DiscreteVP", "Path"]
@@ -130,6 +131,7 @@ class VP(Path):
     def __init__(
         self, beta_min: float = 0.1, beta_max: float = 20.0, epsilon: float = 1e-5
     ) -> None:
+        check_numbers(beta_min=beta_min, beta_max=beta_max, epsilon=epsilon)
         if not 0 < beta_min <= beta_max:
             raise ValueError(
                 f"beta_min, beta_max: expected 0 < min <= max, got {beta_min, beta_max}"
@@ -175,7 +177,7 @@ class DiscreteVP(Path):
     """
 
     def __init__(self, alphas_cumprod: Tensor | list[float]) -> None:
-        table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")
+        table = as_numbers("alphas_cumprod", alphas_cumprod)
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(
                 f"alphas_cumprod: expected shape (T,), T >= 2, got {tuple(table.shape)}"
@@ -264,6 +266,7 @@ class EDM(Path):
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        check_numbers(sigma_min=sigma_min, sigma_max=sigma_max, rho=rho)
         if not 0 < sigma_min < sigma_max or rho <= 0:
             raise ValueError(
                 "sigma_min, sigma_max, rho: expected 0 < sigma_min < sigma_max and rho > 0, "

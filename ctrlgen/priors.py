@@ -8,6 +8,7 @@ On disk a prior is a card beside its weights (`ctrlgen.cards`, `ctrlgen.storage`
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
@@ -19,10 +20,11 @@ from ctrlgen import grids
 from ctrlgen.acceleration import SIZES, Compiled, Graphed, Half
 from ctrlgen.batching import PerSample, rows_of
 from ctrlgen.cards import Card, load_weights
+from ctrlgen.checks import check_device, check_dtype, check_kind
 from ctrlgen.codecs import Codec, Identity
 from ctrlgen.constants import follow
 from ctrlgen.counts import Meter
-from ctrlgen.errors import UnknownName
+from ctrlgen.errors import UnknownName, short
 from ctrlgen.flows import Evaluations, Flow, Prediction
 from ctrlgen.grids import Grid, Uniform
 from ctrlgen.paths import Path
@@ -62,6 +64,12 @@ class Prior(PerSample):
         card: Card | None = None,
         grid: Grid | None = None,
     ) -> None:
+        check_kind(Flow, flow=flow)
+        check_kind(Source, source=source)
+        check_kind(Codec, True, codec=codec)
+        check_kind(Mapping, True, conditions=conditions)
+        check_kind(Card, True, card=card)
+        check_kind(Grid, True, grid=grid)
         self.flow, self.source, self.codec = flow, source, codec or Identity()
         self.conditions = dict(conditions or {})
         self.card = card
@@ -79,7 +87,12 @@ class Prior(PerSample):
         """
         bound = dict(self.conditions)
         for name, value in conditions.items():
-            rows = torch.as_tensor(value)
+            try:
+                rows = torch.as_tensor(value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise TypeError(
+                    f"{name}: expected numbers, one row per sample, got {short(value)}"
+                ) from error
             if rows.ndim == 0:
                 raise ValueError(
                     f"{name}: expected one row per sample, shape (B, ...), got a scalar"
@@ -208,6 +221,8 @@ class Prior(PerSample):
             dtype: of the computation.
             device: of the computation; the network's by default.
         """
+        if solver is not None and (not callable(solver) or isinstance(solver, type)):
+            raise TypeError(f"solver: expected a Solver, got {short(solver)}")
         x0 = self.start(seeds, dtype=dtype, device=device)
         with torch.no_grad():
             return self.generate(x0, solver or self.solver(50))
@@ -227,6 +242,8 @@ class Prior(PerSample):
         """
         rows = as_seeds(seeds)
         self.check_rows(len(rows), "seeds")
+        _warn_of_twins(rows)
+        check_dtype(dtype)
         weight = self._weight()
         if weight is not None:
             # Networks in half precision are served by something that converts.
@@ -235,11 +252,13 @@ class Prior(PerSample):
                     f"dtype: expected {weight.dtype}, that of the network, got {dtype}; "
                     "prior.to(dtype) converts it"
                 )
-            if device is not None and torch.empty(0, device=device).device != weight.device:
+            if device is not None and _placed(device) != weight.device:
                 raise ValueError(
                     f"device: expected {weight.device}, where the network is, got {device}; "
                     "prior.to(device) moves it"
                 )
+        elif device is not None:
+            check_device(device)
         return self.source.sample(rows, dtype=dtype, device=device or self.device)
 
     def check_rows(self, count: int, name: str) -> None:
@@ -313,6 +332,25 @@ class Prior(PerSample):
         name = self.card.name if self.card else "unnamed"
         bound = ", ".join(self.conditions) or "none"
         return f"Prior({name}: {self.flow}, {self.source}, conditions bound: {bound})"
+
+
+def _placed(device: Any) -> torch.device:
+    """A device with its index, as tensors have it."""
+    if str(device) != "meta":
+        check_device(device)
+    return torch.empty(0, device=device).device
+
+
+def _warn_of_twins(seeds: Tensor) -> None:
+    """Say, once for a place in the user's code, that samples will be the same."""
+    values, counts = seeds.unique(return_counts=True)
+    if len(values) < len(seeds):
+        twins = values[counts > 1].tolist()
+        warnings.warn(
+            f"seeds: {', '.join(map(str, twins[:3]))}{' ...' if len(twins) > 3 else ''} more than "
+            "once; samples of one seed are the same wherever their data are",
+            stacklevel=3,
+        )
 
 
 class BoundVelocity:

@@ -10,11 +10,13 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ctrlgen import archive
 from ctrlgen.batching import PerSample
 from ctrlgen.constants import numbers
 from ctrlgen.counts import Evaluations
@@ -23,7 +25,20 @@ __all__ = ["Result", "Status"]
 
 
 class Status(IntEnum):
-    """Why a sample stopped. Stored as int64 in tensors of shape (B,)."""
+    """Why a sample stopped. Stored as int64 in tensors of shape (B,).
+
+    Attributes:
+        RUNNING: at work; in a result, of a run that was cut off.
+        CONVERGED_GRADIENT: a stationary point, its gradient is below tolerance.
+        CONVERGED_CHANGE: the objective no longer changes.
+        TARGET: its cost reached the target of the method.
+        MAX_ITERATIONS: the budget of iterations is spent.
+        MAX_EVALUATIONS: the budget of evaluations is spent.
+        LINE_SEARCH: no lower point along the search direction.
+        DIVERGED: value or gradient not finite; it holds its last finite state.
+        FINISHED: all steps of a method without a stopping test are taken.
+        STEADY: stopped early, its iterates were steadiest before.
+    """
 
     RUNNING = 0
     CONVERGED_GRADIENT = 1
@@ -83,13 +98,15 @@ class Result(PerSample):
         objective_calls: how often the objective, the cost or the misfit of its measurement, was
             evaluated for each sample, int64, shape (B,).
         network: passes through the network by the whole run.
-        history: by name, tensors (R, B): one row per iteration, a sample that has left repeats its
-            last entry. "value" is what was minimised, "cost" the cost, "evaluations" and
-            "objective_calls" what was spent up to there.
+        history: by name, tensors (R, B), empty for a method that keeps none: one row per
+            iteration of a method that optimises, per step of one that samples; a sample that has
+            left repeats its last entry. "value" is what was minimised, "cost" the cost,
+            "evaluations" and "objective_calls" what was spent up to there; other names are those
+            of the method.
+        method: the method and its settings, as text.
 
     The three counts are the method's own: what an observer or another run evaluates does not
     count. The first look at the cost before any compute does not either.
-        method: the method and its settings, as text.
     """
 
     samples: Tensor
@@ -112,6 +129,37 @@ class Result(PerSample):
 
     def __len__(self) -> int:
         return len(self.seeds)
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.samples.shape[1:]))
+        ends = ", ".join(f"{n} {label}" for label, n in self.counts().items()) or "none"
+        best = f"{self.costs.min().item():.4g}" if len(self) else "none"
+        method = self.method if len(self.method) <= 60 else f"{self.method[:57]}..."
+        return f"Result({len(self)} samples of {shape}; {ends}; best cost {best}; {method})"
+
+    def save(self, file: Path | str, *, overwrite: bool = False) -> Path:
+        """Write the result as FILE.json and FILE.safetensors; `Result.load` reads it back.
+
+        Args:
+            file: path, with or without .json; folders are made.
+            overwrite: replace what is there.
+
+        Returns:
+            The path of the JSON.
+
+        Raises:
+            ResultError: if the name is none, or files are there already; nothing is written then.
+        """
+        return archive.save(self, file, overwrite)
+
+    @classmethod
+    def load(cls, file: Path | str) -> Result:
+        """A result that `save` wrote, on the CPU.
+
+        Raises:
+            ResultError: if there is none, or its files are damaged or of a newer format.
+        """
+        return cls(**archive.load(file))
 
     @property
     def converged(self) -> Tensor:

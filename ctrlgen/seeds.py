@@ -13,9 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ctrlgen.errors import short
 
 __all__ = ["SOURCE", "Seeds", "as_seeds", "normal", "rademacher", "uniform"]
 
@@ -40,11 +44,13 @@ def as_seeds(seeds: Seeds, device: torch.device | str | None = None) -> Tensor:
         if isinstance(seeds, str) or not isinstance(seeds, Iterable):
             hint = f"; range({seeds}) has so many" if type(seeds) is int and seeds > 0 else ""
             raise TypeError(f"seeds: expected integers, one per sample, got {seeds!r}{hint}")
+        if getattr(seeds, "ndim", 1) == 0:
+            raise ValueError(f"seeds: expected shape (B,), got {seeds!r}")
         seeds = list(seeds)
-        wrong = [s for s in seeds if type(s) is not int or not 0 <= s < 2**63]
+        wrong = [s for s in seeds if not _is_seed(s)]
         if wrong:
-            raise ValueError(f"seeds: expected integers in [0, 2**63), got {wrong[0]!r}")
-        seeds = torch.tensor(seeds, dtype=torch.int64)
+            raise ValueError(f"seeds: expected integers in [0, 2**63), got {short(wrong[0])}")
+        seeds = torch.tensor([int(s) for s in seeds], dtype=torch.int64)
     elif bool((seeds < 0).any()):
         raise ValueError(f"seeds: expected integers in [0, 2**63), got {int(seeds.min())}")
     if seeds.ndim != 1 or len(seeds) == 0 or seeds.dtype != torch.int64:
@@ -53,6 +59,11 @@ def as_seeds(seeds: Seeds, device: torch.device | str | None = None) -> Tensor:
             f"got shape {tuple(seeds.shape)}, {seeds.dtype}"
         )
     return seeds.to(device)
+
+
+def _is_seed(value: Any) -> bool:
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and 0 <= int(value) < 2**63
 
 
 def philox(

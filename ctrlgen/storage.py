@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ctrlgen import codecs, grids, paths, plugins, sources
 from ctrlgen.cards import Card
+from ctrlgen.checks import check_device, check_dtype
 from ctrlgen.codecs import Codec
 from ctrlgen.documents import plain_name, write_whole
 from ctrlgen.errors import CardError, UnknownName, short
@@ -126,6 +127,10 @@ def load(
         UnknownName: if no installed domain has it; lists those that exist.
         CardError: if the card or the weights are damaged, or name code that is not trusted.
     """
+    if not isinstance(name, str | FilePath) or "\0" in str(name):
+        raise TypeError(f"name: expected that of a prior, or the path of a card, got {short(name)}")
+    check_device(device)
+    check_dtype(dtype)
     file = FilePath(name)
     if file.suffix != ".json":
         cards = plugins.cards()

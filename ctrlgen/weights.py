@@ -59,7 +59,7 @@ class Weights:
         place = folder / file if plain_name(file) else None
         if place is None or place.resolve().parent != folder.resolve():
             raise CardError(
-                f"weights of {name}: expected the name of a file beside the card, got {short(file)}"
+                f"weights: expected the name of a file beside the card, got {short(file)}"
             )
         try:
             if place.exists() and not place.is_file():

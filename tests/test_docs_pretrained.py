@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+import ctrlgen
 from ctrlgen.adapters import adm, latent
 from ctrlgen.adapters.adm import ADM, MODELS
 from ctrlgen.paths import CondOT
@@ -22,7 +23,7 @@ TINY: dict[str, Any] = {"size": 8, "width": 32, "widths": (1, 2), "blocks": 1, "
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(MODELS, "ffhq-256", TINY)
     save_file(ADM(**TINY).state_dict(), "ffhq_10m.safetensors")
@@ -50,11 +51,21 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert torch.equal(session["prior"].velocity(x, 0.5), -x)
     assert seen["time"].item() == 499.5
 
+    diffusers = pytest.importorskip("diffusers")
+    sizes = {"sample_size": 8, "block_out_channels": (8,), "norm_num_groups": 2}
+    kinds = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",)}
+    folder = tmp_path / "path" / "to" / "pipeline"
+    unet = diffusers.UNet2DModel(**sizes, **kinds, attention_head_dim=2, layers_per_block=1)
+    unet.save_pretrained(folder / "unet")
+    diffusers.DDPMScheduler(10, beta_end=0.3).save_pretrained(folder / "scheduler")
+    exec(blocks[3], session)
+    assert ctrlgen.load(tmp_path / "priors" / "cifar.json").source.shape == (3, 8, 8)
+
     def pretend(model: str, **options: Any) -> Any:
         seen.update(options, model=model)
         return type("Prior", (), {"bind": lambda self, **c: seen.update(c) or self})()
 
     monkeypatch.setattr(latent, "encode_text", lambda model, prompts: {"text": prompts})
     monkeypatch.setattr(latent, "from_latent", pretend)
-    exec(blocks[3], session)
+    exec(blocks[4], session)
     assert seen["null"] == {"text": [""]} and len(seen["text"]) == 2

@@ -10,6 +10,7 @@ fit are found at once.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import rows_of, take
-from ctrlgen.errors import CostError, UnknownName
+from ctrlgen.checks import check_kind
+from ctrlgen.errors import CostError, UnknownName, short
 from ctrlgen.grids import Level
 from ctrlgen.operators import Measurement
 from ctrlgen.optimizers.base import Observer
@@ -64,6 +66,11 @@ class Method(ABC):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     cost_form: ClassVar[CostForm] = "psnr"
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__call__" in vars(cls):
+            cls.__call__ = _checked(vars(cls)["__call__"])  # type: ignore[method-assign]
+
     @classmethod
     def preset(cls, name: str, **changes: Any) -> Self:
         """The settings of a name in `presets`, with changes.
@@ -101,6 +108,22 @@ class Method(ABC):
         """
 
 
+def _checked(call: Callable[..., Result]) -> Callable[..., Result]:
+    """The call of a method, after the kinds of prior and observer are checked."""
+
+    @functools.wraps(call)
+    def checked(self: Method, prior: Prior, cost: CostLike, *more: Any, **options: Any) -> Result:
+        if isinstance(prior, str):
+            raise TypeError(f"prior: expected a Prior, got {prior!r}; ctrlgen.load has it by name")
+        check_kind(Prior, prior=prior)
+        observer = options.get("observer")
+        if observer is not None and not callable(observer):
+            raise TypeError(f"observer: expected a function of an event, got {short(observer)}")
+        return call(self, prior, cost, *more, **options)
+
+    return checked
+
+
 def check_parts(method: Method, **kinds: type) -> None:
     """Raise TypeError where a field of a method is of another kind than its name says."""
     for name, kind in kinds.items():
@@ -119,9 +142,11 @@ def check_dtype(dtype: torch.dtype) -> None:
     """Raise ValueError for a dtype of states that is neither float32 nor float64."""
     if dtype not in (torch.float32, torch.float64):
         hint = ""
-        if dtype.is_floating_point:
+        if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
             hint = "; a network in half precision is served by one that converts on its way"
-        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}{hint}")
+        raise ValueError(
+            f"dtype: expected torch.float32 or torch.float64, got {short(dtype)}{hint}"
+        )
 
 
 def check_levels(prior: Prior, levels: Sequence[Level]) -> None:

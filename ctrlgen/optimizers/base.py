@@ -227,7 +227,7 @@ class Optimizer(ABC):
 
 def _at_least(name: str, value: float | None, least: float) -> None:
     if value is not None and not value >= least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+        raise ValueError(f"{name}: expected at least {least}, got {value}")
 
 
 def check_start(
@@ -236,14 +236,16 @@ def check_start(
     """Raise if the arguments of `Optimizer.minimize` do not fit together."""
     if not isinstance(x0, Tensor) or not x0.is_floating_point():
         got = x0.dtype if isinstance(x0, Tensor) else type(x0).__name__
-        raise TypeError(f"x0 must be a floating point tensor, got {got}")
+        raise TypeError(f"x0: expected a floating point tensor, got {got}")
     if x0.dtype not in (torch.float32, torch.float64):
-        raise TypeError(f"x0 must be float32 or float64, got {x0.dtype}: decays near 1 round to 1")
+        raise TypeError(
+            f"x0: expected float32 or float64, got {x0.dtype}: decays near 1 round to 1"
+        )
     if x0.ndim < 1 or x0.numel() == 0:
-        raise ValueError(f"x0 must have shape (B, *) with at least one entry, got {(*x0.shape,)}")
+        raise ValueError(f"x0: expected shape (B, *) with at least one entry, got {(*x0.shape,)}")
     if not callable(objective) or not hasattr(objective, "take"):
         raise TypeError(
-            "objective must be callable and have take(index), as FunctionObjective does; got "
+            "objective: expected a callable that has take(index), as FunctionObjective does; got "
             f"{type(objective).__name__}"
         )
     if projection is not None and rules.restart_every is None:
@@ -259,6 +261,6 @@ def check_target(target: float | Tensor | None, x0: Tensor) -> Tensor | None:
     values = torch.as_tensor(target, dtype=x0.dtype, device=x0.device).detach()
     if values.ndim > 1 or (values.ndim == 1 and len(values) != len(x0)) or values.isnan().any():
         raise ValueError(
-            f"target must be one number or of shape ({len(x0)},) without NaN, got {target}"
+            f"target: expected one number or shape ({len(x0)},) without NaN, got {target}"
         )
     return values.expand(len(x0))

@@ -55,9 +55,9 @@ class FirstOrder(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not callable(self.learning_rate) and not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(f"clip_norm must be positive, got {self.clip_norm}")
+            raise ValueError(f"clip_norm: expected a positive number, got {self.clip_norm}")
 
     moments: ClassVar[int]
     """How many running averages the method keeps."""
@@ -145,7 +145,7 @@ class GradientDescent(FirstOrder):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum}")
+            raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
 
     def _average(self, averages: Tensor, gradient: Tensor) -> Tensor:
         return self.momentum * averages + gradient
@@ -172,9 +172,9 @@ class Adam(FirstOrder):
         if not isinstance(self.betas, tuple | list):
             raise TypeError(f"betas must be two numbers in [0, 1), got {self.betas!r}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers in [0, 1), got {self.betas}")
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {self.betas}")
         if not self.epsilon > 0:
-            raise ValueError(f"epsilon must be positive, got {self.epsilon}")
+            raise ValueError(f"epsilon: expected a positive number, got {self.epsilon}")
 
     def _average(self, averages: Tensor, gradient: Tensor) -> Tensor:
         powers = gradient, gradient.square()

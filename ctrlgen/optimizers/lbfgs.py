@@ -68,14 +68,14 @@ class LBFGS(Optimizer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.c1 < self.c2 < 1:
-            raise ValueError(f"needs 0 < c1 < c2 < 1, got c1={self.c1}, c2={self.c2}")
+            raise ValueError(f"c1, c2: expected 0 < c1 < c2 < 1, got c1={self.c1}, c2={self.c2}")
         if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+            raise ValueError(f"learning_rate: expected a positive number, got {self.learning_rate}")
         if self.first_step is not None and not self.first_step > 0:
-            raise ValueError(f"first_step must be positive, got {self.first_step}")
+            raise ValueError(f"first_step: expected a positive number, got {self.first_step}")
         for name in ("history", "max_line_search"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
 
     def minimize(
         self,

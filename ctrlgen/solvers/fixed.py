@@ -45,7 +45,7 @@ class FixedStep(Solver):
         super().__init__(gradient)
         if (steps is None) == (grid is None):
             raise ValueError("steps, grid: expected exactly one of the two")
-        if steps is not None and (not isinstance(steps, int) or steps < 1):
+        if steps is not None and (type(steps) is not int or steps < 1):
             raise ValueError(f"steps: expected a positive integer, got {steps!r}")
         if grid is not None:
             if not isinstance(grid, Sequence):

@@ -173,7 +173,7 @@ def test_states_in_half_precision_are_refused(dtype: torch.dtype, method_case: A
 @pytest.mark.parametrize("optimizer", [Adam(), LBFGS()], ids=lambda o: type(o).__name__)
 def test_optimizers_refuse_half_precision(optimizer: Any) -> None:
     objective = FunctionObjective(lambda x: x.square().sum(1))
-    with pytest.raises(TypeError, match=r"x0 must be float32 or float64, got torch.bfloat16"):
+    with pytest.raises(TypeError, match=r"x0: expected float32 or float64, got torch.bfloat16"):
         optimizer.minimize(objective, torch.ones(2, 3, dtype=torch.bfloat16))
 
 
