@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ctrlgen.extras import require
+from ctrlgen.outputs import naming
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -65,11 +66,12 @@ class Frame(NamedTuple):
 def _write(path: str | Path, text: str) -> Path:
     path = Path(path)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(text, encoding="utf-8", newline="")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with naming(path):
+        try:
+            scratch.write_text(text, encoding="utf-8", newline="")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
     return path
 
 

@@ -157,9 +157,7 @@ def test_csv_there_and_back(tmp_path: Path) -> None:
         files.write_csv(path, [])
 
 
-def test_destination_is_checked_before_work(tmp_path: Path) -> None:
-    assert files.check_destination(tmp_path / "a.SDF") == tmp_path / "a.SDF"
-    with pytest.raises(ValueError, match=r"ends in \.sdf"):
-        files.check_destination(tmp_path / "a.mol")
-    with pytest.raises(ValueError, match="does not exist"):
-        files.check_destination(tmp_path / "none" / "a.sdf")
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"out: cannot write .*file/out\.csv"):
+        files.write_csv(tmp_path / "file" / "out.csv", [{"a": 1}])
