@@ -417,7 +417,7 @@ def refused(
         (["--formula", "C2H3"], "formula: no neutral molecule"),
         (["--formula", "C7H10O2", "--atoms", "3"], "takes 9 heavy atoms, the molecules have 3"),
         (["--element", "C>=50"], "element: no neutral molecule"),
-        (["--element", "F>=6", "--element", "C<=1"], "element: no neutral molecule"),
+        (["--element", "F>=7", "--element", "C<=1"], "element: no neutral molecule"),
     ],
 )
 def test_generate_refuses(refused: Callable[..., str], words: list[str], message: str) -> None:

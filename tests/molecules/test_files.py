@@ -30,7 +30,7 @@ def test_sdf_there_and_back(tmp_path: Path, three: list[Mol | None]) -> None:
     assert [entry.mol is None for entry in entries] == [False, True, False]
     assert entries[0].tags == {
         "name": "sample 0", "seed": "3", "mu (D)": "2.9876543", "stable": "true", "xtb": "nan",
-        "note": 'two lines, "quoted"', "none": "",
+        "note": 'two\nlines, "quoted"', "none": "",
     }  # fmt: skip
     assert entries[1].tags == {"name": "lost"} and entries[2].tags == {}
     from rdkit import Chem

@@ -103,7 +103,7 @@ def test_completed_molecules_keep_their_heavy_atoms(molecule: Callable[[str], Mo
 @pytest.mark.parametrize(
     ("text", "alphabet", "message"),
     [
-        ("CCl", "qm9", "molecule 0: expected elements H, C, N, O, F, got Cl"),
+        ("CCl", "qm9", "molecule 1: expected elements H, C, N, O, F, got Cl"),
         ("CCCCCCCCCC", "qm9", r"expected 3\.\.29 atoms.*got 32"),
         ("CCCCCCCCCC", "qm9-heavy", r"expected 1\.\.9 heavy atoms, got 10"),
     ],
