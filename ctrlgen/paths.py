@@ -226,7 +226,8 @@ class DiscreteVP(Path):
         alpha, sigma = torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt()
         # α² = sigmoid(ℓ): α̇ = ½ασ² dℓ/dt and σ̇ = −½σα² dℓ/dt with dℓ/dt = −(T−1) slope.
         rate = -last * slope
-        parts = (alpha, sigma, 0.5 * alpha * sigma**2 * rate, -0.5 * sigma * alpha**2 * rate)
+        slopes = 0.5 * alpha * sigma**2 * rate, -0.5 * sigma * alpha**2 * rate
+        parts: tuple[Tensor, ...] = (alpha, sigma, *slopes)
         if self._zero:
             top = float(self.alphas_cumprod[-2].sqrt())
             a = top * (last - index)
