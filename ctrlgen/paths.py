@@ -189,7 +189,7 @@ class DiscreteVP(Path):
                 "may be 0"
             )
         self.alphas_cumprod = table
-        self._zero = bool(table[-1] == 0)
+        self._zero, self._top = bool(table[-1] == 0), float(table[-2].sqrt())
         # The log-SNR of pure noise is not read: the last interval has a law of its own.
         log_snr = table.log() - torch.log1p(-table)
         self._log_snr = torch.where(table > 0, log_snr, log_snr[-2] - 1)
@@ -229,9 +229,8 @@ class DiscreteVP(Path):
         slopes = 0.5 * alpha * sigma**2 * rate, -0.5 * sigma * alpha**2 * rate
         parts: tuple[Tensor, ...] = (alpha, sigma, *slopes)
         if self._zero:
-            top = float(self.alphas_cumprod[-2].sqrt())
-            a = top * (last - index)
-            s, d_a = (1 - a**2).sqrt(), torch.full_like(a, top * last)
+            a = self._top * (last - index)
+            s, d_a = (1 - a**2).sqrt(), torch.full_like(a, self._top * last)
             there = index > last - 1
             parts = tuple(
                 torch.where(there, mine, other)
