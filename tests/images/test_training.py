@@ -8,15 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import ctrlgen
-from ctrlgen.domains.images import training
+from ctrlgen.domains.images import packed, training
 from ctrlgen.domains.images.classifier import ClassifierTrainer, augment
 from ctrlgen.domains.images.data import Images
+from ctrlgen.domains.images.networks import build
 from ctrlgen.domains.images.trainer import Recipe, Trainer, flow_matching_loss
+from ctrlgen.plugins import domains
 from ctrlgen.training.muon import Muon, orthogonalise
 from ctrlgen.training.runs import run
 from ctrlgen.training.session import continue_from, export
@@ -134,6 +137,9 @@ def test_log_and_card_load_as_a_prior(images: Images, tmp_path: Path) -> None:
     assert entries[0]["device"] == "cpu" and entries[0]["precision"] in ("float32", "bfloat16")
     assert math.isfinite(entries[2]["validation"]) and math.isfinite(entries[3]["final"])
     export(trainer, training.card_of(trainer, "command"), tmp_path)
+    recipe = ctrlgen.cards.Card.read(tmp_path / "tiny.json").recipe
+    assert (recipe["device"], recipe["precision"]) == ("cpu", entries[0]["precision"])
+    assert recipe["compiled"] is False and "cuda" not in recipe
     prior = ctrlgen.load(tmp_path / "tiny.json")
     x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
     label = torch.tensor([0, 3])
@@ -236,3 +242,71 @@ def test_a_compiled_network_is_the_one_that_is_trained(
     trainer.compile()
     trainer.step(0.5)
     assert calls == [trainer.network]
+
+
+def test_training_starts_from_a_packed_file_and_says_its_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    pixels = draw.integers(0, 256, (30, 1, 8, 8)).astype(np.uint8)
+    packed.save(pixels, np.arange(30) % 3, "mnist", tmp_path / "mnist.safetensors")
+    monkeypatch.setitem(training.RECIPES, "tiny", RECIPE)
+    card = training.train("tiny", data=tmp_path / "mnist.safetensors", steps=2, out=tmp_path / "o")
+    assert ctrlgen.cards.Card.read(card).recipe["steps"] == 2
+    shown = capsys.readouterr()
+    assert "tiny: training in" in shown.err and shown.out == ""  # the eye's on standard error
+
+
+def test_a_card_gets_its_own_recipe(monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
+    """`train` takes the recipe of its device, and the larger batch needs as many images."""
+    recipe = replace(RECIPE, cuda={"batch": 16, "lr": 1e-3, "compiled": True})
+    taken: list[tuple[Recipe, object]] = []
+
+    def build(recipe: Recipe, data: Images, seed: int, device: object) -> Trainer:
+        taken.append((recipe, device))
+        return Trainer(recipe, data, seed)
+
+    monkeypatch.setitem(training.RECIPES, "tiny", recipe)
+    monkeypatch.setattr(training, "read", lambda name, folder: images)
+    monkeypatch.setattr(training, "Trainer", build)
+    monkeypatch.setattr(training, "session", lambda *_, **__: Path("card.json"))
+    for device in ("cpu", "cuda"):
+        training.train("tiny", data="folder", steps=1, device=device)
+    assert [(made.batch, made.lr, made.compiled, device) for made, device in taken] == [
+        (8, RECIPE.lr, False, "cpu"),
+        (16, 1e-3, True, "cuda"),
+    ]
+
+
+def test_minutes_of_another_kind_of_device_do_not_count(images: Images, tmp_path: Path) -> None:
+    trainer = Trainer(RECIPE, images)
+    trainer.step(0.5)
+    trainer.seconds = 600.0
+    export(trainer, training.card_of(trainer, ""), tmp_path)
+    card = ctrlgen.cards.Card.read(tmp_path / "tiny.json")
+    for device, expected in (("cpu", 600), ("cuda", 0)):
+        card.recipe["device"] = device
+        fresh = Trainer(RECIPE, images)
+        continue_from(fresh, card, tmp_path, RECIPE.config)
+        assert (fresh.steps, fresh.seconds) == (1, expected)
+        assert fresh.earlier[0]["seconds"] == 600 and fresh.read().skipped == 0
+
+
+def test_all_weights_with_the_largest_network_fit_the_package() -> None:
+    """In half precision the weights beside one another take at most 60 MB."""
+    recipe = training.RECIPES["cifar10-large"]
+    with torch.device("meta"):
+        network = build(**recipe.config)
+    size = 2 * sum(value.numel() for value in network.state_dict().values())
+    others = [file for domain in domains().values() for file in domain.cards.glob("*.safetensors")]
+    total = sum(file.stat().st_size for file in others if file.stem != "cifar10-large")
+    assert size > 30e6 and size + total < 60e6
+
+
+@pytest.mark.parametrize("name", sorted(training.RECIPES))
+def test_every_recipe_has_a_variant_for_a_card(name: str) -> None:
+    recipe = training.RECIPES[name]
+    card = recipe.on("cuda")
+    assert card.compiled and card.batch >= 4 * recipe.batch
+    assert card.config == recipe.config  # so that checkpoints go from one to the other

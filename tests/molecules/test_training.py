@@ -297,3 +297,11 @@ def test_quality_samples_the_network_in_training(molecules: Molecule) -> None:
     found = trainer(molecules).quality()
     assert set(found) == {"molecule_stable", "atom_stable"}
     assert all(0 <= value <= 1 for value in found.values())
+
+
+@pytest.mark.parametrize("name", sorted(training.RECIPES))
+def test_every_recipe_has_a_variant_for_a_card(name: str) -> None:
+    recipe = training.RECIPES[name]
+    card = recipe.on("cuda")
+    assert card.compiled and card.batch >= 4 * recipe.batch and len(card.places) <= 4
+    assert card.config == recipe.config and card.places[-1] == recipe.places[-1]
