@@ -69,3 +69,33 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(latent, "from_latent", pretend)
     exec(blocks[4], session)
     assert seen["null"] == {"text": [""]} and len(seen["text"]) == 2
+
+
+def test_a_model_of_diffusers_is_saved_to_a_card_that_commands_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    from ctrlgen.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1,
+        block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
+    )  # fmt: skip
+    unet.save_pretrained("path/to/model/unet", safe_serialization=True)
+    diffusers.DDPMScheduler().save_pretrained("path/to/model/scheduler")
+    block = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[4]
+    exec(block, {})
+    assert [file.name for file in (tmp_path / "priors").iterdir()] == ["bedroom.json"]
+    card = ["--prior", "priors/bedroom.json"]
+    for words in (
+        ["image", "sample", *card, "-n", "2", "--steps", "2", "--out", "drawn"],
+        ["image", "denoise", "drawn/sample-0.png", *card, "--noise", "0.2", "--degrade",
+         "--method", "ddrm", "--evaluations", "3", "--out", "restored"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code in (0, None), capsys.readouterr().err
+    assert (tmp_path / "drawn" / "sample-1.png").exists()
+    assert (tmp_path / "restored" / "reconstruction-0.png").exists()
