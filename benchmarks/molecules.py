@@ -100,7 +100,7 @@ def problem(
         steps=steps, batch=molecules, draws=1, valence=0.0, restarts=0, evaluations=evaluations
     )
     seeds, name = torch.arange(molecules), alphabet_of(prior)
-    counts = sizes(name).only(range(3, MAX_ATOMS[name] + 1)).draw([], seeds)
+    counts = sizes(name).only(range(3, MAX_ATOMS[name] + 1)).draw([], seeds).to(prior.device)
     with torch.no_grad():
         bound = fitted(prior, counts)
         start = Guide(network, ["gap"], "hard")(bound.sample(seeds, bound.solver(steps)))

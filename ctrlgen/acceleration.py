@@ -153,6 +153,7 @@ class Graphed(nn.Module):
             raise ValueError("network: expected frozen weights (requires_grad_(False))")
         self.sizes = tuple(sorted(set(sizes)))
         self.recordings: dict[Any, _Recording] = {}
+        self.pool: Any = None  # of memory, shared by the recordings: each result is copied at once
 
     def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
         """The prediction of the network at x (B, *), t (B,), for any B."""
@@ -173,7 +174,9 @@ class Graphed(nn.Module):
         if key not in self.recordings:
             while len(self.recordings) >= _MOST:
                 del self.recordings[next(iter(self.recordings))]
-            self.recordings[key] = _Recording(self.network, names, (x.detach(), *rest))
+            if x.is_cuda and not self.recordings:
+                self.pool = torch.cuda.graph_pool_handle()
+            self.recordings[key] = _Recording(self.network, names, (x.detach(), *rest), self.pool)
         value: Tensor = _Replay.apply(x, self.recordings[key], *rest)
         return value[:rows]
 
@@ -195,9 +198,9 @@ class _Recording:
     """The value of a network and the pull-back of a cotangent, on inputs of fixed shapes."""
 
     def __init__(
-        self, network: nn.Module, names: tuple[str, ...], inputs: tuple[Tensor, ...]
+        self, network: nn.Module, names: tuple[str, ...], inputs: tuple[Tensor, ...], pool: Any
     ) -> None:
-        self.network, self.names = network, names
+        self.network, self.names, self.pool = network, names, pool
         self.graphed = inputs[0].is_cuda
         if self.graphed:
             self.inputs = [value.clone() for value in inputs]
@@ -251,10 +254,9 @@ class _Recording:
                 value(), gradient()
         torch.cuda.current_stream().wait_stream(stream)
         self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        # What a replay leaves is copied before the next: the two may share their memory.
-        with torch.cuda.graph(self.forward):
+        with torch.cuda.graph(self.forward, pool=self.pool):
             self.end = value()
-        with torch.cuda.graph(self.backward, pool=self.forward.pool()):
+        with torch.cuda.graph(self.backward, pool=self.pool):
             self.gradient = gradient()
 
 

@@ -78,9 +78,10 @@ def forms(bench: Workbench, record: Record, clock: Clock) -> None:
         batches[f"images {batch}"] = bench.images, bench.images.start(torch.arange(batch))
     bound = molecules.prior.bind(counts=counts)
     batches[f"molecules {len(counts)}"] = bound, bound.start(molecules.seeds)
+    record.put(no_compiler=bench.no_compiler)
     rows: dict[str, dict[str, Any]] = {}
     for form, make in FORMS.items():
-        if "compiled" in form and bench.tiny:  # minutes of a processor, which tests have not
+        if "compiled" in form and bench.no_compiler:
             continue
         rows[form] = {}
         for batch_name, (prior, x) in batches.items():

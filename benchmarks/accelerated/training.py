@@ -95,7 +95,8 @@ def trainer_of(bench: Workbench, name: str) -> Trainer:
 def throughput(bench: Workbench, record: Record, clock: Clock) -> None:
     """Samples a second of every recipe, plain and, on a card, compiled."""
     rows: dict[str, Any] = {}
-    forms = (False,) if bench.device.type == "cpu" else (False, True)
+    record.put(no_compiler=bench.no_compiler)
+    forms = (False,) if bench.no_compiler else (False, True)
     for name in _MEASURED:
         rows[name] = {}
         for compiled in forms:
@@ -178,7 +179,7 @@ def _trained(bench: Workbench, name: str, seconds: float, folder: Path) -> dict[
         except CardError as error:  # the recipe has grown another network
             origin += f" ({error})"[:200]
     earlier = trainer.steps
-    if bench.device.type == "cuda":
+    if not bench.no_compiler:
         trainer.compile()  # and is not said to be: here compilation is a part of the time
     judge = trainer.quality
     trainer.quality = dict  # type: ignore[method-assign, assignment]  # once, at the end

@@ -82,6 +82,17 @@ class Workbench:
     data: dict[str, Path]
 
     @cached_property
+    def no_compiler(self) -> str:
+        """Why torch.compile cannot be used, as for want of a compiler; empty where it can."""
+        if self.tiny:
+            return "not tried: it takes a processor minutes"
+        try:
+            torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=self.device))
+        except Exception as error:  # torch wraps it in one of many
+            return f"{type(error).__name__}: {error}"[:500]
+        return ""
+
+    @cached_property
     def images(self) -> Prior:
         """Of images."""
         if not self.tiny:
