@@ -9,10 +9,11 @@ be installed, `install()` lets the import system look for them beside `ctrlgen`,
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import tomllib
 from collections.abc import Iterable
-from importlib.metadata import Distribution, DistributionFinder, PackageNotFoundError, distribution
+from importlib.metadata import Distribution, DistributionFinder
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,12 @@ def install(root: Path = ROOT) -> bool:
     """
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    try:
-        distribution("ctrlgen")
-    except PackageNotFoundError:
-        pass
-    else:
-        return False
-    sys.meta_path.append(_Finder(_Checkout(root)))
     package = importlib.import_module("ctrlgen")
+    # Metadata tell nothing here: a build leaves some in a folder that is not installed.
+    if importlib.util.find_spec("ctrlgen.costs") is not None:
+        return False
     if Path(package.__file__ or "").resolve().parent != root / "ctrlgen":
         raise RuntimeError(f"ctrlgen: expected the one in {root}, got {package.__file__}")
     package.__path__.append(str(root))
+    sys.meta_path.insert(0, _Finder(_Checkout(root)))
     return True

@@ -38,9 +38,9 @@ def own(finder):
 finders = [finder for finder in sys.meta_path if not own(finder)]
 sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in finders]
 sys.path[:] = [entry for entry in sys.path if "ctrlgen" not in entry]
-plain = MetadataPathFinder.find_distributions
+plain, names = MetadataPathFinder.find_distributions, ("ctrlgen-", "ctrlgen.")
 MetadataPathFinder.find_distributions = staticmethod(lambda *arguments: [
-    found for found in plain(*arguments) if not found._path.name.startswith("ctrlgen-")
+    found for found in plain(*arguments) if not found._path.name.startswith(names)
 ])
 """
 

@@ -63,7 +63,8 @@ def run(record: Record, clock: Clock, tests: list[str], marker: str) -> None:
         raise FileNotFoundError(f"tests: expected some of {tests} in {ROOT}, there are none")
     command = [
         sys.executable, "-c", _START.format(root=str(ROOT)), "--rootdir", str(ROOT), *chosen,
-        "-p", "no:cacheprovider", "--tb=short", "-q", f"--junitxml={report}", *paths,
+        "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--tb=short", "-q",
+        f"--junitxml={report}", *paths,
     ]  # fmt: skip
     output = record.file.parent / "checks.txt"
     with output.open("w") as stream:
