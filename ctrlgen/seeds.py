@@ -12,7 +12,7 @@ its first entries as an unpadded one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -72,17 +72,64 @@ def philox(
     """Ten rounds of Philox-4x32; words are int64 tensors that hold 32-bit values.
 
     int64 wraps in a product of two of them, and its bits stay right. What lies above 32 bits is
-    cleared where it would reach the next product only.
+    cleared where it would reach the next product only. Words and keys broadcast: what all rows or
+    all positions share is computed once in the first two rounds.
     """
     c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
+    turns = torch.arange(10, device=c0.device)
+    schedule = [
+        ((word.unsqueeze(-1) + turns * step) & _MASK).unbind(-1)
+        for word, step in zip(key, _WEYL, strict=True)
+    ]
+    for turn, (k0, k1) in enumerate(zip(*schedule, strict=True)):
         low0, low1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0 = (low1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
-        c2 = (low0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
+        if turn < 2:
+            c0 = ((low1 >> 32) ^ c1 ^ k0) & _MASK
+            c2 = ((low0 >> 32) ^ c3 ^ k1) & _MASK
+        else:
+            c0 = (low1 >> 32).bitwise_xor_(c1).bitwise_xor_(k0).bitwise_and_(_MASK)
+            c2 = (low0 >> 32).bitwise_xor_(c3).bitwise_xor_(k1).bitwise_and_(_MASK)
         c1, c3 = low1, low0
-        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
     return [c0, c1 & _MASK, c2, c3 & _MASK]
+
+
+class Cipher:
+    """Philox as one compiled function on CUDA, where its hundred small kernels would cost most.
+
+    The first call compares its bits with those of the plain function. Where there is no compiler,
+    where it fails or gives other bits, and on all other devices, the plain function serves.
+    """
+
+    def __init__(self) -> None:
+        self._compiled: Callable[..., list[Tensor]] | None = None
+        self.failed = False
+
+    def __call__(
+        self, counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+    ) -> list[Tensor]:
+        """As `philox`."""
+        if key[0].device.type != "cuda" or self.failed or torch.compiler.is_compiling():
+            return philox(counter, key)
+        return self.fused(counter, key)
+
+    def fused(
+        self, counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]
+    ) -> list[Tensor]:
+        """By the compiled function, if it can."""
+        try:
+            if self._compiled is None:
+                compiled = torch.compile(philox, dynamic=True, fullgraph=True)
+                pairs = zip(compiled(counter, key), philox(counter, key), strict=True)
+                if not all(torch.equal(one, other) for one, other in pairs):
+                    raise RuntimeError("the compiled cipher gives other bits")
+                self._compiled = compiled
+            return self._compiled(counter, key)
+        except Exception:  # a compiler fails in many ways, and none may cost a draw
+            self.failed, self._compiled = True, None
+            return philox(counter, key)
+
+
+_CIPHER = Cipher()
 
 
 def _words(seeds: Seeds, count: int, stream: int, device: torch.device | str | None) -> Tensor:
@@ -93,11 +140,10 @@ def _words(seeds: Seeds, count: int, stream: int, device: torch.device | str | N
     """
     trusted = isinstance(seeds, Tensor) and seeds.device.type != "cpu" and seeds.ndim == 1
     rows = seeds.to(device) if trusted else as_seeds(seeds, device)  # type: ignore[union-attr]
-    block = torch.arange(-(-count // 4), device=rows.device, dtype=torch.int64)
-    zero = torch.zeros_like(block)
-    counter = (block & _MASK, block >> 32, zero + (stream & _MASK), zero + (stream >> 32))
-    words = philox(
-        tuple(word.expand(len(rows), -1) for word in counter),  # type: ignore[arg-type]
+    block = torch.arange(-(-count // 4), device=rows.device, dtype=torch.int64).unsqueeze(0)
+    low, high = (rows.new_full((1, 1), word) for word in (stream & _MASK, stream >> 32))
+    words = _CIPHER(
+        (block & _MASK, block >> 32, low, high),
         ((rows & _MASK).unsqueeze(1), ((rows >> 32) & _MASK).unsqueeze(1)),
     )
     return torch.stack(words, dim=2).flatten(1)[:, :count]

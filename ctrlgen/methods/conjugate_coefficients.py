@@ -100,7 +100,7 @@ def released_steps(
     Raises:
         ValueError: for a path without α² + σ² = 1.
     """
-    flat = values.detach().double().flatten()
+    flat = values.detach().double().flatten().cpu()  # once, for all the small steps below
     s, places = torch.unique(flat, return_inverse=True)
     pairs = [
         _Interval(path, t, end, s, noise, weight).released(decay) for t, end in pairwise(levels)
@@ -108,7 +108,8 @@ def released_steps(
     before, after, rows = zip(*pairs, strict=True)
 
     def table(parts: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(parts))[:, places].reshape(len(parts), *values.shape)
+        made = torch.stack(list(parts))[:, places].reshape(len(parts), *values.shape)
+        return made.to(values.device)
 
     steps = StepCoefficients(*(table(field) for field in zip(*rows, strict=True)))
     inverses = table([before[0][1], *(inverse for _, inverse in after)])

@@ -18,7 +18,7 @@ from ctrlgen.operators import measure
 from ctrlgen.optimizers import Adam
 from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
-from ctrlgen.seeds import as_seeds, normal, philox, rademacher, uniform
+from ctrlgen.seeds import Cipher, as_seeds, normal, philox, rademacher, uniform
 from ctrlgen.solvers import Euler
 from ctrlgen.sources import Gaussian, MaskedGaussian
 
@@ -227,3 +227,59 @@ def test_a_number_where_a_sequence_belongs_is_named() -> None:
 def test_so_it_is_wherever_a_sequence_is_taken(build: Callable[[], object], name: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"^{name}"):
         build()
+
+
+# ------------------------------------------------------------------ the compiled cipher
+
+COUNTER = tuple(torch.arange(k, k + 5).unsqueeze(0) for k in (0, 9, 2**31, 2**32 - 6))
+KEY = tuple(torch.tensor([[k], [k + 1], [2**32 - 1]]) for k in (3, 2**31))
+
+
+def test_the_cipher_compiles_whole_and_keeps_its_bits(monkeypatch):
+    compiler = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda *args, **kwargs: compiler(*args, **kwargs, backend="aot_eager")
+    )
+    cipher = Cipher()
+    for rows, count in ((3, 5), (2, 4), (3, 2)):
+        counter = tuple(word[:, :count] for word in COUNTER)
+        key = tuple(word[:rows] for word in KEY)
+        for one, other in zip(cipher.fused(counter, key), philox(counter, key), strict=True):
+            assert torch.equal(one, other)
+    assert not cipher.failed
+
+
+@pytest.mark.parametrize("fault", ["absent", "breaks", "other bits"])
+def test_without_a_good_compiler_the_plain_cipher_serves(monkeypatch, fault):
+    def compiler(function, **_):
+        if fault == "absent":
+            raise RuntimeError("no compiler")
+
+        def compiled(counter, key):
+            if fault == "breaks":
+                raise OSError("cannot write")
+            return [word + 1 for word in function(counter, key)]
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiler)
+    cipher = Cipher()
+    for one, other in zip(cipher.fused(COUNTER, KEY), philox(COUNTER, KEY), strict=True):
+        assert torch.equal(one, other)
+    assert cipher.failed
+
+
+def test_a_draw_takes_few_operations():
+    """Most of what a step launches beside the network is this: it does not grow unseen."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            self.calls += 1
+            return operation(*args, **(kwargs or {}))
+
+    with Count() as count:
+        normal(torch.tensor([1, 2]), (6,))
+    assert count.calls <= 160
