@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from rich.console import Console, Group
@@ -20,6 +22,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
+from ctrlgen.errors import Doubtful
 from ctrlgen.json_files import dumps, plain
 from ctrlgen.optimizers.base import Event
 from ctrlgen.results import Status
@@ -97,9 +100,19 @@ def speaking(quiet: bool = False, verbose: bool = False, wide: bool = False) -> 
     _voice.quiet = quiet
     if wide:
         stdout.width = _WIDE
+    told = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Doubtful):  # of a user's making: one line, without a place in code
+            warn(str(message))
+        else:
+            told(message, category, *where, **more)
+
+    warnings.showwarning = show
     try:
         yield
     finally:
+        warnings.showwarning = told
         log.removeHandler(handler)
         log.setLevel(before[0])
         _voice.quiet = before[1]

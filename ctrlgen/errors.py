@@ -10,6 +10,7 @@ from typing import Any
 __all__ = [
     "CardError",
     "CostError",
+    "Doubtful",
     "MissingExtra",
     "ResultError",
     "UnknownName",
@@ -56,6 +57,10 @@ def carrying(make: Callable[[Any], Any]) -> Iterator[None]:
 
 class CostError(ValueError):
     """A cost breaks its contract: not one value per sample, not finite, or without a gradient."""
+
+
+class Doubtful(UserWarning):
+    """An argument that is allowed and can hardly be meant."""
 
 
 class CardError(ValueError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ctrlgen.batching import rows_of, take
 from ctrlgen.checks import check_kind
-from ctrlgen.errors import CostError, UnknownName, short
+from ctrlgen.errors import CostError, Doubtful, UnknownName, short
 from ctrlgen.grids import Level
 from ctrlgen.operators import Measurement
 from ctrlgen.optimizers.base import Observer
@@ -187,13 +188,18 @@ def measurement_of(cost: CostLike) -> Measurement | None:
     return getattr(cost, "measurement", None)
 
 
-def try_cost(prior: Prior, cost: CostLike, x0: Tensor) -> None:
+def try_cost(
+    prior: Prior, cost: CostLike, x0: Tensor, target: float | Tensor | None = None
+) -> None:
     """Evaluate the cost once on decoded source points and check its contract.
+
+    Warns (`Doubtful`) of a target that these points meet, which are noise: nothing would be done.
 
     Args:
         prior: whose codec decodes; its network is not evaluated.
         cost: the cost of all samples.
         x0: source points of all samples, shape (B, *).
+        target: of the cost, if the method has one.
 
     Raises:
         TypeError: if the cost cannot be called.
@@ -229,6 +235,14 @@ def try_cost(prior: Prior, cost: CostLike, x0: Tensor) -> None:
                 "signal by differentiable torch operations"
             )
     _try_some(prior, cost, x0)
+    if target is not None and bool((value.detach() <= torch.as_tensor(target).to(value)).all()):
+        worst = float(value.detach().max())
+        warnings.warn(
+            f"target: {target} is met by noise, whose cost is at most {worst:.4g}, so that nothing "
+            "would be done; a target is a cost: 40 dB of NegativePSNR are -40",
+            Doubtful,
+            stacklevel=3,
+        )
 
 
 def _try_some(prior: Prior, cost: CostLike, x0: Tensor) -> None:

@@ -148,7 +148,7 @@ class DFlow(Method):
             held = rows_of(getattr(self, name))
             if held is not None and held != len(rows):
                 raise ValueError(f"{name}: holds data of {held} samples, expected {len(rows)}")
-        try_cost(prior, cost, z)
+        try_cost(prior, cost, z, self.target)
         prior, meter = prior.metered(rows)
         x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z)
         objective = MeteredObjective(

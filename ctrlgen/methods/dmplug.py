@@ -141,7 +141,7 @@ class DMPlug(Method):
         if any(self.rule.draws(t, s) for t, s in pairwise(levels)):
             raise ValueError(f"rule: expected a deterministic one, got {self.rule!r}")
         check_levels(prior, levels)
-        try_cost(prior, cost, z)
+        try_cost(prior, cost, z, self.target)
         prior, meter = prior.metered(rows)
         reverse: Any = Reverse(levels, self.rule, self.clip)
         objective = MeteredObjective(SourceObjective(prior, cost, reverse, None, rows, z), meter)

@@ -123,7 +123,7 @@ class TrajectoryControl(Method):
         levels = self.grid(prior.flow.path)
         check_target(self.target, z)
         check_levels(prior, levels)
-        try_cost(prior, cost, z)
+        try_cost(prior, cost, z, self.target)
         prior, meter = prior.metered(rows)
         x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z).detach()
         first = levels[0]

@@ -207,7 +207,7 @@ class OptimalControl(Method):
         weights = self.weights(dynamics)
         target = check_target(self.target, z)
         check_levels(prior, levels)
-        try_cost(prior, cost, z)
+        try_cost(prior, cost, z, self.target)
         if self.rank != 0:
             _try_twice(prior, cost, z)
         counted, meter = given.metered(rows)

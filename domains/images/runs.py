@@ -8,6 +8,7 @@ and the seeds that are missing in `result.json`.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from ctrlgen.domains.images.methods import psnr_of
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.restoration import Problem
 from ctrlgen.domains.images.tiles import tiled
-from ctrlgen.errors import partial_of
+from ctrlgen.errors import Doubtful, partial_of
 from ctrlgen.interrupts import CutOff
 from ctrlgen.json_files import write_json
 from ctrlgen.methods import Method
@@ -166,7 +167,9 @@ def _solved(
                 title, rows, unit="dB", sign=-1, target=target_of(method)
             ) as progress:
                 watch = _in_decibels(progress, cost)
-                result = _batch(problem, method, part, label, cost, watch)
+                with warnings.catch_warnings():  # of the target `doubts` has spoken
+                    warnings.simplefilter("ignore", Doubtful)
+                    result = _batch(problem, method, part, label, cost, watch)
         finally:
             done.seconds += time.perf_counter() - begun
         yield result

@@ -1,0 +1,46 @@
+"""A target that noise meets asks for nothing, and is questioned before any compute."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctrlgen.costs import NegativePSNR
+from ctrlgen.domains.images.operators import Denoise
+from ctrlgen.errors import Doubtful
+from ctrlgen.flows import Flow
+from ctrlgen.methods import DFlow, DMPlug, FlowGrad, Method, OCFlow, OptimalControl
+from ctrlgen.optimizers import LBFGS, Adam
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior
+from ctrlgen.sources import Gaussian
+
+FEW = Adam(max_iterations=1)
+METHODS: dict[str, type[Method]] = {
+    m.__name__: m for m in (DFlow, DMPlug, FlowGrad, OCFlow, OptimalControl)
+}
+
+
+def velocity(x: Tensor, t: Tensor) -> Tensor:
+    return -x
+
+
+def built(name: str, target: float) -> Method:
+    if name == "OptimalControl":
+        return OptimalControl(iterations=1, rank=0, target=target)
+    optimizer = LBFGS(max_iterations=1) if name == "DFlow" else FEW
+    return METHODS[name](optimizer=optimizer, target=target)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_target_that_noise_meets_is_questioned(name: str) -> None:
+    prior = Prior(Flow(velocity, CondOT()), Gaussian((1, 4, 4)))
+    cost = NegativePSNR(Denoise(), torch.full((2, 1, 4, 4), 0.5))
+    with pytest.warns(Doubtful, match=r"target: 40.0 is met by noise.*40 dB of NegativePSNR"):
+        built(name, 40.0)(prior, cost, seeds=range(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Doubtful)
+        built(name, -40.0)(prior, cost, seeds=range(2))
