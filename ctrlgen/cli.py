@@ -359,7 +359,10 @@ def _named(reference: str) -> Callable[..., Any]:
     if not (colon and place and name.isidentifier()):
         raise ValueError(f"cost: expected MODULE:NAME or FILE.py:NAME, got {reference!r}")
     if not place.endswith(".py"):
-        return plugins.resolve(reference, beside=True)
+        try:
+            return plugins.resolve(reference, beside=True)
+        except ValueError as error:
+            raise ValueError(f"cost: {str(error).removeprefix('reference: ')}") from error
     file = Path(place)
     if not file.is_file():
         raise ValueError(f"cost: there is no file {file}")

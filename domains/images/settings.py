@@ -111,7 +111,7 @@ def dflow(
     iterations: int = 400,
     target: float | None = None,
 ) -> Settings:
-    init = init or ("guided" if case.near else "source")
+    init = ("guided" if case.near else "source") if init is None else init
     if init not in INITIALIZERS:
         raise ValueError(f"init: expected one of {', '.join(INITIALIZERS)}, got {init!r}")
     name = _PRESETS.get(case.task, "deblur")

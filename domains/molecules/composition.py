@@ -69,6 +69,8 @@ def parse_formula(text: str) -> dict[str, Interval]:
         if counts[symbol][1]:
             raise ValueError(f"formula: expected each element once, got {symbol} twice in {text!r}")
         counts[symbol] = (float(number or 1), float(number or 1))
+    if not any(high for _, high in counts.values()):
+        raise ValueError(f"formula: expected at least one atom, got {text!r}")
     return counts
 
 
