@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import row_sum
-from ctrlgen.costs import Reversed, SquaredError
+from ctrlgen.costs import FunctionCost, Reversed, SquaredError
 from ctrlgen.errors import CostError
 from ctrlgen.flows import Flow
 from ctrlgen.grids import Times, Uniform
@@ -23,7 +23,7 @@ from ctrlgen.paths import CondOT
 from ctrlgen.priors import Prior
 from ctrlgen.results import Status
 from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
+from ctrlgen.sources import Gaussian, MaskedGaussian
 from ctrlgen.steps import EulerStep
 
 Build = Callable[..., Any]
@@ -176,6 +176,24 @@ def test_samples_do_not_see_each_other(kind: Any, prior: Prior) -> None:
         assert torch.allclose(alone.samples[0], whole.samples[k], rtol=0, atol=1e-10)
         assert alone.evaluations[0] == whole.evaluations[k]
     assert (whole.costs < 0.5 * whole.history["cost"][0]).any()
+
+
+@pytest.mark.parametrize("preset", ["released-image", "released-molecule"])
+def test_padding_has_no_part_in_the_released_forms(preset: str) -> None:
+    """A state of three points alone and beside one of seven ends at the same place."""
+
+    def field(x: Tensor, t: Tensor) -> Tensor:
+        return torch.tanh(x) - t.reshape(-1, 1, 1) * x
+
+    def samples(counts: list[int], seeds: list[int]) -> Tensor:
+        mask = torch.arange(max(counts)) < torch.tensor(counts).unsqueeze(1)
+        source = MaskedGaussian(mask, 4, 3)
+        cost = FunctionCost(lambda x: (x - 1).square().sum((1, 2)) / 10)
+        method = OCFlow.preset(preset, grid=Uniform(3), penalty=0.5, dtype=torch.float64)
+        return method(Prior(Flow(field, CondOT()), source), cost, seeds=seeds).samples
+
+    alone, beside = samples([3], [5]), samples([3, 7], [5, 8])
+    assert torch.allclose(beside[0, :3], alone[0], rtol=0, atol=1e-10)
 
 
 def test_a_row_that_is_lost_leaves_its_neighbours_alone(prior: Prior) -> None:
