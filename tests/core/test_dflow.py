@@ -650,7 +650,7 @@ def test_the_default_solver_is_on_the_grid_of_the_prior(
     ))  # fmt: skip
     assert torch.equal(run(prior, solver=Midpoint(3)).samples, run(oracle).samples)
     assert not torch.allclose(default.samples, run(oracle).samples, rtol=1e-3)
-    assert default.network.forward_rows == 6 * int(default.evaluations.sum())
+    assert default.network.forward_rows == 6 * int(default.objective_calls.sum())
 
 
 @pytest.mark.parametrize("name", PRESETS)
