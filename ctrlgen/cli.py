@@ -6,8 +6,6 @@ shows where it came from. A broken promise of a cost (`ctrlgen check`) is exit c
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import os
 import shlex
 import sys
@@ -154,76 +152,12 @@ def methods(
 
     [dim]Examples:[/]  ctrlgen methods;  ctrlgen methods freedom
     """
-    from rich.markup import escape
-
-    from ctrlgen.methods.catalogue import FAMILIES, NAMES, method_named
+    from ctrlgen import listing
 
     if name is not None:
-        _describe(*method_named(name), json)
-        return
-    if json:
-        print(console.dumps([_about(method) for method in _methods()]))
-        return
-    columns = ("--method", "in Python", "needs", "what it does")
-    for family, members in FAMILIES.items():
-        listed = [(word, _about(NAMES[word])) for word in members]
-        rows = [
-            (f"[bold]{word}[/]", m["name"], escape(m["needs"]), escape(m["summary"]))
-            for word, m in listed
-        ]
-        console.stdout.print(console.table(family.capitalize(), columns, rows))
-        console.stdout.print()
-    console.stdout.print("[dim]ctrlgen methods NAME shows parameters, defaults and presets")
-
-
-def _describe(word: str, method: Any, json: bool) -> None:
-    """All about one method."""
-    from rich.markup import escape
-
-    from ctrlgen.methods.catalogue import parameters
-
-    about, listed = _about(method), parameters(method)
-    if json:
-        fields = [parameter._asdict() for parameter in listed]
-        presets = {key: repr(value) for key, value in method.presets.items()}
-        print(console.dumps({**about, "presets": presets, "parameters": fields}))
-        return
-    console.say(f"{word}, {method.__name__}: {about['summary']}")
-    console.say(f"controls {about['control']}; needs {about['needs']}\n")
-    rows = [
-        (f"[bold]{p.name}[/]" if p.own else p.name, escape(p.default), escape(p.text))
-        for p in listed
-    ]
-    console.stdout.print(console.table("Parameters", ("name", "default", "meaning"), rows))
-    if method.presets:
-        rows = [
-            (escape(key), escape(", ".join(f"{k}={v!r}" for k, v in value.items())))
-            for key, value in method.presets.items()
-        ]
-        console.stdout.print()
-        console.stdout.print(console.table("Presets", ("name", "settings"), rows))
-
-
-def _methods() -> list[type]:
-    module = importlib.import_module("ctrlgen.methods")
-    base = module.Method
-    named = (getattr(module, name) for name in module.__all__)
-    return [m for m in named if isinstance(m, type) and issubclass(m, base) and m is not base]
-
-
-def _about(method: type) -> dict[str, Any]:
-    from ctrlgen.methods.catalogue import FAMILIES, NAMES
-
-    (word,) = (key for key, kind in NAMES.items() if kind is method)
-    return {
-        "name": method.__name__,
-        "method": word,
-        "family": next(family for family, words in FAMILIES.items() if word in words),
-        "control": getattr(method, "control", ""),
-        "needs": getattr(method, "needs", ""),
-        "presets": sorted(getattr(method, "presets", {})),
-        "summary": (method.__doc__ or "").strip().splitlines()[0],
-    }
+        listing.describe(name, json)
+    else:
+        listing.listing(json)
 
 
 @app.command()

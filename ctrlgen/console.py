@@ -1,7 +1,6 @@
-"""What the command line shows a person and hands to a machine: messages, progress, JSON.
+"""What the command line shows a person and hands to a machine: progress, tables, JSON.
 
-Everything for the eye goes to standard error, so that `--json` on standard output stays clean. What
-comes from a user, a path above all, is never read as markup. Progress is live on a terminal; where
+Messages are those of `ctrlgen.voice`. Progress is live on a terminal; where
 there is none, and in Python, it is a line now and then of the logger "ctrlgen".
 """
 
@@ -10,11 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from rich.console import Console, Group
@@ -22,11 +17,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from ctrlgen.errors import Doubtful
 from ctrlgen.json_files import dumps, plain
 from ctrlgen.optimizers.base import Event
 from ctrlgen.results import Status
 from ctrlgen.tables import Table
+from ctrlgen.voice import fail, log, say, screen, speaking, stdout, voice, warn
 
 __all__ = [
     "Progress",
@@ -45,98 +40,8 @@ __all__ = [
     "warn",
 ]
 
-stdout = Console(highlight=False)
-screen = Console(stderr=True, highlight=False)
-
-log = logging.getLogger("ctrlgen")
-log.addHandler(logging.NullHandler())
-
-
-@dataclass
-class _Voice:
-    """What the running command was asked to say."""
-
-    quiet: bool = False
-
-
-_voice = _Voice()
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-_WIDE = 10_000
-"""Columns of a terminal that is said to have any number of them."""
-
-
-class _Lines(logging.Handler):
-    """Records as plain lines on the screen."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        if record.levelno >= logging.WARNING:
-            warn(text)
-        else:
-            screen.print(Text(text, style="dim"), soft_wrap=True)
-
-
-@contextmanager
-def speaking(quiet: bool = False, verbose: bool = False, wide: bool = False) -> Iterator[None]:
-    """What a command says while it runs: the logger's lines, and tables of any width.
-
-    Args:
-        quiet: no progress and no notes, only warnings and errors.
-        verbose: what else the logger has to tell.
-        wide: tables are not fitted to the terminal.
-
-    Raises:
-        ValueError: for quiet and verbose together.
-    """
-    if quiet and verbose:
-        raise ValueError("quiet: expected one of --quiet and --verbose")
-    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
-    before, width, handler = (log.level, _voice.quiet), stdout.width, _Lines()
-    log.setLevel(level)
-    log.addHandler(handler)
-    _voice.quiet = quiet
-    if wide:
-        stdout.width = _WIDE
-    told = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        if issubclass(category, Doubtful):  # of a user's making: one line, without a place in code
-            warn(str(message))
-        else:
-            told(message, category, *where, **more)
-
-    warnings.showwarning = show
-    try:
-        yield
-    finally:
-        warnings.showwarning = told
-        log.removeHandler(handler)
-        log.setLevel(before[0])
-        _voice.quiet = before[1]
-        if wide:
-            stdout.width = width
-
-
-def fail(error: BaseException | str) -> None:
-    """One line that says what is wrong."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:  # not "[Errno 28] ..."
-        text = ": ".join([*([str(error.filename)] if error.filename else []), error.strerror])
-    text = " ".join(text.split()) or type(error).__name__
-    screen.print(f"[bold red]error[/] {escape(text)}", soft_wrap=True)
-
-
-def warn(text: str) -> None:
-    """One line that says what may be wrong; said even when a command is quiet."""
-    screen.print(f"[yellow]warning[/] {escape(' '.join(text.split()))}", soft_wrap=True)
-
-
-def say(text: object) -> None:
-    """A line on standard output as it is: a path, a name, anything of a user's."""
-    stdout.print(Text(str(text)), soft_wrap=True)
 
 
 def device_named(name: str) -> str:
@@ -196,7 +101,7 @@ class Progress:
         self.title, self.total, self.what, self.lines = title, total, what, lines
         self.console = console or screen
         self.done = 0
-        self.live = self.console.is_terminal and not _voice.quiet
+        self.live = self.console.is_terminal and not voice.quiet
         self._begun = self._last = time.monotonic()
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
 
@@ -261,7 +166,7 @@ class SampleProgress:
         self.title, self.seeds, self.unit, self.sign = title, list(seeds), unit, sign
         self.target, self.most = target, most
         self.console = console or screen
-        self.live = self.console.is_terminal and not _voice.quiet
+        self.live = self.console.is_terminal and not voice.quiet
         self.every = every if self.live else lines
         self.looks = 0
         self._trail: list[list[float]] = [[] for _ in self.seeds]

@@ -10,7 +10,8 @@ import pkgutil
 import pytest
 
 import ctrlgen.methods as methods
-from ctrlgen.cli import _about, _methods
+from ctrlgen.listing import about_method as _about
+from ctrlgen.listing import methods as _methods
 
 
 def test_every_method_is_public() -> None:
