@@ -94,10 +94,11 @@ class Muon(torch.optim.Optimizer):
                     if not self.state[parameter]:
                         self.state[parameter]["momentum"] = torch.zeros_like(parameter)
             for shape, members in alike.items():
+                weights: list[Tensor] = [*members]
                 averages = [self.state[parameter]["momentum"] for parameter in members]
                 gradient = torch.stack([p.grad.flatten(1) for p in members if p.grad is not None])
-                fade: Tensor | float = keep
-                shrink: Tensor | float = 1 - lr * group["weight_decay"]
+                fade: Any = keep
+                shrink: Any = 1 - lr * group["weight_decay"]
                 if moves is not None:
                     gradient = torch.where(moves > 0, gradient, 0)
                     fade, shrink = 1 - moves * (1 - fade), 1 - moves * (1 - shrink)
@@ -110,7 +111,7 @@ class Muon(torch.optim.Optimizer):
                 turned = orthogonalise(gradient.add(momentum, alpha=keep), dtype=self.dtype)
                 if moves is not None:
                     turned = turned * moves
-                torch._foreach_mul_(members, shrink)
+                torch._foreach_mul_(weights, shrink)
                 updates = [x.view_as(p) for x, p in zip(turned.unbind(), members, strict=True)]
-                torch._foreach_sub_(members, updates, alpha=lr * 0.2 * max(shape) ** 0.5)
+                torch._foreach_sub_(weights, updates, alpha=lr * 0.2 * max(shape) ** 0.5)
         return loss

@@ -62,4 +62,4 @@ def skip_when(parts: Sequence[torch.optim.Optimizer], flag: Tensor) -> Iterator[
         yield
     finally:
         for part in parts:
-            del part.found_inf
+            del part.found_inf  # type: ignore[attr-defined]

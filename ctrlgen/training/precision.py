@@ -9,6 +9,7 @@ as long as in float32. A recipe says whether bfloat16 is safe for it, the machin
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 
@@ -27,7 +28,7 @@ def supports_bfloat16(device: torch.device | str = "cpu") -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     told = [bool(capabilities[unit]) for unit in _UNITS if unit in capabilities]
     return any(told) if told else _measured()
 

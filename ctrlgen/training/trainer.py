@@ -124,8 +124,8 @@ class Trainer(ABC):
         self.steps, self.seconds = 0, 0.0
         self.earlier: list[dict[str, Any]] = []
         self._tally, self._since = torch.zeros(3, device=self.device), 0
-        self._weights = list(self.network.parameters())
-        self._averages = list(self.average.parameters())
+        self._weights: list[Tensor] = [*self.network.parameters()]
+        self._averages: list[Tensor] = [*self.average.parameters()]
 
     @abstractmethod
     def build(self) -> nn.Module:
@@ -260,7 +260,7 @@ class Trainer(ABC):
         self.earlier = state.get("earlier", [])
         self._since = self.steps
         if moved:
-            part = {"seed": self.seed, "steps": self.steps, "seconds": round(self.seconds)}
+            spent = {"seed": self.seed, "steps": self.steps, "seconds": round(self.seconds)}
             known = {k: v for k, v in state["recipe"].items() if k not in DESCRIPTIVE}
-            self.earlier = [*self.earlier, {**known, **part, "device": kind}]
+            self.earlier = [*self.earlier, {**known, **spent, "device": kind}]
             self.seconds = 0.0

@@ -91,7 +91,8 @@ class Trainer(Base):
 
     def batch_loss(self, data: Tensor, label: Tensor, draw: torch.Generator) -> Tensor:
         """The mean training loss of one batch; every random number comes from draw."""
-        recipe, options = self.recipe, {"generator": draw, "device": self.device}
+        recipe = self.recipe
+        options: dict[str, Any] = {"generator": draw, "device": self.device}
         noise = torch.randn(data.shape, **options)
         t = torch.rand(len(data), **options)
         if recipe.times == "logit-normal":
@@ -107,7 +108,8 @@ class Trainer(Base):
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:
         """Loss of the averaged weights, with fixed noise and evenly spread times."""
-        options = {"generator": generator(0, 3, device=self.device), "device": self.device}
+        draw = generator(0, 3, device=self.device)
+        options: dict[str, Any] = {"generator": draw, "device": self.device}
         images, labels = (part[:count] for part in self.validation_set)
         t = (torch.randperm(len(images), **options) + 0.5) / len(images)
         noise = torch.randn(images.shape, **options)

@@ -279,7 +279,7 @@ class RegressorTrainer(Trainer):
         """Positions and class weights, half of the molecules disturbed as the recipe says."""
         positions, p = group.positions, one_hot(group.classes, self.kinds)
         if self.recipe.jitter or self.recipe.soften:
-            rows, options = (len(p), 1, 1), {"generator": draw, "device": p.device}
+            rows, options = (len(p), 1, 1), dict[str, Any](generator=draw, device=p.device)
             chosen = (torch.rand(rows, **options) < 0.5).float()
             size = chosen * self.recipe.jitter * torch.rand(rows, **options)
             positions = positions + size * torch.randn(positions.shape, **options)

@@ -221,13 +221,14 @@ class PriorTrainer(Trainer):
 
     @torch.no_grad()
     def quality(self) -> dict[str, float]:
-        """Shares of stable molecules and atoms among draws of the sizes held back, by ten steps."""
+        """Shares of stable molecules and atoms among draws of the data's sizes, by ten steps."""
         network = self.build().to(self.device)
         network.load_state_dict(self.average.state_dict())
         flow = Flow(network.eval().requires_grad_(False), CondOT(), "velocity")
         source = Atoms(self.recipe.places[-1], 3 + self.kinds)
         prior = Prior(flow, source, AtomCodec(self.recipe.position, self.recipe.one_hot), grid=GRID)
-        counts = self.held.counts[: self.samples].cpu()
+        # D_b is in random order; the split that is held back begins with the smallest molecules.
+        counts = self.data.counts[: self.samples].cpu()
         totals = torch.zeros(2, dtype=torch.long)
         # Batches of alike sizes: pairs of atoms that are padding cost as much as others.
         for seeds in torch.argsort(counts, stable=True).split(250):
@@ -243,7 +244,8 @@ class PriorTrainer(Trainer):
     @torch.no_grad()
     def validation(self, count: int | None = None) -> tuple[float, float]:
         """Loss of positions and of classes, by averaged weights, fixed noise, spread times."""
-        options = {"generator": generator(0, 3, device=self.device), "device": self.device}
+        draw = generator(0, 3, device=self.device)
+        options: dict[str, Any] = {"generator": draw, "device": self.device}
         group = Molecule(*(part[:count] for part in self.held))
         size = len(group.counts)
         t = ((torch.randperm(size, **options) + 0.5) / size).pow(1 / self.recipe.late)
@@ -251,6 +253,6 @@ class PriorTrainer(Trainer):
         estimate: Callable[..., Estimate] = self.average.estimate  # type: ignore[assignment]
         for rows in torch.arange(size, device=self.device).split(256):
             part = Molecule(*(value[rows] for value in group))
-            found = self.losses(estimate, part, t[rows], options["generator"])
+            found = self.losses(estimate, part, t[rows], draw)
             totals += torch.stack(found).sum(1)
         return float(totals[0] / size), float(totals[1] / size)

@@ -261,7 +261,7 @@ def test_quality_is_the_stability_of_draws_of_the_averaged_weights(
     molecules: Molecule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = trainer(molecules, config={**RECIPE.config, "classes": 14})
-    made.samples = 6
+    made.samples, made.held = 6, Molecule(*(part[:1] for part in made.held))
     asked = []
 
     def sample(prior: Prior, seeds: Tensor, solver: Midpoint) -> Tensor:
@@ -288,7 +288,7 @@ def test_quality_is_the_stability_of_draws_of_the_averaged_weights(
     assert counts == sorted(counts) == sorted(molecules.counts[:6].tolist())
     assert sorted(seeds) == list(range(6)) and grid == Power(power=1.5)
     assert crowded == {"molecule_stable": 0.0, "atom_stable": 0.0}
-    made.samples, made.held = 3, Molecule(*(part[1:4] for part in made.held))
+    made.samples, made.data = 3, Molecule(*(part[1:4] for part in made.data))
     assert made.quality() == {"molecule_stable": 1.0, "atom_stable": 1.0}
     assert all(map(torch.equal, before, made.network.parameters()))
 
