@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from ctrlgen import console
@@ -90,6 +91,15 @@ def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, 
     trainer.read()
 
 
+def compiles(device: torch.device) -> bool:
+    """Whether torch compiles on this machine: not every one with a card has a compiler."""
+    try:
+        torch.compile(lambda x: x.sin() + 1)(torch.ones(8, device=device))
+    except Exception:  # torch wraps what went wrong in one of many kinds
+        return False
+    return True
+
+
 def session(
     trainer: Trainer,
     recipe: str,
@@ -115,7 +125,7 @@ def session(
         out: of weights, card and log; that of the checkpoint when None.
         minutes, steps: the budget, one of them.
         resume: continue from the checkpoint when there is one.
-        compiled: compile the network first.
+        compiled: compile the network first; a recipe that asks for it gets it where it can be.
         resume_from_embedded: start a run without a checkpoint from the embedded weights; the log
             goes on.
 
@@ -127,7 +137,7 @@ def session(
     name = recipe.split("/", 1)[1]
     folder = Path("runs") / recipe.replace("/", "-")
     target = folder if out is None else Path(out)
-    if compiled or trainer.schedule.compiled:
+    if compiled or (trainer.schedule.compiled and compiles(trainer.device)):
         trainer.compile()
         trainer.compiled = True
     budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
@@ -146,7 +156,8 @@ def session(
         log.unlink(missing_ok=True)
     columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())
     kind = str(trainer.precision).removeprefix("torch.")
-    console.screen.print(f"[bold]{name}[/]: training in {kind} on {trainer.device}")
+    how = "compiled" if trainer.compiled else "not compiled"
+    console.screen.print(f"[bold]{name}[/]: training in {kind} on {trainer.device}, {how}")
     with Progress(*columns, TextColumn("{task.description}"), console=console.screen) as bar:
         task = bar.add_task("", total=1.0)
         run(

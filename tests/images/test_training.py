@@ -310,3 +310,26 @@ def test_every_recipe_has_a_variant_for_a_card(name: str) -> None:
     card = recipe.on("cuda")
     assert card.compiled and card.batch >= 4 * recipe.batch
     assert card.config == recipe.config  # so that checkpoints go from one to the other
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_a_recipe_is_compiled_where_that_works(
+    works: bool,
+    images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        if not works:
+            raise RuntimeError("no compiler")
+        return function
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "compile", compiled)
+    monkeypatch.setitem(training.RECIPES, "tiny", replace(RECIPE, compiled=True))
+    monkeypatch.setattr(training, "read", lambda name, folder: images)
+    card = training.train("tiny", data=tmp_path, steps=2)
+    recipe = ctrlgen.cards.Card.read(card).recipe
+    assert recipe["compiled"] is works and recipe["steps"] == 2
+    assert (", compiled" if works else ", not compiled") in capsys.readouterr().err
