@@ -189,9 +189,14 @@ def _trained(bench: Workbench, name: str, seconds: float, folder: Path) -> dict[
     budget: dict[str, Any] = {"minutes": (trainer.seconds + left) / 60}
     if bench.sizes.trained is not None:
         budget = {"steps": earlier + bench.sizes.trained}
+
+    def keep(trained: Trainer) -> None:
+        trained.compiled = not bench.no_compiler  # the card tells it
+        export(trained, card_of(trained, command), folder)
+        trained.compiled = False
+
     loss = spend(
-        trainer, **budget, checkpoint=checkpoint, log=log, save_minutes=0.5,
-        on_save=lambda trained: export(trained, card_of(trained, command), folder),
+        trainer, **budget, checkpoint=checkpoint, log=log, save_minutes=0.5, on_save=keep
     )  # fmt: skip
     return {
         "origin": origin, "steps": trainer.steps - earlier, "validation": loss,
