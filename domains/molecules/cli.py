@@ -6,6 +6,7 @@ with every batch, so an interrupted run leaves what is done, and says what is mi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -60,13 +61,14 @@ def optimize(
         typer.Option(
             help="How far from the lead's source point, over the distance of two random ones."
         ),
-    ] = 0.3,
+    ] = 0.05,
 ) -> None:
     """Improve a given molecule: search around the source point that it comes from.
 
     [dim]Example:[/]  ctrlgen molecule optimize lead.sdf --property mu=3D --radius 0.3 -n 8
 
-    The first molecule of FILE is the lead; every seed gives another variant of as many atoms.
+    The first molecule of FILE is the lead; every seed gives another variant of as many atoms. The
+    cost asks for likeness to it (--resemblance), or to the molecule of --similar.
     """
     _search(ctx, options, f"optimize-{file.stem}", 8, lead=file, radius=radius)
 
@@ -83,11 +85,14 @@ def _search(
 ) -> None:
     """Search from noise, or around the first molecule of a file within a radius."""
     from ctrlgen.domains.molecules import running
+    from ctrlgen.domains.molecules.leads import LIKENESS
 
     wish = options.wish
     names = seeds_of(options.seeds, options.number, number)
     settings = running.settings_of(options)
     start = None if lead is None else read_molecules(lead, "file")[0]
+    if start is not None and wish.like is None:
+        wish = replace(wish, like=start, resemblance=LIKENESS * wish.resemblance)
     inputs = (lead, options.fragment, options.similar)
     with places(options.out, stem, options.overwrite, inputs) as file:
         designer = running.designer_of(

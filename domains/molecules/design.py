@@ -39,6 +39,8 @@ from ctrlgen.priors import Prior, load
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
+    from ctrlgen.costs import Cost
+
 __all__ = ["Designed", "Designer", "design", "judge", "regressor", "regressor_card"]
 
 _FACTORY = "ctrlgen.domains.molecules.regressors:build"
@@ -229,7 +231,11 @@ class Designer:
         return Task(
             cost=lambda rows, counts: self.wish.cost(self.guide, self.name, counts, self.types),
             counts=lambda rows, seeds: self.sizes.draw(self.wish.requests, seeds),
+            aim=None if self.wish.fragment is None and self.wish.like is None else self._aim,
         )
+
+    def _aim(self, rows: Tensor, counts: Tensor) -> Cost | None:
+        return self.wish.aim(self.guide, self.name, counts)
 
     def lead_task(self, lead: Mol, radius: float, settings: Settings) -> Task:
         """Molecules from a given one, whose source points stay near its own.

@@ -147,6 +147,8 @@ class Task:
     Attributes:
         cost: the cost of some molecules from `rows` and their numbers of atoms (b,).
         counts: their numbers of atoms from `rows` and the seeds of a start (b,).
+        aim: the part of the cost that says whether a molecule has what was asked, at most the
+            square of the tolerance then; None where that is the whole cost.
         start: source points (b, N, F) and the ball they stay in, from `rows`, seeds and counts;
             None to begin with draws.
     """
@@ -154,6 +156,7 @@ class Task:
     cost: Callable[[Tensor, Tensor], CostLike]
     counts: Callable[[Tensor, Tensor], Tensor]
     start: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Ball]] | None = None
+    aim: Callable[[Tensor, Tensor], CostLike | None] | None = None
 
 
 _DRAW = 2**32  # seeds of further draws lie this far apart
@@ -294,6 +297,8 @@ def generate(
                 found.evaluations += 2 * settings.steps * draws * screened_rows
                 found.objective_calls += draws * screened_rows
             total += spent
+            if task.aim is not None:
+                found.satisfied = _on_aim(found, task.aim(rows, atoms), name, settings)
             scores = _scores(found, rank, name)
             for place, (row, score) in enumerate(zip(rows.tolist(), scores, strict=True)):
                 one = found.take(torch.tensor([place]))
@@ -302,6 +307,15 @@ def generate(
                 there = sorted(done)
                 keep(gather([done[row][0] for row in there]), there)
     return gather([done[row][0] for row in range(len(first))]), total
+
+
+def _on_aim(found: Found, aim: CostLike | None, name: str, settings: Settings) -> Tensor:
+    """Whole molecules whose part of the cost is at most the square of the tolerance."""
+    there = whole(found.signals, name)
+    if aim is None:
+        return there
+    with torch.no_grad():
+        return there & (as_cost(aim)(found.signals) <= settings.tolerance**2)
 
 
 def _with_valences(cost: CostLike, prior: Prior, settings: Settings) -> CostLike:

@@ -54,7 +54,7 @@ class Wanted:
         _option(WISH, help="SDF of a piece that every molecule is to hold; hydrogens are open."),
     ]
     Similar = Annotated[Path | None, _option(WISH, help="SDF of a molecule to resemble.")]
-    Resemblance = Annotated[float, _option(WISH, min=0, help="Weight of --similar.")]
+    Resemblance = Annotated[float, _option(WISH, min=0, help="Weight of the likeness.")]
     Far = Annotated[
         bool, _option(WISH, "--far", help="Allow targets far outside the data of training.")
     ]

@@ -12,7 +12,7 @@ Properties beyond that by more than five mean absolute deviations are refused un
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -195,6 +195,15 @@ class Wish:
                 own = sizes(name).limits(key, counts, largest) if limit is None else one * limit
                 found[key] = (own, own)
         return found
+
+    def aim(self, network: Network | None, name: str, counts: Tensor) -> Cost | None:
+        """The cost of properties and composition alone, classes as they are; None without either.
+
+        A fragment and a likeness are never met to the last digit, and say nothing of being done.
+        """
+        if not (self.names or self.limits):
+            return None
+        return replace(self, fragment=None, like=None).cost(network, name, counts)
 
     def cost(
         self, network: Network | None, name: str, counts: Tensor, types: str = "straight-through"

@@ -74,6 +74,19 @@ def solved(mol: Any, charge: int, ions: bool) -> Any:
     return own if Chem.GetFormalCharge(own) == charge else None
 
 
+def opened(mol: Any) -> Any:
+    """A copy as a neutral radical: the anion's solution, its one charge an unpaired electron."""
+    from rdkit import Chem
+
+    own = solved(mol, -1, True)
+    charged = [] if own is None else [a for a in own.GetAtoms() if a.GetFormalCharge()]
+    if len(charged) != 1:
+        return None
+    charged[0].SetFormalCharge(0)
+    charged[0].SetNumRadicalElectrons(charged[0].GetNumRadicalElectrons() + 1)
+    return None if Chem.SanitizeMol(own, catchErrors=True) else own
+
+
 def by_pieces(mol: Any) -> Any:
     """A copy solved piece by piece, each of the charge that it needs; None where one has none."""
     from rdkit import Chem
@@ -82,11 +95,10 @@ def by_pieces(mol: Any) -> Any:
     indices: list[Any] = []
     parts = Chem.GetMolFrags(mol, asMols=True, sanitizeFrags=False, fragsMolAtomMapping=indices)
     for part, places in zip(parts, indices, strict=True):
-        for charge, ions in ((0, True), (0, False), (1, True), (-1, True)):
-            answer = solved(part, charge, ions)
-            if answer is not None:
-                break
-        else:
+        answer = solved(part, 0, True) or opened(part)
+        for charge, ions in ((0, False), (1, True), (-1, True)):
+            answer = answer or solved(part, charge, ions)
+        if answer is None:
             return None
         Chem.Kekulize(answer, clearAromaticFlags=True)
         for atom in answer.GetAtoms():
@@ -128,7 +140,8 @@ def perceive(graph: Any, longer: list[list[int]], charge: int | None) -> Any:
             break
         first = answer if first is None else first
     if first is None:
-        first = by_pieces(whole) if charge is None else solved(whole, charge, False)
+        lone = opened(whole) if charge == 0 else None
+        first = by_pieces(whole) if charge is None else lone or solved(whole, charge, False)
     if first is None:
         raise ValueError("no bond orders fit the valences of its atoms")
     mol = counted(first, graph.GetNumAtoms())

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from ctrlgen.domains.molecules import chemistry, perception
 from ctrlgen.domains.molecules.data import attach
 from ctrlgen.domains.molecules.elements import classes_of
 from ctrlgen.domains.molecules.graphs import arrays
@@ -19,6 +18,7 @@ from ctrlgen.domains.molecules.metrics import assess
 from ctrlgen.domains.molecules.perception import Names, name, perceive
 from ctrlgen.domains.molecules.scoring import score
 from ctrlgen.domains.molecules.states import join
+from ctrlgen.domains.molecules.subprocesses import Helper, HelperError
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -75,8 +75,8 @@ def test_real_molecules_have_their_own_inchikey(alphabet: str) -> None:
     right = [same(own.inchikey, key) for own, key in zip(names, keys, strict=True)]
     assert len(right) == len(keys) and sum(right) >= 0.99 * len(right), sum(right)
     assert sum(own.valid for own in names) >= 0.99 * len(right)
-    # with EDM's table one in forty of the same molecules is not even valid
-    assert int(assess(positions, classes, alphabet).valid.sum()) < 0.99 * len(right)
+    if alphabet == "qm9":  # with EDM's table one in forty of the same molecules is not even valid
+        assert int(assess(positions, classes, alphabet).valid.sum()) < 0.99 * len(right)
 
 
 BY_HAND = {
@@ -226,8 +226,14 @@ def test_a_charge_that_is_said_is_kept(molecule: Callable[[str], Mol]) -> None:
 
 def test_no_answer_in_time_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     positions, numbers, _, _ = real()
-    first = positions[:1], classes_of(numbers[:1])
-    assert perceive(*first, timeout=1e-3) == [None]
-    monkeypatch.setattr(perception, "perceive", lambda *a, **k: [None])
-    assert chemistry.place_hydrogens([None]) == [None]
+    x, classes = positions[100:101], classes_of(numbers[100:101])
+
+    def late(*_: Any, **__: Any) -> Any:
+        raise HelperError("bonds: no answer within 20 s")
+
+    monkeypatch.setattr(Helper, "ask", late)
+    assert perceive(x, classes) == [None]
+    scores = score(join(x, classes, 5), "qm9")
+    assert scores.names[0].smiles is None and scores.names[0].reason
+    assert scores.mols[0] is not None and scores.formulas[0] and not scores.valid[0]
     assert name([None])[0].reason == "no molecule"
