@@ -51,12 +51,12 @@ def describe(name: str, json: bool) -> None:
     ]
     console.stdout.print(console.table("Parameters", ("name", "default", "meaning"), rows))
     if method.presets:
-        rows = [
+        settings = [
             (escape(key), escape(", ".join(f"{k}={v!r}" for k, v in value.items())))
             for key, value in method.presets.items()
         ]
         console.stdout.print()
-        console.stdout.print(console.table("Presets", ("name", "settings"), rows))
+        console.stdout.print(console.table("Presets", ("name", "settings"), settings))
 
 
 def methods() -> list[type]:

@@ -35,8 +35,11 @@ def _plain(name: str) -> str:
 
 
 def _named(name: str) -> type[Method]:
+    """The public class of a name."""
     (kind,) = (
-        k for n, k in vars(methods).items() if inspect.isclass(k) and _plain(n) == _plain(name)
+        kind
+        for word, kind in vars(methods).items()
+        if inspect.isclass(kind) and issubclass(kind, Method) and _plain(word) == _plain(name)
     )
     return kind
 

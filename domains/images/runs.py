@@ -85,7 +85,7 @@ class Solved:
     def result(self) -> Result:
         """All batches as one, without images and courses."""
         first = self.parts[0]
-        joined = {
+        joined: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in self.parts])
             for name in first.per_sample
             if name not in ("samples", "controls")
