@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.batching import PerSample, row_sum
+from ctrlgen.constants import follow
 from ctrlgen.grids import DDPMUniform
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.ndtm import NDTM, Weighting
@@ -102,7 +103,8 @@ class BlindBlur(PerSample):
         """Values (B,) of signals x (B, C, *space)."""
         if x.shape != self.y.shape:
             raise ValueError(f"y: expected shape {tuple(x.shape)}, got {tuple(self.y.shape)}")
-        return row_sum((convolve(x, self.kernel) - self.y.to(x.dtype)).square())
+        y, kernel = follow(self.y, x), follow(self.kernel, x)
+        return row_sum((convolve(x, kernel) - y).square())
 
     def __repr__(self) -> str:
         return f"BlindBlur({self.size})"
