@@ -116,7 +116,8 @@ def test_evaluations_are_three_and_three_an_iteration(
     cost: SquaredError, mixture: Build, prior_of: Build
 ) -> None:
     result = SMALL(prior_of(mixture(2, D)), cost, seeds=SEEDS)
-    assert result.evaluations.tolist() == [5, 5, 5]
+    assert result.objective_calls.tolist() == [5, 5, 5]
+    assert result.evaluations.tolist() == result.backward_passes.tolist() == [15, 15, 15]
     assert (result.network.forward, result.network.vjp) == (15, 15)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.codecs import Codec, Scaled
-from ctrlgen.costs import Cost, NegativePSNR, Reversed, SquaredError
+from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, Reversed, SquaredError
 from ctrlgen.grids import DDPMUniform, Uniform, ddpm
 from ctrlgen.methods import (
     DDRM,
@@ -208,6 +208,13 @@ def test_dps_step_is_half_the_literal_one(problem: tuple[Prior, Cost]) -> None:
     assert torch.equal(original.samples, literal.samples)
 
 
+def _square_of(cost: SquaredError, sign: int) -> Cost:
+    """±‖Hx − y‖² as a function that tells of no residual."""
+    return FunctionCost(
+        lambda x, y: sign * (cost.operator(x) - y).square().sum(1), per_sample={"y": cost.y}
+    )
+
+
 def test_norms_are_of_the_residual_whatever_the_cost_says(problem: tuple[Prior, Cost]) -> None:
     """−PSNR of the same measurement gives the same DPS; a cost without one, its root."""
     prior, cost = problem
@@ -215,12 +222,12 @@ def test_norms_are_of_the_residual_whatever_the_cost_says(problem: tuple[Prior, 
     psnr = NegativePSNR(cost.operator, cost.y, 0.1)
     method = DPS(rho=0.3, grid=GRID, **DOUBLE)
     plain, other, rooted = (
-        method(prior, c, seeds=SEEDS).samples for c in (cost, psnr, lambda x: cost(x))
+        method(prior, c, seeds=SEEDS).samples for c in (cost, psnr, _square_of(cost, 1))
     )
     assert torch.allclose(plain, other, rtol=0, atol=1e-12)
     assert torch.allclose(plain, rooted, rtol=0, atol=1e-10)
     with pytest.raises(ValueError, match="never negative"):
-        method(prior, lambda x: -cost(x), seeds=SEEDS)
+        method(prior, _square_of(cost, -1), seeds=SEEDS)
 
 
 def test_schedules_are_their_formulas() -> None:
