@@ -147,7 +147,7 @@ def packed(mol: Mol) -> str:
     from rdkit import Chem
 
     options = Chem.PropertyPickleOptions
-    flags = int(options.AllProps | options.CoordsAsDouble)  # type: ignore[operator]
+    flags = int(options.AllProps | options.CoordsAsDouble)
     return base64.b64encode(mol.ToBinary(flags)).decode()
 
 
