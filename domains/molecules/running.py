@@ -268,7 +268,7 @@ def score(
 
 
 def _bare_sheet(
-    name: str, seeds: list[int], evaluator: str | None, device: str, **checks: bool
+    name: str, seeds: list[int], evaluator: str | None, device: str, **checks: Any
 ) -> Sheet:
     network = None
     if evaluator is not None or EVALUATOR in plugins.cards():
