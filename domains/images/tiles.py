@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -204,7 +205,10 @@ def tiled(
     rows = names.repeat_interleave(count)
     parts = tile_operator(operator, tiles, len(names))
     cost = cost_for(method, parts, tiles.cut(y, scale).repeat(len(names), 1, 1, 1), sigma)
-    result = method(on_canvas(prior, tiles, len(names), label), cost, seeds=rows, observer=observer)
+    placed = on_canvas(prior, tiles, len(names), label)
+    with warnings.catch_warnings():  # the tiles of a sample share its seed, and are not the same
+        warnings.filterwarnings("ignore", message="seeds: ")
+        result = method(placed, cost, seeds=rows, observer=observer)
     images = tiles.blend(result.samples)
     whole = cost_for(method, operator, y.expand(len(images), *y.shape[1:]).to(images), sigma)
     with torch.no_grad():

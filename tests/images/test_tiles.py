@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor
@@ -67,7 +69,9 @@ def test_a_locally_exact_prior_leaves_no_seam(task: str, method: str) -> None:
     y = operator(MEAN + STD * normal([9], (1, *plane)))
     tiles, noise = Tiles(plane, (12, 12), 4), 0.1
     made = build(method, Case(task, operator, noise, noise), evaluations=40)
-    result = tiled(made, tiles, prior(12, 12), operator, y, noise, seeds=[5, 6])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = tiled(made, tiles, prior(12, 12), operator, y, noise, seeds=[5, 6])
     assert result.samples.shape == (2, 1, *plane) and result.seeds.tolist() == [5, 6]
     parts = made(
         on_canvas(prior(12, 12), tiles, 2),
