@@ -36,12 +36,12 @@ def _plain(name: str) -> str:
 
 def _named(name: str) -> type[Method]:
     """The public class of a name."""
-    (kind,) = (
-        kind
+    public: dict[str, type[Method]] = {
+        _plain(word): kind
         for word, kind in vars(methods).items()
-        if inspect.isclass(kind) and issubclass(kind, Method) and _plain(word) == _plain(name)
-    )
-    return kind
+        if inspect.isclass(kind) and issubclass(kind, Method)
+    }
+    return public[_plain(name)]
 
 
 NAMES: dict[str, type[Method]] = {

@@ -132,7 +132,9 @@ class Sweep:
             status=self.status,
             seeds=self.seeds,
             iterations=self.iterations,
-            **self.counts,
+            evaluations=self.counts["evaluations"],
+            backward_passes=self.counts["backward_passes"],
+            objective_calls=self.counts["objective_calls"],
             network=self.meter.total,
             history={name: torch.stack(table) for name, table in self.tables.items()},
         )

@@ -98,7 +98,7 @@ def arrange(score: bytes, change: Variation) -> bytes:
         raise ValueError(f"score: expected a Standard MIDI File: {error}") from error
     for track in file.tracks:
         for event in track:
-            channel = getattr(event, "channel", None)
+            channel = getattr(event, "channel", -1)
             if event.type == "set_tempo":
                 event.tempo = min(2**24 - 1, max(1, round(event.tempo / change.tempo)))
             elif event.type in ("note_on", "note_off"):

@@ -85,14 +85,13 @@ class Solved:
     def result(self) -> Result:
         """All batches as one, without images and courses."""
         first = self.parts[0]
-        joined: dict[str, Any] = {
-            name: torch.cat([getattr(part, name) for part in self.parts])
-            for name in first.per_sample
-            if name not in ("samples", "controls")
-        }
+        none = first.costs.new_zeros(sum(len(part) for part in self.parts), 0)
         network = sum((part.network for part in self.parts), Evaluations())
-        none = first.costs.new_zeros(len(joined["seeds"]), 0)
-        return replace(first, **joined, samples=none, controls=none, network=network)
+        joined: dict[str, Any] = {"samples": none, "controls": none, "network": network}
+        for name in first.per_sample:
+            if name not in joined:
+                joined[name] = torch.cat([getattr(part, name) for part in self.parts])
+        return replace(first, **joined)
 
 
 def restore(

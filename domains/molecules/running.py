@@ -255,7 +255,7 @@ def score(
     evaluator: str | None,
     file: Path,
     json: bool,
-    **checks: bool,
+    **checks: Any,
 ) -> None:
     """Score molecules of a file into files, and show them; `checks` are those of a `Sheet`."""
     begun = time.perf_counter()
