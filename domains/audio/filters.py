@@ -20,12 +20,12 @@ the pair at ±M/2 turned by 45° (E sees their mean). U^T y = B E^T y.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctrlgen.batching import rows_like
+from ctrlgen.constants import derived
 from ctrlgen.operators import LinearOperator, Spectrum
 
 __all__ = ["BandLimit", "Filter", "LowPass", "Reverb", "check_signals", "kaiser_lowpass"]
@@ -67,14 +67,6 @@ def kaiser_lowpass(cutoff: float, crossings: int = 64, beta: float = 14.76965645
     return torch.where(t.abs() < crossings, cutoff * torch.sinc(t) * window, 0)
 
 
-class _Response(NamedTuple):
-    """Of one length: g, shape (L,); s, zero where cut, shape (M,); M."""
-
-    gain: Tensor
-    values: Tensor
-    size: int
-
-
 class Filter(LinearOperator):
     """Circular convolution of every channel, then every k-th sample.
 
@@ -103,28 +95,35 @@ class Filter(LinearOperator):
         if factor > 1 and not symmetric:
             raise ValueError("taps: expected a symmetric filter where samples are dropped")
 
-    def _response(self, x: Tensor, name: str, scale: int) -> _Response:
+    def _gain(self, x: Tensor, name: str, scale: int) -> Tensor:
+        """g, zero where cut, for signals of `scale` times x's length, shape (L,), complex."""
         check_signals(x, name)
         length, k = x.shape[2] * scale, self.factor
         if length % k:
             raise ValueError(
                 f"{name}: expected a length divisible by the factor {k}, got {length} samples"
             )
-        taps = self.taps.to(x.device)
-        lag = torch.arange(self.first, self.first + len(taps), device=x.device) % length
-        line = taps.new_zeros(length).index_add(0, lag, taps)
-        gain = torch.fft.fft(line) / math.sqrt(k)
+        key = (length, x.dtype, x.device)
+        return derived(
+            self.taps, key, lambda: self._transfer(length).to(x.device, x.dtype.to_complex())
+        )
+
+    def _transfer(self, length: int) -> Tensor:
+        """g of one length, shape (L,); in float64, so that all dtypes cut the same frequencies."""
+        taps, k = self.taps, self.factor
+        lag = torch.arange(self.first, self.first + len(taps), device=taps.device) % length
+        gain = torch.fft.fft(taps.new_zeros(length).index_add(0, lag, taps)) / math.sqrt(k)
         if k > 1:
             gain = gain.real.to(gain.dtype)  # symmetric taps
-        power = gain.abs().square().view(k, length // k).sum(0)
-        floor = max(self.cut, length * torch.finfo(torch.float64).eps * float(power.max().sqrt()))
-        values = power.sqrt()
+        values = self._values(gain)
+        floor = (length * torch.finfo(values.dtype).eps * values.max()).clamp_min(self.cut)
         # Frequencies r and -r are cut together.
         seen = torch.maximum(values, values.flip(0).roll(1)) >= floor
-        values = torch.where(seen, values, 0)
-        gain = torch.where(seen.repeat(k), gain, 0)
-        complex_type = x.dtype.to_complex()
-        return _Response(gain.to(complex_type), values.to(x.dtype), length // k)
+        return torch.where(seen.repeat(k), gain, 0)
+
+    def _values(self, gain: Tensor) -> Tensor:
+        """s of every frequency of the measurement, shape (M,)."""
+        return gain.abs().square().view(self.factor, -1).sum(0).sqrt()
 
     def _down(self, x: Tensor, weight: Tensor, size: int) -> Tensor:
         """Σ over f ≡ r of weight_f x̂_f, back in time: (B, C, L) to (B, C, M)."""
@@ -138,42 +137,41 @@ class Filter(LinearOperator):
         return torch.fft.ifft(spectrum * weight, norm="ortho").real
 
     def __call__(self, x: Tensor) -> Tensor:
-        response = self._response(x, "x", 1)
-        return self._down(x, response.gain, response.size)
+        return self._down(x, self._gain(x, "x", 1), x.shape[2] // self.factor)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return self._up(y, self._response(y, "y", self.factor).gain.conj())
+        return self._up(y, self._gain(y, "y", self.factor).conj())
 
     def pinv(self, y: Tensor) -> Tensor:
-        response = self._response(y, "y", self.factor)
-        return self._up(y, response.gain.conj() * self._inverse(response))
+        gain = self._gain(y, "y", self.factor)
+        return self._up(y, gain.conj() * self._inverse(gain))
 
     def project(self, x: Tensor) -> Tensor:
-        response = self._response(x, "x", 1)
-        seen = self._down(x, response.gain, response.size)
-        return self._up(seen, response.gain.conj() * self._inverse(response))
+        gain = self._gain(x, "x", 1)
+        measurement = self._down(x, gain, x.shape[2] // self.factor)
+        return self._up(measurement, gain.conj() * self._inverse(gain))
 
     def solve(self, residual: Tensor, variance: Tensor | float, noise: Tensor | float) -> Tensor:
-        response = self._response(residual, "residual", self.factor)
+        gain = self._gain(residual, "residual", self.factor)
         r2, n = rows_like(variance, residual), rows_like(noise, residual)
-        power = response.values.square()
+        power = self._values(gain).square()
         inner = torch.where(power > 0, 1 / (r2 * torch.where(power > 0, power, 1) + n**2), 0)
         spectrum = torch.fft.fft(residual, norm="ortho") * inner
-        whole = spectrum.repeat(1, 1, self.factor) * response.gain.conj()
+        whole = spectrum.repeat(1, 1, self.factor) * gain.conj()
         return torch.fft.ifft(whole, norm="ortho").real
 
     def signal_shape(self, y: Tensor) -> tuple[int, ...]:
         return (y.shape[1], y.shape[2] * self.factor)
 
-    def _inverse(self, response: _Response) -> Tensor:
+    def _inverse(self, gain: Tensor) -> Tensor:
         """1/s² at every frequency of the signal, zero where cut, shape (L,)."""
-        power = response.values.square()
+        power = self._values(gain).square()
         inverse = torch.where(power > 0, 1 / torch.where(power > 0, power, 1), 0)
         return inverse.repeat(self.factor)
 
     def spectrum(self, x: Tensor) -> Spectrum:
-        response = self._response(x, "x", 1)
-        return _whole(response, self, x) if self.factor == 1 else _folded(response, self, x)
+        gain = self._gain(x, "x", 1)
+        return _whole(gain, self, x) if self.factor == 1 else _folded(gain, self, x)
 
 
 def _hartley(x: Tensor) -> Tensor:
@@ -182,10 +180,10 @@ def _hartley(x: Tensor) -> Tensor:
     return c.real - c.imag
 
 
-def _whole(response: _Response, owner: Filter, x: Tensor) -> Spectrum:
+def _whole(gain: Tensor, owner: Filter, x: Tensor) -> Spectrum:
     """Without decimation: V the Hartley transform, U = Φ V with Φ the phases of the filter."""
-    values = response.values
-    phase = response.gain / torch.where(values > 0, values, 1)
+    values = gain.abs()
+    phase = gain / torch.where(values > 0, values, 1)
     return Spectrum(
         values.expand(1, *x.shape[1:]),
         right=_hartley,
@@ -195,16 +193,17 @@ def _whole(response: _Response, owner: Filter, x: Tensor) -> Spectrum:
     )
 
 
-def _folded(response: _Response, owner: Filter, x: Tensor) -> Spectrum:
+def _folded(gain: Tensor, owner: Filter, x: Tensor) -> Spectrum:
     """With decimation: the reflection of the module's docstring."""
-    size, length = response.size, len(response.gain)
+    length = len(gain)
+    size = length // owner.factor
     f = torch.arange(length, device=x.device)
     near = torch.minimum(f, length - f)  # |f| of the signed frequency
     ideal = torch.where(2 * near < size, 1.0, torch.where(2 * near == size, 0.5**0.5, 0.0))
     ideal = ideal.to(x.dtype)
-    values = response.values
+    values = owner._values(gain)
     # A cut row has no direction of its own: it takes that of the ideal filter, and W leaves it.
-    unit = response.gain.real / torch.where(values > 0, values, 1).repeat(owner.factor)
+    unit = gain.real / torch.where(values > 0, values, 1).repeat(owner.factor)
     unit = torch.where((values > 0).repeat(owner.factor), unit, ideal)
     overlap = (unit * ideal).view(-1, size).sum(0)
     apart = 1 - overlap

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ctrlgen.constants import follow
 from ctrlgen.domains.audio.filters import check_signals
 from ctrlgen.operators import LinearOperator, Operator, Spectrum
 
@@ -82,7 +83,7 @@ class TimeMask(LinearOperator):
             )
         if self.mask.ndim == 2 and len(self.mask) != len(x):
             raise ValueError(f"x: the mask holds {len(self.mask)} rows, got a batch of {len(x)}")
-        mask = self.mask.to(x.device)
+        mask = follow(self.mask, x)
         return mask.unsqueeze(-2) if mask.ndim == 2 else mask
 
     def __call__(self, x: Tensor) -> Tensor:

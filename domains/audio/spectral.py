@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ctrlgen.constants import follow
 from ctrlgen.domains.audio.mdct import frame_count, mdct, mdct_inverse
 
 __all__ = ["SpecCodec", "build", "frame_mask", "principal_axes"]
@@ -41,7 +42,7 @@ def frame_mask(frames: Tensor | None, x: Tensor) -> Tensor:
         return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
     if frames.shape != x.shape[:1]:
         raise ValueError(f"frames: expected shape ({len(x)},), got {tuple(frames.shape)}")
-    return torch.arange(x.shape[1], device=x.device) < frames.to(x.device).unsqueeze(1)
+    return torch.arange(x.shape[1], device=x.device) < follow(frames, x).unsqueeze(1)
 
 
 def principal_axes(covariance: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.codecs import Codec
+from ctrlgen.constants import follow
 from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.seeds import SOURCE, Seeds, as_seeds
 from ctrlgen.sources import MaskedGaussian, Source
@@ -60,17 +61,17 @@ class LatentCodec(Codec):
 
     def encode(self, x: Tensor) -> Tensor:
         z = self.network.encode(x, self.frames)
-        standard = (z - self.mean.to(z)) / self.std.to(z)
+        standard = (z - follow(self.mean, z)) / follow(self.std, z)
         return torch.where(self._mask(z), standard, 0)
 
     def decode(self, z: Tensor) -> Tensor:
-        latents = z * self.std.to(z) + self.mean.to(z)
+        latents = z * follow(self.std, z) + follow(self.mean, z)
         return self.network.decode(latents, self.length, self.frames)
 
     def _mask(self, z: Tensor) -> Tensor:
         if self.frames is None:
             return torch.ones((), dtype=torch.bool, device=z.device)
-        present = torch.arange(z.shape[1], device=z.device) < self.frames.to(z.device)[:, None]
+        present = torch.arange(z.shape[1], device=z.device) < follow(self.frames, z)[:, None]
         return present.unsqueeze(2)
 
 

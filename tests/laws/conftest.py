@@ -43,6 +43,11 @@ from ctrlgen.costs import (
     SumCost,
     ThroughCodec,
 )
+from ctrlgen.domains.audio.filters import BandLimit, Filter, LowPass, Reverb
+from ctrlgen.domains.audio.operators import Clipping, TimeMask, gaps
+from ctrlgen.domains.audio.operators import Mixture as Stems
+from ctrlgen.domains.audio.spectral import SpecCodec
+from ctrlgen.domains.audio.states import Frames, LatentCodec
 from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
 from ctrlgen.domains.molecules.composition import CompositionCost
@@ -393,6 +398,14 @@ LOOSE: dict[str, Case] = {
         lambda: OPERATORS["block-average"](2) @ OPERATORS["inpaint-mask"](pixel_mask())
     ),
     "diagonal": operator_case(lambda: diagonal(2, 5), (2, 5)),
+    "filter": operator_case(lambda: Filter(torch.tensor([0.2, 0.5, 0.2]), 2), (2, 12)),
+    "low-pass": operator_case(lambda: LowPass(4), (1, 32)),
+    "band-limit": operator_case(lambda: BandLimit(3000, 16000), (1, 32)),
+    "reverb": operator_case(lambda: Reverb(torch.tensor([1.0, 0.0, 0.5])), (1, 16)),
+    "time-mask": operator_case(lambda: TimeMask(draw(16, stream=48) > 0), (2, 16)),
+    "time-mask-shared": operator_case(lambda: TimeMask(gaps([(2, 5)], 16)), (1, 16)),
+    "stems": operator_case(lambda: Stems(3), (3, 8)),
+    "clipping": operator_case(lambda: Clipping(0.5), (1, 16)),
     "deepinv": operator_case(lambda: DeepinvOperator(Halve(), -1.0, 1.0), (D,)),
     "deepinv-linear": operator_case(lambda: DeepinvLinear(Halve(), -1.0, 1.0, 1e-12, 50), (D,)),
 }
@@ -638,6 +651,27 @@ def ball_case() -> Case:
     return Case(Ball, rows, (ball, draw(4, 5)), part=lambda: ball)
 
 
+def latent_audio_case() -> Case:
+    def codec(dtype: torch.dtype = torch.float64) -> LatentCodec:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = SpecCodec(hop=8, size=4, width=8, depth=1, kernel=3)
+            for parameter in network.parameters():
+                nn.init.normal_(parameter, std=0.2)
+        network = network.to(dtype).requires_grad_(False)
+        mean, std = torch.linspace(-1, 1, 4), torch.linspace(0.5, 2, 4)
+        return LatentCodec(network, mean, std, 32, torch.tensor([5, 3, 4, 5]))
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        part, x = codec(dtype), pick(draw(1, 32), index, dtype)
+        part.network.to(index.device)
+        part = pick(part, index)
+        z = part.encode(x)
+        return {"encode": z, "decode": part.decode(z)}
+
+    return Case(LatentCodec, rows, (codec().decode, draw(5, 4)), part=codec)
+
+
 def given_case() -> Case:
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
         prior, seeds = pick(conditional_prior(dtype), index), pick(SEEDS, index)
@@ -701,6 +735,8 @@ TABLES: dict[str, dict[str, Case]] = {
         "masked-free": source_case(MaskedGaussian(MASK, 5, coordinates=0)),
         "atoms": source_case(Atoms(4, 7, counts=MASK.sum(1))),
         "atoms-full": source_case(Atoms(3, 5)),
+        "frames": source_case(Frames(4, 5, MASK.sum(1))),
+        "frames-full": source_case(Frames(3, 5)),
     },
     "codec": {
         "identity": codec_case(Identity(), (4, 5)),
@@ -708,6 +744,7 @@ TABLES: dict[str, dict[str, Case]] = {
         "scaled-channels": codec_case(Scaled([2.0, 0.5, 3.0], [0.0, 1.0, -1.0]), (3, 4, 2)),
         "autoencoder": autoencoder_case(),
         "atoms": codec_case(AtomCodec(1.4, 0.2), (4, 7)),
+        "latent-audio": latent_audio_case(),
     },
     "projection": {
         "columns": normalize_case(False),
