@@ -83,12 +83,14 @@ BAD_SEEDS: Cases = {
 
 BAD_CALLS: Cases = {}
 for name, method in METHODS.items():
-    for bad in ("mnist", 3, None, Gaussian, PRIOR.flow, PRIOR.source):
-        BAD_CALLS[f"{name}-prior-{str(bad)[:20]}"] = ("prior", steered(method, prior=bad))
-    for bad in (None, 3.0, "psnr", SquaredError, lambda x: x.sum(), lambda x: None, lambda x: 1.0):
-        BAD_CALLS[f"{name}-cost-{str(bad)[-14:]}"] = ("cost", steered(method, cost=bad))
-    for bad in (3, "print", [print]):
-        BAD_CALLS[f"{name}-observer-{bad}"] = ("observer", steered(method, observer=bad))
+    # Numbers, not what is printed of the values: addresses differ between processes.
+    for i, bad in enumerate(("mnist", 3, None, Gaussian, PRIOR.flow, PRIOR.source)):
+        BAD_CALLS[f"{name}-prior-{i}"] = ("prior", steered(method, prior=bad))
+    wrong = (None, 3.0, "psnr", SquaredError, lambda x: x.sum(), lambda x: None, lambda x: 1.0)
+    for i, bad in enumerate(wrong):
+        BAD_CALLS[f"{name}-cost-{i}"] = ("cost", steered(method, cost=bad))
+    for i, bad in enumerate((3, "print", [print])):
+        BAD_CALLS[f"{name}-observer-{i}"] = ("observer", steered(method, observer=bad))
 
 # ------------------------------------------------------------------ devices, dtypes, names
 
