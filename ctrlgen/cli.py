@@ -17,7 +17,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from ctrlgen import __version__, console, plugins
-from ctrlgen.errors import UnknownName
+from ctrlgen.errors import UnknownName, concerning
 from ctrlgen.interrupts import terminable
 from ctrlgen.options import common
 from ctrlgen.outputs import check_output
@@ -261,9 +261,9 @@ def check(
 
     made = _named(cost)
     given = dict(map(_argument, arg or []))
-    report = check_cost(
-        made, load(prior), arguments=given, seeds=range(samples) if samples else None
-    )
+    with concerning("prior"):
+        loaded = load(prior)
+    report = check_cost(made, loaded, arguments=given, seeds=range(samples) if samples else None)
     if json:
         print(console.dumps(report.as_dict()))
     else:

@@ -55,6 +55,22 @@ def carrying(make: Callable[[Any], Any]) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def concerning(argument: str) -> Iterator[None]:
+    """Give errors of what a user named the argument's name in front, as the user wrote it.
+
+    Raises:
+        ValueError: for ValueError and UnknownName, if they do not begin with the name already.
+    """
+    try:
+        yield
+    except (ValueError, UnknownName) as error:
+        if str(error).startswith(f"{argument}: "):
+            raise
+        kind = CardError if isinstance(error, CardError) else ValueError
+        raise kind(f"{argument}: {error}") from error
+
+
 class CostError(ValueError):
     """A cost breaks its contract: not one value per sample, not finite, or without a gradient."""
 

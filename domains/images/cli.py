@@ -112,11 +112,20 @@ def upsample(
     """
     from ctrlgen.domains.images.operators import SuperResolution
 
+    def reduction(shape: tuple[int, ...]) -> SuperResolution:
+        height, width = shape[-2:]
+        if height % factor or width % factor:
+            raise ValueError(
+                f"factor: expected one that divides height and width, got {factor} "
+                f"for {height}x{width}"
+            )
+        return SuperResolution(factor)
+
     restore(
         ctx,
         "upsample",
         file,
-        lambda _: SuperResolution(factor),
+        reduction,
         options,
         {"factor": factor},
         factor,

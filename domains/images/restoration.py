@@ -20,6 +20,7 @@ from torch import Tensor
 from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels
 from ctrlgen.domains.images.methods import Case, Comparison, MeasurementCost, build, cost_for
 from ctrlgen.domains.images.tiles import Tiles, on_canvas, tile_operator
+from ctrlgen.errors import concerning
 from ctrlgen.methods import Method
 from ctrlgen.operators import LinearOperator, measure
 from ctrlgen.priors import Card, Prior, available, load
@@ -200,7 +201,8 @@ def prior_of_images(name: str, device: str = "cpu") -> Prior:
     Raises:
         ValueError: if its signals are something else.
     """
-    prior = load(name, device=device)
+    with concerning("prior"):
+        prior = load(name, device=device)
     domain = "images" if prior.card is None else prior.card.domain
     shape = prior.source.shape if domain != "images" else _signal_shape(prior)
     if domain != "images" or len(shape) != 3 or shape[0] not in (1, 3):

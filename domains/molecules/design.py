@@ -30,7 +30,7 @@ from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.sizes import Sizes
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
-from ctrlgen.errors import UnknownName
+from ctrlgen.errors import UnknownName, concerning
 from ctrlgen.extras import require
 from ctrlgen.factories import network_of
 from ctrlgen.flows import Evaluations
@@ -46,18 +46,19 @@ __all__ = ["Designed", "Designer", "design", "judge", "regressor", "regressor_ca
 _FACTORY = "ctrlgen.domains.molecules.regressors:build"
 
 
-def regressor_card(name: str) -> tuple[Card, Path]:
+def regressor_card(name: str, what: str = "network") -> tuple[Card, Path]:
     """Card of a property network, and the folder of its weights.
 
     Args:
         name: of an embedded network, or the path of a card.
+        what: name of the argument, for errors.
 
     Raises:
         UnknownName: there is none of that name; lists those that there are.
     """
     file = Path(name) if name.endswith(".json") else plugins.cards().get(name)
     if file is None or not file.is_file():
-        raise UnknownName("network", name, _regressors())
+        raise UnknownName(what, name, _regressors())
     return Card.read(file), file.parent
 
 
@@ -66,17 +67,18 @@ def _regressors() -> list[str]:
     return [name for name, card in cards if card.factory == _FACTORY]
 
 
-def regressor(name: str, device: str = "cpu") -> PropertyNetwork:
+def regressor(name: str, device: str = "cpu", what: str = "network") -> PropertyNetwork:
     """A property network by the name of an embedded one, or by the path of a card.
 
     Raises:
         UnknownName: there is none of that name; lists those that there are.
         CardError: if card or weights are damaged.
     """
-    card, folder = regressor_card(name)
-    network = network_of(card, folder)
+    with concerning(what):
+        card, folder = regressor_card(name, what)
+        network = network_of(card, folder)
     if not isinstance(network, PropertyNetwork):
-        raise UnknownName("network", name, _regressors())
+        raise UnknownName(what, name, _regressors())
     return network.to(device).eval().requires_grad_(False)
 
 
@@ -87,10 +89,7 @@ def judge(name: str, device: str = "cpu") -> PropertyNetwork:
         UnknownName: there is none of that name.
         ValueError: it is a network of another alphabet.
     """
-    try:
-        network = regressor(name, device)
-    except UnknownName as error:
-        raise type(error)("evaluator", name, _regressors()) from error
+    network = regressor(name, device, "evaluator")
     if network.classes != len(alphabet("qm9")):
         raise ValueError(
             f"evaluator: {name!r} reads heavy atoms alone, expected one of all atoms, such as "
@@ -179,14 +178,15 @@ class Designer:
         device: str = "cpu",
     ) -> None:
         require("rdkit", "molecules")
-        self.prior = prior if isinstance(prior, Prior) else load(prior, device=device)
+        with concerning("prior"):
+            self.prior = prior if isinstance(prior, Prior) else load(prior, device=device)
         self.name, self.wish, self.types = alphabet_of(self.prior), wish, types
         self.sizes: Sizes
         places = range(2, self.prior.source.shape[0] + 1)
         allowed = [n for n in parse_atoms(atoms, self.name) if n in places]
         self.sizes, self.warnings = wish.sizes(self.name, allowed)
         wants = guide or (GUIDES[self.name] if wish.names else None)
-        self.guide = None if wants is None else regressor(wants, device)
+        self.guide = None if wants is None else regressor(wants, device, "guide")
         if self.guide is not None and self.guide.classes != len(alphabet(self.name)):
             raise ValueError(f"guide: {wants!r} is of another alphabet than {self.name!r}")
         self.evaluator = None

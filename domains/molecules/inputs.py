@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ctrlgen import plugins
+from ctrlgen.errors import concerning
 from ctrlgen.outputs import check_inputs, hold, hold_new
 
 if TYPE_CHECKING:
@@ -143,17 +144,24 @@ def wish_of(
 
     if formula is not None and elements:
         raise ValueError("element: --formula says everything already; give one of the two")
-    limits = parse_formula(formula) if formula is not None else {}
+    with concerning("formula"):
+        limits = parse_formula(formula) if formula is not None else {}
     for text in elements or []:
         for symbol, (low, high) in parse_limit(text).items():
             known = limits.get(symbol, (0.0, float("inf")))
             limits[symbol] = (max(low, known[0]), min(high, known[1]))
             if limits[symbol][0] > limits[symbol][1]:
                 raise ValueError(f"element: the limits on {symbol} contradict each other")
+    with concerning("property"):
+        requests = tuple(map(parse_request, properties or []))
+    with concerning("maximise"):
+        largest = dict(map(parse_extreme, maximise or []))
+    with concerning("minimise"):
+        smallest = dict(map(parse_extreme, minimise or []))
     return Wish(
-        requests=tuple(map(parse_request, properties or [])),
-        largest=dict(map(parse_extreme, maximise or [])),
-        smallest=dict(map(parse_extreme, minimise or [])),
+        requests=requests,
+        largest=largest,
+        smallest=smallest,
         weights=dict(map(_weight, weights or [])),
         limits=limits,
         fragment=None if fragment is None else read_molecules(fragment, "fragment")[0],

@@ -25,6 +25,7 @@ from ctrlgen.domains.molecules.scoring import EVALUATOR
 from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
+from ctrlgen.errors import concerning
 from ctrlgen.flows import Evaluations
 from ctrlgen.interrupts import exit_code, terminable
 from ctrlgen.priors import Prior, load
@@ -235,7 +236,8 @@ def sample(
     posebusters: bool = False,
 ) -> None:
     """Draw molecules of a prior into files, and show them."""
-    model = load(prior, device=console.device_named(device))
+    with concerning("prior"):
+        model = load(prior, device=console.device_named(device))
     name, begun = alphabet_of(model), time.perf_counter()
     sheet = _bare_sheet(name, seeds, evaluator, device, posebusters=posebusters)
     parse_atoms(atoms, name)

@@ -214,7 +214,7 @@ def test_a_size_that_the_factor_does_not_divide(
     ctrlgen: Run, grey_card: Path, grey_file: Path
 ) -> None:
     words = ("image", "upsample", grey_file, "--degrade", "--factor", 5, "--prior", grey_card)
-    assert "divisible by the factor 5" in refused(ctrlgen, *words)
+    assert "factor: expected one that divides height and width, got 5" in refused(ctrlgen, *words)
 
 
 def test_denoising_needs_a_noise_level(ctrlgen: Run, grey_card: Path, grey_file: Path) -> None:
