@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import zlib
 from collections.abc import Mapping
@@ -20,6 +21,10 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 __all__ = ["digest", "read_packed", "write_packed"]
+
+
+_DAMAGE = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What a header that says something else than it should leads to."""
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
@@ -88,12 +93,21 @@ def read_packed(path: str | Path, data: str) -> dict[str, np.ndarray]:
     try:
         for name, (dtype, shape) in json.loads(header["arrays"]).items():
             kind = np.dtype(dtype)
-            planes = np.frombuffer(zlib.decompress(held[name].tobytes()), np.uint8)
+            size = kind.itemsize * math.prod(shape)
+            if size <= 0:
+                raise ValueError("an array without numbers")
+            coder = zlib.decompressobj()  # no more than announced: few bytes may hold gigabytes
+            content = coder.decompress(held[name].tobytes(), size + 1)
+            if not coder.eof or len(content) != size:
+                raise ValueError("an array of another size")
+            planes = np.frombuffer(content, np.uint8)
             pieces = np.ascontiguousarray(planes.reshape(kind.itemsize, -1).T)
             arrays[name] = pieces.view(kind).reshape(shape)
         damaged = digest(arrays) != header["sha256"]
-    except (zlib.error, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: damaged ({error}); copy or pack it again") from error
+    except (*_DAMAGE, zlib.error) as error:
+        raise ValueError(
+            f"{path}: damaged: its header does not fit its contents; copy or pack it again"
+        ) from error
     if damaged:
         raise ValueError(f"{path}: damaged: its contents differ from its sha256; pack it again")
     return arrays

@@ -11,6 +11,7 @@ WAV, FLAC, AIFF, OGG and MP3 are read by libsndfile; its own endings and names a
 from __future__ import annotations
 
 import os
+import struct
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,6 +80,9 @@ def read(file: str | Path) -> Recording:
             tags = {name: getattr(sound, name) for name in _TAGS if getattr(sound, name, "")}
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
         raise ValueError(f"file: {path} is no sound file that can be read: {error}") from error
+    whole, there = _announced(path), path.stat().st_size
+    if there < whole - 1:  # a last odd byte may lack its padding
+        raise ValueError(f"file: {path} ends after {there} of {whole} bytes")
     if len(samples) == 0:
         raise ValueError(f"file: {path} holds no samples")
     if kind not in _LOSSY and 0 < announced < 2**62 and len(samples) < announced:
@@ -90,6 +94,21 @@ def read(file: str | Path) -> Recording:
             f"the first at {bad[0] / rate:.4f} s"
         )
     return Recording(torch.from_numpy(samples.T.copy()), rate, kind, subtype, tags)
+
+
+def _announced(path: Path) -> int:
+    """Bytes that a WAV or AIFF file says it has, 0 where it does not say.
+
+    Libsndfile takes what there is. A header that is written before its end is known says nothing,
+    or 2 GiB and more.
+    """
+    with path.open("rb") as file:
+        head = file.read(8)
+    order = {b"RIFF": "<I", b"FORM": ">I"}.get(head[:4])
+    if order is None:
+        return 0
+    (count,) = struct.unpack(order, head[4:])
+    return count + 8 if count < 2**31 - 2**16 else 0
 
 
 def write(file: str | Path, recording: Recording) -> Path:

@@ -70,6 +70,16 @@ def load(name: str, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         ValueError: it is not packed, of another data set, or damaged.
     """
     arrays = read_packed(path, name)
-    if set(arrays) != {"residuals", "labels"} or arrays["residuals"].ndim != 4:
+    if set(arrays) != {"residuals", "labels"}:
         raise ValueError(f"{path}: expected packed images, got arrays {sorted(arrays)}")
+    residuals, labels = arrays["residuals"], arrays["labels"]
+    if residuals.ndim != 4 or labels.shape != residuals.shape[1:2]:
+        raise ValueError(
+            f"{path}: expected residuals (C, N, H, W) and labels (N,), got {residuals.shape} and "
+            f"{labels.shape}"
+        )
+    if residuals.dtype != np.uint8 or labels.dtype != np.uint8:
+        raise ValueError(
+            f"{path}: expected bytes, got {residuals.dtype} residuals and {labels.dtype} labels"
+        )
     return restored(arrays["residuals"].transpose(1, 0, 2, 3)), arrays["labels"].astype(np.int64)

@@ -274,14 +274,16 @@ def write_xyz(
 
 
 def read_xyz(path: str | Path) -> list[Frame]:
-    """Read a plain or extended XYZ file, one frame or many; columns beyond the fourth are ignored.
+    """Read a plain or extended XYZ file, one frame or many, plain or compressed (.gz).
+
+    Columns beyond the fourth are ignored.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a line that is not what it should be, named by its number.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_text(path).splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
@@ -289,7 +291,7 @@ def read_xyz(path: str | Path) -> list[Frame]:
     frames, at = [], 0
     while at < len(lines):
         head = lines[at].strip()
-        if not head.isdigit():
+        if not (head.isascii() and head.isdigit()):
             raise ValueError(f"{path}, line {at + 1}: expected a number of atoms, got {head!r}")
         count = int(head)
         body = lines[at + 2 : at + 2 + count]

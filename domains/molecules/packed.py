@@ -51,6 +51,17 @@ def load(path: str | Path) -> dict[str, np.ndarray]:
     if set(arrays) != _NAMES:
         raise ValueError(f"{path}: expected arrays {sorted(_NAMES)}, got {sorted(arrays)}")
     counts = arrays["counts"].astype(np.int64)
+    atoms = arrays["numbers"].shape
+    if (
+        counts.ndim != 1
+        or (counts < 1).any()
+        or atoms != (counts.sum(),)
+        or arrays["positions"].shape != (3, *atoms)
+    ):
+        raise ValueError(
+            f"{path}: expected positions (3, atoms), numbers (atoms,) and counts (molecules,) of "
+            f"them, got {arrays['positions'].shape}, {atoms} and {counts.shape}"
+        )
     places = arrays["positions"].T.astype(np.float64) * RESOLUTION
     starts = np.concatenate(([0], counts.cumsum()[:-1]))
     centres = np.add.reduceat(places, starts, axis=0) / counts[:, None]

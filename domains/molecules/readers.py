@@ -150,6 +150,8 @@ def _bare(frames: Sequence[Frame]) -> list[Record]:
             reason = f"expected at most {most} atoms, got {len(frame.symbols)}"
         elif not np.isfinite(frame.positions).all():
             reason = "expected finite coordinates, got others"
+        elif len(np.unique(frame.positions, axis=0)) < len(frame.symbols):
+            reason = "expected every atom in a place of its own, got two in one"
         mol = None
         if not reason:
             numbers = torch.tensor([[NUMBERS[symbol] for symbol in frame.symbols]])

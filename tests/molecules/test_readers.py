@@ -61,11 +61,13 @@ def test_compressed_and_other_formats(tmp_path: Path, molecule: Callable[[str], 
     write_sdf(tmp_path / "in.sdf", [mol])
     (tmp_path / "in.sdf.gz").write_bytes(gzip.compress((tmp_path / "in.sdf").read_bytes()))
     write_xyz(tmp_path / "in.xyz", [mol, molecule("CC(=O)[O-]")], [{}, {"charge": -1}])
+    (tmp_path / "in.xyz.gz").write_bytes(gzip.compress((tmp_path / "in.xyz").read_bytes()))
     (tmp_path / "in.pdb").write_text(Chem.MolToPDBBlock(mol))
     for file, texts in (
         ("in.sdf", ["c1ccncc1"]),
         ("in.sdf.gz", ["c1ccncc1"]),
         ("in.xyz", ["c1ccncc1", "CC(=O)[O-]"]),
+        ("in.xyz.gz", ["c1ccncc1", "CC(=O)[O-]"]),
         ("in.pdb", ["c1ccncc1"]),
     ):
         records = read_records(tmp_path / file, "file")
