@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -31,6 +30,7 @@ from torch import Tensor
 from ctrlgen.domains.audio.arrangement import variation
 from ctrlgen.domains.audio.synthesis import LEVEL, SOUND_FONT, render
 from ctrlgen.domains.audio.wad import scores
+from ctrlgen.json_files import read_json, write_json
 
 __all__ = ["RATE", "WADS", "Music", "build", "read"]
 
@@ -121,6 +121,26 @@ def _render(score: bytes, seed: int, track: int, number: int, file: Path) -> dic
     return {"samples": len(samples), "variation": change.to_json()}
 
 
+def _manifest(file: Path) -> dict[str, Any]:
+    """What a manifest says.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        content = read_json(file)
+        rate, pieces = content["rate"], content["pieces"]
+        whole = isinstance(rate, int) and all(
+            name.split("-")[0].isdecimal() and isinstance(piece["samples"], int)
+            for name, piece in pieces.items()
+        )
+    except (AttributeError, LookupError, RecursionError, TypeError, ValueError):
+        whole = False
+    if not whole:
+        raise ValueError(f"folder: {file} is damaged; remove it and build again")
+    return dict(content)
+
+
 def build(
     folder: str | Path,
     *,
@@ -163,7 +183,7 @@ def build(
     manifest = folder / _MANIFEST
     pieces: dict[str, Any] = {}
     if manifest.is_file():
-        written = json.loads(manifest.read_text())
+        written = _manifest(manifest)
         pieces = written.pop("pieces")
         if written != recipe:
             raise ValueError(f"folder: {folder} holds pieces of another recipe")
@@ -181,10 +201,8 @@ def build(
         }
         for done, job in enumerate(as_completed(jobs), 1):
             pieces[jobs[job]] = job.result()
-            content = json.dumps({**recipe, "pieces": dict(sorted(pieces.items()))}, indent=1)
-            partial = manifest.with_suffix(".partial")
-            partial.write_text(content)
-            os.replace(partial, manifest)
+            content = {**recipe, "pieces": dict(sorted(pieces.items()))}
+            write_json(manifest, content, named=True, indent=1)
             if report is not None:
                 report(done, len(lacking))
     return manifest
@@ -209,7 +227,7 @@ def read(folder: str | Path, split: Split = "train") -> Music:
         raise FileNotFoundError(
             f"{manifest}: not there; python -m ctrlgen.domains.audio.data {folder}"
         )
-    described = json.loads(manifest.read_text())
+    described = _manifest(manifest)
     names = [
         name
         for name in described["pieces"]

@@ -149,3 +149,16 @@ def test_clips_start_anywhere_and_stay_within_a_piece() -> None:
     assert [len(block) for block in music.blocks(20, 4)] == [4, 3]
     with pytest.raises(ValueError, match="length"):
         music.clips(places, 1000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", "{}", '{"rate": 16000}', '{"rate": 16000, "pieces": []}',
+     '{"rate": 16000, "pieces": {"x-0": {"samples": 1}}}',
+     '{"rate": 16000, "pieces": {"00-0": {}}}', '{"rate": "x", "pieces": {}}', b"\xff\xfe"],
+)  # fmt: skip
+def test_a_damaged_manifest_is_said(tmp_path: Path, content: str | bytes) -> None:
+    payload = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "manifest.json").write_bytes(payload)
+    with pytest.raises(ValueError, match=r"^folder: .*manifest\.json is damaged; remove it"):
+        data.read(tmp_path)
