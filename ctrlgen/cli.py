@@ -16,7 +16,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from ctrlgen import __version__, console, plugins
+from ctrlgen import __version__, console, plugins, recipes
 from ctrlgen.errors import UnknownName, concerning
 from ctrlgen.interrupts import terminable
 from ctrlgen.options import common
@@ -160,82 +160,7 @@ def methods(
         listing.listing(json)
 
 
-@app.command()
-def train(
-    recipe: Annotated[str, typer.Argument(help="DOMAIN/NAME, e.g. images/mnist.")],
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the data set, or a packed file; fetched when not given."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of weights, card and log.")] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Budget in minutes, over all resumed parts.")
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Budget in steps instead; reproducible by seed.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option(help="Continue from the checkpoint if there is one.")
-    ] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights and of every draw.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the network first; needs a C++ compiler.")
-    ] = False,
-    resume_from_embedded: Annotated[
-        bool, typer.Option(help="Without a checkpoint, go on from the weights of this package.")
-    ] = False,
-    pack: Annotated[
-        Path | None,
-        typer.Option(help="Write the data to this one file, for another machine; do not train."),
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="With --pack: the first images alone.")
-    ] = None,
-) -> None:
-    """Train a prior again, or go on training it.
-
-    [dim]Example:[/]  ctrlgen train images/mnist --data data/mnist --minutes 35
-
-    [dim]Elsewhere:[/]  ctrlgen train molecules/qm9 --pack qm9.safetensors
-               ctrlgen train molecules/qm9 --data qm9.safetensors --minutes 10 --device cuda
-
-    Checkpoints are written on the way; the same command with a longer budget goes on from there.
-    """
-    known = {
-        f"{domain.name}/{name}": reference
-        for domain in plugins.domains().values()
-        for name, reference in domain.recipes.items()
-    }
-    if recipe not in known:
-        raise UnknownName("recipe", recipe, known)
-    if data is not None and not data.exists():
-        raise ValueError(f"data: expected a folder or a packed file, got {data}")
-    name = recipe.split("/", 1)[1]
-    if pack is not None:
-        packer = plugins.resolve(known[recipe].split(":")[0] + ":pack")
-        file = packer(name, pack, data=data, samples=samples)
-        console.stdout.print(f"packed: {file} ({file.stat().st_size / 1e6:.1f} MB)")
-        return
-    if samples is not None:
-        raise ValueError("samples: they are chosen with --pack alone")
-    if (minutes is None) == (steps is None):
-        raise ValueError("budget: expected exactly one of --minutes and --steps")
-    card = plugins.resolve(known[recipe])(
-        name,
-        data=data,
-        out=out,
-        minutes=minutes,
-        steps=steps,
-        resume=resume,
-        seed=seed,
-        device=console.device_named(device),
-        threads=threads,
-        compiled=compiled,
-        resume_from_embedded=resume_from_embedded,
-    )
-    console.stdout.print(f"card: {card}")
+app.command()(recipes.train)
 
 
 @app.command()

@@ -156,6 +156,34 @@ def test_train_hands_its_options_to_the_recipe(
     }
 
 
+def test_train_holds_its_folders_and_says_what_it_measured(
+    ctrlgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctrlgen.domains.images import training
+    from ctrlgen.outputs import Held, hold
+
+    out = tmp_path / "w"
+    monkeypatch.chdir(tmp_path)
+
+    def train(name: str, **_: Any) -> Path:
+        for place in (out, Path("runs") / "images-mnist"):
+            with pytest.raises(Held), hold(place):
+                pass
+        out.mkdir()
+        (out / "mnist.log.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 3, "final": 0.25}\n')
+        return out / "mnist.json"
+
+    monkeypatch.setattr(training, "train", train)
+    words = ("train", "images/mnist", "--steps", 3, "--out", out)
+    outcome = ctrlgen(*words, "--json")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(outcome.out) == {"card": str(out / "mnist.json"), "validation": 0.25}
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained"))
+    for place in (out, Path("runs") / "images-mnist"):
+        with hold(place):
+            assert "another run writes" in ctrlgen(*words).err
+
+
 def test_train_packs_data_instead_of_training(
     ctrlgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,9 @@ def cases() -> Iterator[Any]:
         (("train", "images/mnist", "--steps", "1", "--data", "none"), "data"),
         (("train", "images/mnist", "--steps", "1", "--threads", "0"), "threads"),
         (("train", "images/mnist", "--steps", "1", "--seed", "-1"), "seed"),
+        (("train", "images/mnist", "--steps", "1", "--out", FILE), "out"),
+        (("train", "images/mnist", "--steps", "1", "--out", f"{FILE}/x"), "out"),
+        (("train", "images/mnist", "--pack", "."), "pack"),
         (("image", "inpaint"), "FILE"),
         (("check",), "COST"),
         (("check", "os:getcwd"), "prior"),
@@ -150,7 +153,9 @@ def test_every_option(
     ctrlgen: Run, grey_card: Path, grey_file: Path, argument: str, words: tuple[str, ...]
 ) -> None:
     known = {FILE: str(grey_file), CARD: str(grey_card)}
-    outcome = ctrlgen(*(known.get(word, word) for word in words))
+    outcome = ctrlgen(
+        *(known.get(word, word.replace(f"{FILE}/", f"{grey_file}/")) for word in words)
+    )
     assert outcome.code == 2, (outcome.out, outcome.err)
     assert outcome.out == ""
     name = LONG.get(argument, argument).lstrip("-")
