@@ -168,4 +168,4 @@ def test_every_option(
 
 
 def test_there_are_enough() -> None:
-    assert len(CASES) >= 250
+    assert len(CASES) >= 320

@@ -344,4 +344,4 @@ def test_every_file(
 
 
 def test_there_are_enough() -> None:
-    assert len(CASES) >= 60
+    assert len(CASES) >= 150
