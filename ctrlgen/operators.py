@@ -48,7 +48,7 @@ class Operator(PerSample, ABC):
 
     linear = False
     differentiable = True
-    mask: Tensor | None = None
+    entries: Tensor | None = None
     """Entries of the measurement that there are, where samples have several sizes; else None."""
 
     @abstractmethod
@@ -82,19 +82,19 @@ class Operator(PerSample, ABC):
         if type(self).measured is not Operator.measured:
             raise TypeError(f"mask: {type(self).__name__} says by itself what is measured")
         padded = copy.copy(self)
-        padded.mask = mask
-        padded.per_sample = (*self.per_sample, "mask")
+        padded.entries = mask
+        padded.per_sample = (*self.per_sample, "entries")
         return padded
 
     def measured(self, y: Tensor) -> Tensor:
         """How many entries of each measurement are measured, shape (B,): all, unless masked."""
-        if self.mask is None:
+        if self.entries is None:
             return y.new_full((y.shape[0],), math.prod(y.shape[1:]))
-        return flat(self._there(self.mask, y)).sum(1).to(y)
+        return flat(self._there(self.entries, y)).sum(1).to(y)
 
     def observed(self, y: Tensor) -> Tensor:
         """A measurement with zeros where nothing is measured: itself, unless masked."""
-        return y if self.mask is None else torch.where(self._there(self.mask, y), y, 0)
+        return y if self.entries is None else torch.where(self._there(self.entries, y), y, 0)
 
     @staticmethod
     def _there(mask: Tensor, y: Tensor) -> Tensor:

@@ -83,12 +83,12 @@ def test_a_model_of_diffusers_is_saved_to_a_card_that_commands_take(
         sample_size=8, in_channels=3, out_channels=3, layers_per_block=1,
         block_out_channels=(32,), down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",),
     )  # fmt: skip
-    unet.save_pretrained("path/to/model/unet", safe_serialization=True)
-    diffusers.DDPMScheduler().save_pretrained("path/to/model/scheduler")
-    block = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[4]
+    unet.save_pretrained("path/to/pipeline/unet", safe_serialization=True)
+    diffusers.DDPMScheduler().save_pretrained("path/to/pipeline/scheduler")
+    block = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[3]
     exec(block, {})
-    assert [file.name for file in (tmp_path / "priors").iterdir()] == ["bedroom.json"]
-    card = ["--prior", "priors/bedroom.json"]
+    assert [file.name for file in (tmp_path / "priors").iterdir()] == ["cifar.json"]
+    card = ["--prior", "priors/cifar.json"]
     for words in (
         ["image", "sample", *card, "-n", "2", "--steps", "2", "--out", "drawn"],
         ["image", "denoise", "drawn/sample-0.png", *card, "--noise", "0.2", "--degrade",

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ctrlgen.batching import rows_of, take
 from ctrlgen.checks import check_kind
+from ctrlgen.constants import follow
 from ctrlgen.errors import CostError, Doubtful, UnknownName, short
 from ctrlgen.grids import Level
 from ctrlgen.operators import Measurement
@@ -235,7 +236,8 @@ def try_cost(
                 "signal by differentiable torch operations"
             )
     _try_some(prior, cost, x0)
-    if target is not None and bool((value.detach() <= torch.as_tensor(target).to(value)).all()):
+    goal = follow(target, value) if isinstance(target, Tensor) else target
+    if goal is not None and bool((value.detach() <= goal).all()):
         worst = float(value.detach().max())
         warnings.warn(
             f"target: {target} is met by noise, whose cost is at most {worst:.4g}, so that nothing "

@@ -60,8 +60,6 @@ class TimeMask(LinearOperator):
         ValueError: another shape, or nothing is kept.
     """
 
-    mask: Tensor
-
     def __init__(self, mask: Tensor) -> None:
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__

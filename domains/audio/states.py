@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from ctrlgen.codecs import Codec
-from ctrlgen.constants import follow
+from ctrlgen.constants import derived, follow
 from ctrlgen.domains.audio.spectral import SpecCodec
-from ctrlgen.seeds import SOURCE, Seeds, as_seeds
-from ctrlgen.sources import MaskedGaussian, Source
+from ctrlgen.seeds import SOURCE, Seeds
+from ctrlgen.sources import Source
 
 __all__ = ["Frames", "LatentCodec"]
 
@@ -101,6 +101,17 @@ class Frames(Source):
     def given(self, conditions: Mapping[str, Tensor]) -> Frames:
         return Frames(self.places, self.features, conditions.get("frames", self.frames))
 
+    def mask(self, x: Tensor) -> Tensor:
+        """Frames that exist, bool, shape (B, T), where states x (B, *) are; made once."""
+        if self.frames is None:
+            return torch.ones(len(x), self.places, dtype=torch.bool, device=x.device)
+        frames = follow(self.frames, x)
+        return derived(
+            frames,
+            ("mask", self.places),
+            lambda: torch.arange(self.places, device=frames.device) < frames.unsqueeze(1),
+        )
+
     def sample(
         self,
         seeds: Seeds,
@@ -109,19 +120,22 @@ class Frames(Source):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        rows = as_seeds(seeds)
-        return self._gaussian(len(rows)).sample(rows, stream, dtype=dtype, device=device)
+        if self.frames is not None:
+            device = device or self.frames.device
+            if len(seeds) != len(self.frames):
+                raise ValueError(
+                    f"seeds: expected {len(self.frames)}, one per clip, got {len(seeds)}"
+                )
+        return super().sample(seeds, stream, dtype=dtype, device=device)
 
     def project(self, x: Tensor) -> Tensor:
-        return self._gaussian(len(x)).project(x)
+        return torch.where(self.mask(x).unsqueeze(2), x, 0)
 
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
-        return self._gaussian(len(x)).degrees_of_freedom(x)
+        return self.entries(x)
 
-    def _gaussian(self, rows: int) -> MaskedGaussian:
-        frames = torch.full((rows,), self.places) if self.frames is None else self.frames
-        mask = torch.arange(self.places, device=frames.device) < frames.unsqueeze(1)
-        return MaskedGaussian(mask, self.features, coordinates=0)
+    def entries(self, x: Tensor) -> Tensor:
+        return self.mask(x).sum(1).to(x) * self.features
 
     def config(self) -> dict[str, Any]:
         return {"places": self.places, "features": self.features}

@@ -77,9 +77,7 @@ def inpaint(
                 )
             return Inpainting.centre(centre, shape)
         if random is not None:  # one mask for all samples
-            drawn = Inpainting.random(random, shape, [0]).mask
-            assert drawn is not None
-            return Inpainting(drawn[0])
+            return Inpainting(Inpainting.random(random, shape, [0]).mask[0])
         assert mask is not None
         known = read_mask(mask, (shape[1], shape[2]) if options.fit else None)
         if tuple(known.shape) != shape[1:]:

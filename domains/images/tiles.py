@@ -156,7 +156,7 @@ def tile_operator(operator: Operator, tiles: Tiles, samples: int) -> Operator:
     Raises:
         ValueError: for an operator that is not local.
     """
-    if isinstance(operator, Inpainting) and operator.mask is not None:
+    if isinstance(operator, Inpainting):
         mask = operator.mask if operator.mask.ndim == 4 else operator.mask.unsqueeze(0)
         parts = tiles.cut(mask)
         return Inpainting(parts.repeat(samples if len(mask) == 1 else 1, 1, 1, 1))

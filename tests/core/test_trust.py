@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import ctrlgen
 from ctrlgen import plugins
@@ -74,7 +74,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def card(tmp_path: Path) -> Path:
     """A card of ctrlgen's own network, to be changed."""
-    network = nn.Linear(4, 4)
+    network = Layer()
     Prior(Flow(network, CondOT()), Gaussian((4,))).save(
         tmp_path, "toy", factory="tests.core.test_trust:Layer", config={}
     )
@@ -84,6 +84,9 @@ def card(tmp_path: Path) -> Path:
 class Layer(nn.Linear):
     def __init__(self) -> None:
         super().__init__(4, 4)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(x)
 
 
 def changed(card: Path, **changes: Any) -> Path:

@@ -8,6 +8,7 @@ test modules; whoever adds a component adds a case here (`test_completeness` say
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import inspect
 import pkgutil
@@ -652,7 +653,7 @@ def ball_case() -> Case:
 
 
 def latent_audio_case() -> Case:
-    def codec(dtype: torch.dtype = torch.float64) -> LatentCodec:
+    def build(dtype: torch.dtype = torch.float64) -> LatentCodec:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             network = SpecCodec(hop=8, size=4, width=8, depth=1, kernel=3)
@@ -662,14 +663,23 @@ def latent_audio_case() -> Case:
         mean, std = torch.linspace(-1, 1, 4), torch.linspace(0.5, 2, 4)
         return LatentCodec(network, mean, std, 32, torch.tensor([5, 3, 4, 5]))
 
+    codecs = {dtype: build(dtype) for dtype in (torch.float64, torch.float32)}
+
+    def there(x: Tensor) -> LatentCodec:
+        part = copy.copy(codecs[x.dtype])
+        part.network = copy.deepcopy(part.network).to(x.device)  # its owner moves a network
+        return part
+
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        part, x = codec(dtype), pick(draw(1, 32), index, dtype)
-        part.network.to(index.device)
-        part = pick(part, index)
+        x = pick(draw(1, 32), index, dtype)
+        part = pick(there(x), index)
         z = part.encode(x)
         return {"encode": z, "decode": part.decode(z)}
 
-    return Case(LatentCodec, rows, (codec().decode, draw(5, 4)), part=codec)
+    def decode(z: Tensor) -> Tensor:
+        return there(z).decode(z)
+
+    return Case(LatentCodec, rows, (decode, draw(5, 4)), part=build)
 
 
 def given_case() -> Case:

@@ -63,8 +63,6 @@ class Inpainting(LinearOperator):
         ValueError: where it has another shape, values other than 0 and 1, or hides everything.
     """
 
-    mask: Tensor
-
     def __init__(self, mask: Tensor) -> None:
         if not isinstance(mask, Tensor):
             raise TypeError(f"mask: expected a tensor, got {type(mask).__name__}")
