@@ -36,7 +36,6 @@ installed is found beside this file.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from functools import partial
@@ -55,6 +54,7 @@ import torch  # noqa: E402
 from benchmarks.accelerated import checks, overhead, speed, training  # noqa: E402
 from benchmarks.accelerated.session import Part, conduct, machine  # noqa: E402
 from benchmarks.accelerated.workbench import REAL, TINY, Workbench  # noqa: E402
+from ctrlgen.json_files import write_json  # noqa: E402
 
 __all__ = ["main", "parts_of"]
 
@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, state in summary["parts"].items():
         print(f"{name}: {state['state']} {state.get('seconds', '')}")
     if options.out is None:
-        RESULTS.write_text(json.dumps(summary, indent=1) + "\n")
+        write_json(RESULTS, summary, indent=1)
     print(RESULTS if options.out is None else out / "summary.json")
     return 0 if all(state["state"] == "done" for state in summary["parts"].values()) else 1
 

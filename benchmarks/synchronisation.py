@@ -35,6 +35,7 @@ from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.design import regressor
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.grids import Uniform
+from ctrlgen.json_files import write_json
 from ctrlgen.methods import TFG, DFlow
 from ctrlgen.optimizers import LBFGS
 from ctrlgen.regularizers import Chi
@@ -146,7 +147,7 @@ def main(
     if before is not None:
         for name, own in rows.items():
             own["before"] = {k: v for k, v in old.get(name, {}).items() if k in KEYS}
-    out.write_text(json.dumps({"torch": torch.__version__, "rows": rows}, indent=1) + "\n")
+    write_json(out, {"torch": torch.__version__, "rows": rows}, indent=1)
     table = markdown(rows, old)
     out.with_suffix(".md").write_text(table)
     print(table, end="")
