@@ -7,7 +7,6 @@ begins; what a part leaves of its share is there for those after it, and the las
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from ctrlgen.json_files import write_json
 
 __all__ = ["Clock", "Part", "Record", "conduct", "machine"]
 
@@ -57,13 +58,7 @@ class Record:
         """Add entries, or replace them, and write the file."""
         self.content.update(entries)
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_suffix(".partial")
-        with partial.open("w") as stream:
-            json.dump(self.content, stream, indent=1)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, self.file)
+        write_json(self.file, self.content, indent=1)
 
 
 @dataclass(frozen=True)
