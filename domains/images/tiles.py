@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.codecs import Identity
+from ctrlgen.constants import follow
 from ctrlgen.domains.images.methods import cost_for
 from ctrlgen.domains.images.operators import Denoise, Inpainting, SuperResolution
 from ctrlgen.methods import Method
@@ -142,12 +143,11 @@ class Canvas(Gaussian):
         channels, height, width = self.shape
         names, where = rows.unique(return_inverse=True)
         drawn = normal(names, (channels, *self.image), stream, dtype=dtype, device=device)
-        return torch.stack(
-            [
-                drawn[i, :, top : top + height, left : left + width]
-                for i, (top, left) in zip(where.tolist(), self.places.tolist(), strict=True)
-            ]
-        )
+        top, left = follow(self.places, drawn).unbind(1)
+        row = top[:, None, None, None] + torch.arange(height, device=drawn.device)[:, None]
+        column = left[:, None, None, None] + torch.arange(width, device=drawn.device)
+        channel = torch.arange(channels, device=drawn.device)[:, None, None]
+        return drawn[where.to(drawn.device)[:, None, None, None], channel, row, column]
 
 
 def tile_operator(operator: Operator, tiles: Tiles, samples: int) -> Operator:

@@ -51,6 +51,7 @@ from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.domains.audio.states import Frames, LatentCodec
 from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
+from ctrlgen.domains.images.tiles import Canvas
 from ctrlgen.domains.molecules.composition import CompositionCost
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
 from ctrlgen.domains.molecules.data import Molecules
@@ -115,6 +116,8 @@ SEEDS = torch.tensor([7, 3, 11, 2])
 D, M = 6, 3
 IMAGE = (3, 16, 16)
 MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]], dtype=torch.bool)
+
+PLACES = torch.tensor([[0, 0], [5, 3], [2, 1], [0, 3]])
 
 Outputs = dict[str, Tensor]
 
@@ -745,6 +748,9 @@ TABLES: dict[str, dict[str, Case]] = {
         "masked-free": source_case(MaskedGaussian(MASK, 5, coordinates=0)),
         "atoms": source_case(Atoms(4, 7, counts=MASK.sum(1))),
         "atoms-full": source_case(Atoms(3, 5)),
+        "canvas": source_case(
+            Canvas((3, 4, 5), (9, 8), torch.tensor([[0, 0], [5, 3], [2, 1], [0, 3]]))
+        ),
         "frames": source_case(Frames(4, 5, MASK.sum(1))),
         "frames-full": source_case(Frames(3, 5)),
     },
