@@ -72,7 +72,7 @@ def test_the_scan_sees_the_source() -> None:
 OUTSIDE = (
     "archive.py", "cards.py", "documents.py", "json_files.py", "listing.py", "storage.py",
     "weights.py", "priors.py", "cli.py", "console.py", "tables.py", "figures.py", "outputs.py",
-    "voice.py", "runs", "report", "training",
+    "recipes.py", "voice.py", "runs", "report", "training",
 )  # fmt: skip
 LOUD = {"print", "open", "input", "breakpoint", "exec", "eval"}
 WRITING = (".write_text", ".write_bytes", ".read_text", ".read_bytes", ".mkdir", ".unlink", ".open")
@@ -175,7 +175,8 @@ def test_importing_is_quick_and_pulls_in_nothing_optional() -> None:
 @pytest.mark.parametrize("file", files("ctrlgen"), ids=lambda f: str(f.relative_to(ROOT)))
 def test_optional_packages_are_imported_where_they_are_used(file: Path) -> None:
     """Inside functions, so that a missing extra is named when it is needed, not before."""
-    if file.name in ("cli.py", "console.py", "listing.py", "options.py", "tables.py", "voice.py"):
+    commands = ("cli.py", "listing.py", "options.py", "recipes.py")
+    if file.name in (*commands, "console.py", "tables.py", "voice.py"):
         return  # typer and rich are no extras
     used = {module.split(".")[0] for module in imports(file, everywhere=False)}
     assert not used & set(OPTIONAL), f"{file}"
