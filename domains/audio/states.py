@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ctrlgen.codecs import Codec
 from ctrlgen.constants import derived, follow
-from ctrlgen.domains.audio.spectral import SpecCodec
+from ctrlgen.domains.audio.spectral import SpecCodec, frame_mask
 from ctrlgen.seeds import SOURCE, Seeds
 from ctrlgen.sources import Source
 
@@ -62,17 +62,11 @@ class LatentCodec(Codec):
     def encode(self, x: Tensor) -> Tensor:
         z = self.network.encode(x, self.frames)
         standard = (z - follow(self.mean, z)) / follow(self.std, z)
-        return torch.where(self._mask(z), standard, 0)
+        return torch.where(frame_mask(self.frames, z).unsqueeze(2), standard, 0)
 
     def decode(self, z: Tensor) -> Tensor:
         latents = z * follow(self.std, z) + follow(self.mean, z)
         return self.network.decode(latents, self.length, self.frames)
-
-    def _mask(self, z: Tensor) -> Tensor:
-        if self.frames is None:
-            return torch.ones((), dtype=torch.bool, device=z.device)
-        present = torch.arange(z.shape[1], device=z.device) < follow(self.frames, z)[:, None]
-        return present.unsqueeze(2)
 
 
 class Frames(Source):
