@@ -54,7 +54,7 @@ import torch  # noqa: E402
 from benchmarks.accelerated import checks, overhead, speed, training  # noqa: E402
 from benchmarks.accelerated.session import Part, conduct, machine  # noqa: E402
 from benchmarks.accelerated.workbench import REAL, TINY, Workbench  # noqa: E402
-from ctrlgen.json_files import write_json  # noqa: E402
+from ctrlgen.runs.json_files import write_json  # noqa: E402
 
 __all__ = ["main", "parts_of"]
 

@@ -31,16 +31,16 @@ from torch import Tensor
 
 from ctrlgen import methods as m
 from ctrlgen.costs import Cost, SquaredError
-from ctrlgen.grids import DDPMUniform, Karras, Uniform
-from ctrlgen.json_files import write_json
-from ctrlgen.operators import LinearOperator, Spectrum, dense, measure
+from ctrlgen.methods.regularizers import GaussianNLL
+from ctrlgen.operators.base import LinearOperator, Spectrum, dense, measure
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.oracles import Mixture
-from ctrlgen.priors import Prior
-from ctrlgen.regularizers import GaussianNLL
-from ctrlgen.seeds import normal
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.sampling.grids import DDPMUniform, Karras, Uniform
 from ctrlgen.solvers import Midpoint
-from ctrlgen.sources import Gaussian
+from ctrlgen.testing.oracles import Mixture
 
 ROOT = Path(__file__).parents[1]
 D, M, NOISE = 4, 2, 0.5

@@ -34,13 +34,13 @@ import ctrlgen
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.operators import SuperResolution
-from ctrlgen.initializers import GuidedStart
-from ctrlgen.json_files import write_json
 from ctrlgen.methods import DFlow
-from ctrlgen.methods.dflow import SourceObjective
-from ctrlgen.operators import measure
+from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.methods.starts import GuidedStart
+from ctrlgen.operators.base import measure
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.priors import Prior
+from ctrlgen.priors.prior import Prior
+from ctrlgen.runs.json_files import write_json
 from ctrlgen.solvers import Midpoint
 
 RESULTS = Path(__file__).parent / "results" / "dflow.json"

@@ -35,20 +35,20 @@ from rich.table import Table
 from torch import Tensor
 
 import ctrlgen
-from ctrlgen.batching import expand_like
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.methods import METHODS, build, cost_for
 from ctrlgen.domains.images.metrics import psnr
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
 from ctrlgen.domains.images.settings import Case
-from ctrlgen.grids import Uniform
-from ctrlgen.json_files import write_json
 from ctrlgen.methods import DDRM, DPS, AncestralPiGDM, Method
-from ctrlgen.operators import LinearOperator, measure
-from ctrlgen.paths import VP
-from ctrlgen.priors import Prior
-from ctrlgen.steps import DDIM, step_noise
+from ctrlgen.operators.base import LinearOperator, measure
+from ctrlgen.priors.paths import VP
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import expand_like
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.sampling.grids import Uniform
+from ctrlgen.sampling.steps import DDIM, step_noise
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
 NOISE, BUDGET, START = 0.05, 24, 0.01

@@ -37,11 +37,11 @@ from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import GUIDES, Guide
 from ctrlgen.domains.molecules.sizes import DEVIATION, sizes
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
-from ctrlgen.flows import Flow
-from ctrlgen.json_files import write_json
-from ctrlgen.methods.dflow import SourceObjective
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior, load
+from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior, load
+from ctrlgen.runs.json_files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "molecules.json"
 

@@ -30,8 +30,8 @@ from rich.table import Table
 from scipy.optimize import minimize as scipy_minimize
 from torch import Tensor
 
-from ctrlgen.json_files import write_json
 from ctrlgen.optimizers import LBFGS, FunctionObjective
+from ctrlgen.runs.json_files import write_json
 
 RESULTS = Path(__file__).parent / "results" / "optimizers.json"
 PAIRS = 100

@@ -34,11 +34,11 @@ from ctrlgen.costs import PropertyCost
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.design import regressor
 from ctrlgen.domains.molecules.scoring import Guide
-from ctrlgen.grids import Uniform
-from ctrlgen.json_files import write_json
 from ctrlgen.methods import TFG, DFlow
+from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.regularizers import Chi
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import Midpoint
 from ctrlgen.testing import DEVICE, Accelerator, Ledger, watched
 

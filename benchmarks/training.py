@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ctrlgen.console import dumps
+from ctrlgen.commands.console import dumps
 from ctrlgen.domains.images import training as images
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import Images

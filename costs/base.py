@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import Batched, PerSample, rows_like
-from ctrlgen.codecs import Codec
-from ctrlgen.constants import follow
-from ctrlgen.errors import CostError
-from ctrlgen.operators import Measurement
+from ctrlgen.operators.base import Measurement
+from ctrlgen.priors.codecs import Codec
+from ctrlgen.rows.batching import Batched, PerSample, rows_like
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.errors import CostError
 
 __all__ = ["Cost", "FunctionCost", "ScaledCost", "SumCost", "ThroughCodec", "as_cost"]
 

@@ -27,11 +27,11 @@ from typing import Any
 
 from torch import Tensor
 
-from ctrlgen.batching import flat, rows_of
 from ctrlgen.costs.base import Cost, FunctionCost, as_cost
 from ctrlgen.costs.promises import Check, Trial, value_and_gradient
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import flat, rows_of
+from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.solvers import Solver
 
 __all__ = ["Check", "Report", "Scale", "check_cost"]

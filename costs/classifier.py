@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
+from ctrlgen.rows.constants import follow
 
 __all__ = ["ClassifierCost"]
 

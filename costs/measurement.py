@@ -18,10 +18,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat, rows_like
-from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
-from ctrlgen.operators import LinearOperator, Measurement, Operator
+from ctrlgen.operators.base import LinearOperator, Measurement, Operator
+from ctrlgen.rows.batching import flat, rows_like
+from ctrlgen.rows.constants import follow
 
 __all__ = ["LevelSet", "MeasurementCost", "NegativePSNR", "Reversed", "SquaredError"]
 

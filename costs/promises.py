@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample, flat
 from ctrlgen.costs.base import Cost
-from ctrlgen.seeds import normal
+from ctrlgen.rows.batching import PerSample, flat
+from ctrlgen.rows.seeds import normal
 
 __all__ = ["Check", "Trial", "value_and_gradient"]
 

@@ -21,9 +21,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample
-from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
+from ctrlgen.rows.batching import PerSample
+from ctrlgen.rows.constants import follow
 
 __all__ = ["Form", "PropertyCost"]
 

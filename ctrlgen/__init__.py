@@ -6,7 +6,7 @@ result = DFlow.preset("sr2")(prior, cost, seeds=range(64))
 
 from __future__ import annotations
 
-from ctrlgen.priors import Prior, load
+from ctrlgen.priors.prior import Prior, load
 
 __all__ = ["Prior", "__version__", "load"]
 

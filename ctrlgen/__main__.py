@@ -1,6 +1,6 @@
 """`python -m ctrlgen` is the command `ctrlgen`."""
 
-from ctrlgen.cli import main
+from ctrlgen.commands.main import main
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from ctrlgen.errors import MissingExtra
+from ctrlgen.rows.errors import MissingExtra
 
 __all__ = ["require"]
 

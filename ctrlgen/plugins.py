@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ctrlgen.errors import MissingExtra
+from ctrlgen.rows.errors import MissingExtra
 
 __all__ = ["Domain", "cards", "domains", "load_file", "packages", "resolve"]
 
@@ -85,7 +85,8 @@ def cards() -> dict[str, Path]:
 
 
 def resolve(reference: str, beside: bool = False) -> Callable[..., Any] | Any:
-    """The object that "module:attribute" names. It is imported: see `ctrlgen.trust` for cards.
+    """The object that "module:attribute" names. It is imported: see `ctrlgen.priors.trust` for
+    cards.
 
     Args:
         reference: "module:attribute".

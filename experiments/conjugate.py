@@ -62,8 +62,8 @@ from ctrlgen.experiments.options import integers, names
 from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import CPiGDM, CPiGFM, Method
-from ctrlgen.operators import LinearOperator
-from ctrlgen.priors import Prior
+from ctrlgen.operators.base import LinearOperator
+from ctrlgen.priors.prior import Prior
 
 __all__ = ["claims", "main"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ctrlgen.domains.images.figures import PALETTE, tile
 from ctrlgen.experiments.conjugate_settings import FORMS, METHODS, NOISY, PAIRS, SWEEPS, SWEPT
 from ctrlgen.experiments.tables import embedder, head, quality
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

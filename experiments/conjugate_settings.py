@@ -8,10 +8,10 @@ from itertools import product
 
 from ctrlgen.domains.images.methods import Case, build
 from ctrlgen.domains.images.operators import GaussianBlur, Inpainting, SuperResolution
-from ctrlgen.grids import Uniform
 from ctrlgen.methods import DDRM, DPS, OTODE, CPiGDM, CPiGFM, Method, PiGDM
-from ctrlgen.methods.cpigdm import truncated
-from ctrlgen.operators import LinearOperator
+from ctrlgen.methods.analytic.cpigdm import truncated
+from ctrlgen.operators.base import LinearOperator
+from ctrlgen.sampling.grids import Uniform
 
 __all__ = [
     "DECAYS",

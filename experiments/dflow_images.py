@@ -38,16 +38,16 @@ from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.frechet import embed, frechet_distance, load_embedder
 from ctrlgen.domains.images.metrics import lpips, psnr, ssim
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
-from ctrlgen.errors import MissingExtra
 from ctrlgen.experiments.rows import Rows, publish
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, Refined, SourceSample
-from ctrlgen.likelihood import bits_per_dimension, log_likelihood
 from ctrlgen.methods import DFlow
-from ctrlgen.operators import LinearOperator, measure
+from ctrlgen.methods.regularizers import Chi, GaussianNLL
+from ctrlgen.methods.result import Result
+from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
+from ctrlgen.operators.base import LinearOperator, measure
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.priors import Prior
-from ctrlgen.regularizers import Chi, GaussianNLL
-from ctrlgen.results import Result
+from ctrlgen.priors.likelihood import bits_per_dimension, log_likelihood
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.errors import MissingExtra
 from ctrlgen.solvers import Midpoint
 
 __all__ = ["INITIALIZERS", "TASKS", "Task", "main"]

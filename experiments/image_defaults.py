@@ -15,7 +15,7 @@ from statistics import mean, median
 from typing import Any
 
 import ctrlgen.domains.images as images
-from ctrlgen import console
+from ctrlgen.commands import console
 from ctrlgen.experiments.method_matrix import TASKS
 
 __all__ = ["RESULTS", "derive", "main"]

@@ -42,8 +42,8 @@ from ctrlgen.domains.images.operators import (
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.options import integers, names
 from ctrlgen.experiments.rows import Rows, publish, timed
-from ctrlgen.operators import Operator, measure
-from ctrlgen.priors import Prior
+from ctrlgen.operators.base import Operator, measure
+from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import Midpoint
 
 __all__ = ["TASKS", "Task", "main", "verdicts"]

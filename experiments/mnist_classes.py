@@ -44,7 +44,7 @@ from ctrlgen.experiments.mnist_judge import judge as load_judge
 from ctrlgen.experiments.mnist_settings import METHODS
 from ctrlgen.experiments.options import names
 from ctrlgen.experiments.rows import Rows, publish, timed
-from ctrlgen.priors import Prior
+from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import Midpoint
 
 __all__ = ["BASELINES", "CLASSES", "Bench", "main", "verdicts"]

@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 
 from ctrlgen.domains.images.figures import tile
 from ctrlgen.experiments.tables import head
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 __all__ = ["figures", "table"]
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe
-from ctrlgen.json_files import write_json
+from ctrlgen.runs.json_files import write_json
 from ctrlgen.training.runs import run
 
 __all__ = ["RECIPE", "SEED", "LeNet", "judge"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ctrlgen.grids import Karras, Uniform
 from ctrlgen.methods import (
     CTDTM,
     DAPS,
@@ -32,10 +31,11 @@ from ctrlgen.methods import (
     OptimalControl,
     REDDiff,
 )
+from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.regularizers import Chi
+from ctrlgen.sampling.grids import Karras, Uniform
+from ctrlgen.sampling.steps import DDIM
 from ctrlgen.solvers import Midpoint
-from ctrlgen.steps import DDIM
 
 __all__ = ["METHODS", "TARGET"]
 

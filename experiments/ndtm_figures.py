@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from ctrlgen.domains.images.figures import PALETTE, tile
 from ctrlgen.experiments.ndtm_settings import ABLATED, AXES, BLIND, NAMES, SHOWN
 from ctrlgen.experiments.tables import embedder, head, quality
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

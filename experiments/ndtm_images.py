@@ -63,9 +63,9 @@ from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
-from ctrlgen.methods.blind import BlindBlur
-from ctrlgen.operators import Operator
-from ctrlgen.priors import Prior
+from ctrlgen.methods.controls.blind import BlindBlur
+from ctrlgen.operators.base import Operator
+from ctrlgen.priors.prior import Prior
 
 __all__ = ["claims", "main"]
 

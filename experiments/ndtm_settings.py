@@ -13,13 +13,13 @@ from torch import Tensor
 from ctrlgen.domains.images.methods import METHODS, Case, build
 from ctrlgen.domains.images.operators import Inpainting, NonlinearBlur, SuperResolution
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
-from ctrlgen.grids import Uniform
 from ctrlgen.methods import DDRM, DPS, NDTM, BlindNDTM, CPiGDM, Method, REDDiff
-from ctrlgen.methods.blind import convolve
-from ctrlgen.methods.transitions import GuidedTransitions
-from ctrlgen.operators import Operator
+from ctrlgen.methods.controls.blind import convolve
+from ctrlgen.methods.controls.transitions import GuidedTransitions
+from ctrlgen.operators.base import Operator
 from ctrlgen.optimizers import Adam
-from ctrlgen.steps import DDIM
+from ctrlgen.sampling.grids import Uniform
+from ctrlgen.sampling.steps import DDIM
 
 __all__ = [
     "ABLATED",

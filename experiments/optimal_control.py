@@ -42,7 +42,6 @@ import typer
 from torch import Tensor
 
 import ctrlgen
-from ctrlgen.batching import flat
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.costs.measurement import MeasurementCost
 from ctrlgen.domains.images.data import held_out
@@ -60,8 +59,9 @@ from ctrlgen.experiments.optimal_control_settings import (
 )
 from ctrlgen.experiments.optimal_control_verdicts import swept, verdicts
 from ctrlgen.experiments.rows import Rows, publish, timed
-from ctrlgen.operators import LinearOperator, Operator, measure
-from ctrlgen.priors import Prior
+from ctrlgen.operators.base import LinearOperator, Operator, measure
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import flat
 
 __all__ = ["TASKS", "Misfit", "Task", "main", "problem", "untrained"]
 

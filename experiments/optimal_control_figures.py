@@ -16,7 +16,7 @@ from ctrlgen.domains.images.figures import tile
 from ctrlgen.experiments.optimal_control_settings import METHODS, RANDOM, SWEPT, VARIANTS
 from ctrlgen.experiments.optimal_control_verdicts import FEASIBLE, swept
 from ctrlgen.experiments.tables import embedder, head, quality
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 __all__ = ["figures", "table"]
 

@@ -20,10 +20,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ctrlgen.grids import DDPMUniform, Respaced, Uniform
-from ctrlgen.initializers import GuidedStart
 from ctrlgen.methods import DPS, FlowGrad, Method, OCFlow, OptimalControl
+from ctrlgen.methods.starts import GuidedStart
 from ctrlgen.optimizers import LBFGS
+from ctrlgen.sampling.grids import DDPMUniform, Respaced, Uniform
 
 __all__ = [
     "COUNTS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from ctrlgen.errors import UnknownName
+from ctrlgen.rows.errors import UnknownName
 
 __all__ = ["integers", "names"]
 

@@ -31,7 +31,6 @@ from torch import Tensor
 from ctrlgen.adapters import from_adm, from_callable
 from ctrlgen.domains.images.files import read_image, with_channels
 from ctrlgen.domains.images.metrics import psnr, ssim
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.options import names
 from ctrlgen.experiments.published_settings import (
     CONFIGURATIONS,
@@ -42,11 +41,12 @@ from ctrlgen.experiments.published_settings import (
 )
 from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.methods import Method
-from ctrlgen.operators import measure
+from ctrlgen.operators.base import measure
 from ctrlgen.plugins import load_file
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.status import Status
 
 __all__ = ["main"]
 

@@ -32,7 +32,7 @@ from ctrlgen.methods import (
     PnPFlow,
     REDDiff,
 )
-from ctrlgen.operators import Operator
+from ctrlgen.operators.base import Operator
 
 __all__ = ["CONFIGURATIONS", "TASKS", "Configuration", "Task", "cost_of"]
 

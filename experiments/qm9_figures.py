@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.experiments.tables import head
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 __all__ = ["PUBLISHED", "Mean", "bootstrap", "figures", "summary", "table", "verdicts"]
 

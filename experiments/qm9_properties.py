@@ -45,8 +45,7 @@ import typer
 from safetensors import safe_open
 from safetensors.torch import save
 
-from ctrlgen.cards import write_whole
-from ctrlgen.console import dumps
+from ctrlgen.commands.console import dumps
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.design import regressor, regressor_card
@@ -68,8 +67,9 @@ from ctrlgen.experiments.qm9_rows import (
     shuffled,
     unguided,
 )
-from ctrlgen.json_files import write_json
-from ctrlgen.priors import load
+from ctrlgen.priors.cards import write_whole
+from ctrlgen.priors.prior import load
+from ctrlgen.runs.json_files import write_json
 
 __all__ = ["main", "measure", "run"]
 

@@ -21,10 +21,10 @@ from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import standing
 from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.domains.molecules.states import join
-from ctrlgen.grids import Uniform
 from ctrlgen.methods import TFG
-from ctrlgen.priors import Prior
-from ctrlgen.steps import DDIM
+from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.grids import Uniform
+from ctrlgen.sampling.steps import DDIM
 
 __all__ = [
     "Bench",

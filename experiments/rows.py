@@ -16,11 +16,12 @@ import typer
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ctrlgen.json_files import read_json, write_json
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
+from ctrlgen.methods.result import Result
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.status import Status
+from ctrlgen.runs.json_files import read_json, write_json
 
 __all__ = ["Rows", "publish", "timed"]
 
@@ -63,7 +64,7 @@ def publish(out: Path, results: dict[str, Any], table: str) -> None:
 
     Args:
         out: the folder, made where there is none.
-        results: JSON-able; what is not finite is written as a string (`ctrlgen.json_files`).
+        results: JSON-able; what is not finite is written as a string (`ctrlgen.runs.json_files`).
         table: Markdown.
     """
     out.mkdir(parents=True, exist_ok=True)

@@ -31,9 +31,9 @@ from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.rows import timed
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
-from ctrlgen.operators import Operator, measure
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result
+from ctrlgen.methods.result import Result
+from ctrlgen.operators.base import Operator, measure
+from ctrlgen.priors.prior import Prior
 
 __all__ = ["METRICS", "Trial", "compare", "measured", "paired", "run", "split", "tune"]
 

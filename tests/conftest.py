@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.operators import LinearOperator, Spectrum
-from ctrlgen.oracles import Mixture
-from ctrlgen.paths import Path
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.operators.base import LinearOperator, Spectrum
+from ctrlgen.priors.paths import Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.testing.oracles import Mixture
 
 try:
     from hypothesis import settings

@@ -14,8 +14,8 @@ from torch import Tensor
 import ctrlgen
 from ctrlgen.adapters import adm, latent
 from ctrlgen.adapters.adm import ADM, MODELS
-from ctrlgen.paths import CondOT
-from ctrlgen.seeds import normal
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.rows.seeds import normal
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "pretrained.md"
 TINY: dict[str, Any] = {"size": 8, "width": 32, "widths": (1, 2), "blocks": 1, "attention": ()}
@@ -75,7 +75,7 @@ def test_a_model_of_diffusers_is_saved_to_a_card_that_commands_take(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     diffusers = pytest.importorskip("diffusers")
-    from ctrlgen.cli import main
+    from ctrlgen.commands.main import main
 
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

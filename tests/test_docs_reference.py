@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrlgen.cli import main
+from ctrlgen.commands.main import main
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.operators import OPERATORS
-from ctrlgen.results import Status
+from ctrlgen.rows.status import Status
 from tests.cli.conftest import save_prior
 
 TEXT = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()

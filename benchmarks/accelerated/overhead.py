@@ -4,7 +4,7 @@
 
 F forward and V backward passes as counted in the run, at the raw network's speed on the same batch.
 A method that differentiates twice (Flow-Priors) passes back through its backward passes as well;
-these are among the V, at two for each that is differentiated, by `ctrlgen.counts.Evaluations`.
+these are among the V, at two for each that is differentiated, by `ctrlgen.rows.counts.Evaluations`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.accelerated.session import Clock, Record
 from benchmarks.accelerated.workbench import Workbench, synchronise
 from benchmarks.methods import overhead_of
 from ctrlgen.domains.images.methods import METHODS
-from ctrlgen.priors import Prior
+from ctrlgen.priors.prior import Prior
 
 __all__ = ["forms", "headline", "run"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ctrlgen.json_files import write_json
+from ctrlgen.runs.json_files import write_json
 
 __all__ = ["Clock", "Part", "Record", "conduct", "machine"]
 

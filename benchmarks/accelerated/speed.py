@@ -19,9 +19,9 @@ from benchmarks.molecules import one_by_one
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.operators import SuperResolution
 from ctrlgen.domains.molecules.generation import steer
-from ctrlgen.initializers import GuidedStart
-from ctrlgen.methods.dflow import SourceObjective
-from ctrlgen.operators import measure
+from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.methods.starts import GuidedStart
+from ctrlgen.operators.base import measure
 from ctrlgen.optimizers import LBFGS
 
 __all__ = ["headline", "run"]

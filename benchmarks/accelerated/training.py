@@ -17,7 +17,6 @@ import torch
 
 from benchmarks.accelerated.session import Clock, Record
 from benchmarks.accelerated.workbench import Workbench, synchronise
-from ctrlgen.cards import Card
 from ctrlgen.domains.images import training as image_training
 from ctrlgen.domains.images.data import Images
 from ctrlgen.domains.images.data import read as read_images
@@ -26,7 +25,8 @@ from ctrlgen.domains.molecules import training as molecule_training
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.data import read as read_molecules
 from ctrlgen.domains.molecules.trainer import PriorTrainer, Recipe
-from ctrlgen.errors import CardError
+from ctrlgen.priors.cards import Card
+from ctrlgen.rows.errors import CardError
 from ctrlgen.training.runs import run as spend
 from ctrlgen.training.session import continue_from, export
 from ctrlgen.training.trainer import Trainer

@@ -14,10 +14,10 @@ from ctrlgen.domains.images.networks import build
 from ctrlgen.domains.molecules.design import regressor
 from ctrlgen.domains.molecules.ragged import alphabet_of
 from ctrlgen.domains.molecules.scoring import GUIDES
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior, load
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior, load
+from ctrlgen.priors.sources import Gaussian
 
 __all__ = ["REAL", "TINY", "Sizes", "Workbench", "synchronise"]
 

@@ -28,11 +28,11 @@ import torch
 from safetensors.torch import load_file
 
 from ctrlgen.adapters.adm_network import ADM
-from ctrlgen.errors import UnknownName
-from ctrlgen.flows import Flow, Kind
-from ctrlgen.paths import CondOT, DiscreteVP, Path
-from ctrlgen.priors import Card, Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow, Kind
+from ctrlgen.priors.paths import CondOT, DiscreteVP, Path
+from ctrlgen.priors.prior import Card, Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import UnknownName
 
 __all__ = ["ADM", "MODELS", "cosine_table", "from_adm"]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.checks import check_sizes
+from ctrlgen.rows.checks import check_sizes
 
 __all__ = ["ADM"]
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.adapters.callables import CallableNetwork
-from ctrlgen.flows import Flow
-from ctrlgen.paths import Coefficients, CondOT, Path
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import Coefficients, CondOT, Path
 
 __all__ = ["SchedulePath", "from_azula"]
 

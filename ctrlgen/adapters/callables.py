@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ctrlgen.flows import Flow, Kind
-from ctrlgen.paths import CondOT, Path
+from ctrlgen.priors.flows import Flow, Kind
+from ctrlgen.priors.paths import CondOT, Path
 
 __all__ = ["CallableNetwork", "from_callable"]
 

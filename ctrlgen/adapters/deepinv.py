@@ -25,9 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat, rows_like
-from ctrlgen.linear import conjugate_gradients
-from ctrlgen.operators import LinearOperator, Operator, Spectrum
+from ctrlgen.operators.base import LinearOperator, Operator, Spectrum
+from ctrlgen.operators.systems import conjugate_gradients
+from ctrlgen.rows.batching import flat, rows_like
 
 __all__ = ["DeepinvLinear", "DeepinvOperator", "from_deepinv"]
 

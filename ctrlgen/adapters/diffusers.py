@@ -23,13 +23,13 @@ import torch
 from torch import Tensor
 
 from ctrlgen.adapters.callables import CallableNetwork
-from ctrlgen.errors import CardError, short
 from ctrlgen.extras import require
-from ctrlgen.flows import Flow, Kind
-from ctrlgen.paths import CondOT, DiscreteVP
-from ctrlgen.priors import Card, Prior
-from ctrlgen.sources import Gaussian
-from ctrlgen.weights import bounded
+from ctrlgen.priors.flows import Flow, Kind
+from ctrlgen.priors.paths import CondOT, DiscreteVP
+from ctrlgen.priors.prior import Card, Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.priors.weights import bounded
+from ctrlgen.rows.errors import CardError, short
 
 __all__ = ["from_diffusers", "rebuild", "scheduled_flow"]
 

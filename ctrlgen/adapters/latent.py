@@ -12,7 +12,7 @@ Networks: `UNet2DConditionModel`, `UNet2DModel`, `DiTTransformer2DModel`, `SD3Tr
 schedulers and predictions (epsilon, v, sample, flow matching) as in `ctrlgen.adapters.diffusers`.
 Conditions, one row per sample: `text` (B, L, D), the hidden states of the text encoder; `pooled`
 (B, D) and `time_ids` (B, 6) where the network takes them; `label` (B,). `encode_text` computes
-`text` for pipelines of one text encoder. Classifier-free guidance (`ctrlgen.flows.Guided`)
+`text` for pipelines of one text encoder. Classifier-free guidance (`ctrlgen.priors.flows.Guided`)
 evaluates both halves in one batch: with the empty prompt as null,
 
     null = encode_text(model, [""])
@@ -32,11 +32,11 @@ import torch
 from torch import Tensor
 
 from ctrlgen.adapters.diffusers import KEPT, located, model_card, named_class, scheduled_flow
-from ctrlgen.codecs import Codec, Scaled
 from ctrlgen.extras import require
-from ctrlgen.flows import Flow, Guided
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.codecs import Codec, Scaled
+from ctrlgen.priors.flows import Flow, Guided
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
 
 __all__ = ["AutoencoderCodec", "LatentNetwork", "encode_text", "from_latent", "rebuild"]
 

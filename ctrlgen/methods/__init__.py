@@ -1,27 +1,39 @@
-"""Methods: algorithms from prior and cost to result, one family a module."""
+"""Methods: algorithms from prior and cost to result, one folder a family."""
 
 from __future__ import annotations
 
-from ctrlgen.methods.base import Method
-from ctrlgen.methods.blind import BlindNDTM
-from ctrlgen.methods.cpigdm import CPiGDM
-from ctrlgen.methods.cpigfm import CPiGFM
-from ctrlgen.methods.ctdtm import CTDTM
-from ctrlgen.methods.daps import DAPS
-from ctrlgen.methods.ddrm import DDRM
-from ctrlgen.methods.dflow import DFlow
-from ctrlgen.methods.dmplug import DMPlug
-from ctrlgen.methods.flow_priors import FlowPriors
-from ctrlgen.methods.flowgrad import FlowGrad, OCFlow
-from ctrlgen.methods.ftm import FTM
-from ctrlgen.methods.guidance import DPS, LGDMC, MPGD, UGD, ClassifierGuidance, FreeDoM
-from ctrlgen.methods.ndtm import NDTM
-from ctrlgen.methods.optimal_control import OptimalControl
-from ctrlgen.methods.otode import OTODE
-from ctrlgen.methods.pigdm import AncestralPiGDM, PiGDM
-from ctrlgen.methods.pnp_flow import PnPFlow
-from ctrlgen.methods.red_diff import REDDiff
-from ctrlgen.methods.tfg import TFG
+from typing import TYPE_CHECKING
+
+from ctrlgen.lazy import attach
+
+if TYPE_CHECKING:
+    from ctrlgen.methods.analytic.cpigdm import CPiGDM
+    from ctrlgen.methods.analytic.cpigfm import CPiGFM
+    from ctrlgen.methods.analytic.ddrm import DDRM
+    from ctrlgen.methods.analytic.otode import OTODE
+    from ctrlgen.methods.analytic.pigdm import AncestralPiGDM, PiGDM
+    from ctrlgen.methods.base import Method
+    from ctrlgen.methods.controls.blind import BlindNDTM
+    from ctrlgen.methods.controls.ctdtm import CTDTM
+    from ctrlgen.methods.controls.ftm import FTM
+    from ctrlgen.methods.controls.ndtm import NDTM
+    from ctrlgen.methods.gradients.guidance import (
+        DPS,
+        LGDMC,
+        MPGD,
+        UGD,
+        ClassifierGuidance,
+        FreeDoM,
+    )
+    from ctrlgen.methods.gradients.tfg import TFG
+    from ctrlgen.methods.source.dflow import DFlow
+    from ctrlgen.methods.source.dmplug import DMPlug
+    from ctrlgen.methods.trajectory.flowgrad import FlowGrad, OCFlow
+    from ctrlgen.methods.trajectory.optimal_control import OptimalControl
+    from ctrlgen.methods.variational.daps import DAPS
+    from ctrlgen.methods.variational.flow_priors import FlowPriors
+    from ctrlgen.methods.variational.pnp_flow import PnPFlow
+    from ctrlgen.methods.variational.red_diff import REDDiff
 
 __all__ = [
     "CTDTM",
@@ -52,3 +64,29 @@ __all__ = [
     "PnPFlow",
     "REDDiff",
 ]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "base": ("Method",),
+        "source.dflow": ("DFlow",),
+        "source.dmplug": ("DMPlug",),
+        "controls.ndtm": ("NDTM",),
+        "controls.ctdtm": ("CTDTM",),
+        "controls.ftm": ("FTM",),
+        "controls.blind": ("BlindNDTM",),
+        "trajectory.optimal_control": ("OptimalControl",),
+        "trajectory.flowgrad": ("FlowGrad", "OCFlow"),
+        "analytic.pigdm": ("AncestralPiGDM", "PiGDM"),
+        "analytic.cpigdm": ("CPiGDM",),
+        "analytic.cpigfm": ("CPiGFM",),
+        "analytic.otode": ("OTODE",),
+        "analytic.ddrm": ("DDRM",),
+        "gradients.guidance": ("ClassifierGuidance", "DPS", "FreeDoM", "LGDMC", "MPGD", "UGD"),
+        "gradients.tfg": ("TFG",),
+        "variational.red_diff": ("REDDiff",),
+        "variational.flow_priors": ("FlowPriors",),
+        "variational.pnp_flow": ("PnPFlow",),
+        "variational.daps": ("DAPS",),
+    },
+)

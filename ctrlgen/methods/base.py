@@ -3,9 +3,9 @@
     method(prior, cost, seeds=...) -> Result
 
 A cost is anything that maps signals (B, *) to one value per sample; data of single samples are
-taken along through `take` (`ctrlgen.batching`). Before the network is evaluated once, the cost is
-tried on signals decoded from the source, so that a scalar, a missing gradient, or data that do not
-fit are found at once.
+taken along through `take` (`ctrlgen.rows.batching`). Before the network is evaluated once, the
+cost is tried on signals decoded from the source, so that a scalar, a missing gradient, or data
+that do not fit are found at once.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import rows_of, take
-from ctrlgen.checks import check_kind
-from ctrlgen.constants import follow
-from ctrlgen.errors import CostError, Doubtful, UnknownName, short
-from ctrlgen.grids import Level
-from ctrlgen.operators import Measurement
+from ctrlgen.methods.result import Result
+from ctrlgen.operators.base import Measurement
 from ctrlgen.optimizers.base import Observer
-from ctrlgen.paths import Path
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.priors.paths import Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import rows_of, take
+from ctrlgen.rows.checks import check_kind
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.errors import CostError, Doubtful, UnknownName, short
+from ctrlgen.rows.seeds import Seeds, as_seeds
+from ctrlgen.sampling.grids import Level
 
 __all__ = [
     "CostForm",
@@ -106,7 +106,7 @@ class Method(ABC):
 
         What is raised in the middle of a run, by the cost, the observer or Ctrl-C, carries what
         was done until then: its attribute `partial` is a `Result`, in which samples that were
-        still at work have the status RUNNING (`ctrlgen.errors.partial_of`).
+        still at work have the status RUNNING (`ctrlgen.rows.errors.partial_of`).
         """
 
 

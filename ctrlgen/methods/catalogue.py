@@ -12,8 +12,8 @@ import re
 from typing import Any, NamedTuple
 
 import ctrlgen.methods as methods
-from ctrlgen.errors import UnknownName
 from ctrlgen.methods.base import Method
+from ctrlgen.rows.errors import UnknownName
 
 __all__ = ["FAMILIES", "NAMES", "Parameter", "method_named", "parameters"]
 
@@ -38,8 +38,8 @@ def _named(name: str) -> type[Method]:
     """The public class of a name."""
     public: dict[str, type[Method]] = {
         _plain(word): kind
-        for word, kind in vars(methods).items()
-        if inspect.isclass(kind) and issubclass(kind, Method)
+        for word in methods.__all__
+        if inspect.isclass(kind := getattr(methods, word)) and issubclass(kind, Method)
     }
     return public[_plain(name)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctrlgen.counts import Meter
 from ctrlgen.optimizers.base import Event
-from ctrlgen.results import Status
+from ctrlgen.rows.counts import Meter
+from ctrlgen.rows.status import Status
 
 __all__ = ["History"]
 

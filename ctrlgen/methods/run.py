@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ctrlgen.flows import Prediction, bounded
-from ctrlgen.grids import Level
 from ctrlgen.methods.base import CostLike
-from ctrlgen.operators import Measurement
-from ctrlgen.priors import Prior
-from ctrlgen.steps import DDIM, StepRule, step_noise
+from ctrlgen.operators.base import Measurement
+from ctrlgen.priors.flows import Prediction, bounded
+from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.grids import Level
+from ctrlgen.sampling.steps import DDIM, StepRule, step_noise
 
 __all__ = ["Run"]
 

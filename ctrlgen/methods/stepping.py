@@ -26,9 +26,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat
-from ctrlgen.errors import carrying
-from ctrlgen.grids import Grid, Uniform
 from ctrlgen.methods.base import (
     CostLike,
     Method,
@@ -42,14 +39,17 @@ from ctrlgen.methods.base import (
     try_cost,
 )
 from ctrlgen.methods.progress import History
+from ctrlgen.methods.result import Result
 from ctrlgen.methods.run import Run
-from ctrlgen.operators import LinearOperator
+from ctrlgen.operators.base import LinearOperator
 from ctrlgen.optimizers.base import Observer
-from ctrlgen.paths import Path
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result
-from ctrlgen.seeds import Seeds
-from ctrlgen.steps import DDIM, StepRule
+from ctrlgen.priors.paths import Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import expand_like, flat
+from ctrlgen.rows.errors import carrying
+from ctrlgen.rows.seeds import Seeds
+from ctrlgen.sampling.grids import Grid, Uniform
+from ctrlgen.sampling.steps import DDIM, StepRule
 
 __all__ = ["RuledMethod", "Run", "Start", "SteppedMethod", "check_rule"]
 

@@ -15,7 +15,7 @@ from ctrlgen.optimizers.base import (
 from ctrlgen.optimizers.early import WindowedVariance
 from ctrlgen.optimizers.first_order import Adam, GradientDescent
 from ctrlgen.optimizers.lbfgs import LBFGS
-from ctrlgen.results import Status
+from ctrlgen.rows.status import Status
 
 __all__ = [
     "LBFGS",

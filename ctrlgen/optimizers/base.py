@@ -19,9 +19,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample
 from ctrlgen.optimizers.early import WindowedVariance
-from ctrlgen.results import ended_well
+from ctrlgen.rows.batching import PerSample
+from ctrlgen.rows.status import ended_well
 
 __all__ = [
     "Evaluated",

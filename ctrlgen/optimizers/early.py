@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat
+from ctrlgen.rows.batching import flat
 
 __all__ = ["WindowedVariance"]
 

@@ -23,10 +23,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import row_sum
 from ctrlgen.optimizers.base import Objective, Observer, Optimizer, Projection, Solution
 from ctrlgen.optimizers.workingset import WorkingSet
-from ctrlgen.results import Status
+from ctrlgen.rows.batching import row_sum
+from ctrlgen.rows.status import Status
 
 __all__ = ["Adam", "GradientDescent"]
 

@@ -21,7 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import row_sum, take
+from ctrlgen.rows.batching import row_sum, take
 
 __all__ = ["CurvatureMemory"]
 

@@ -28,12 +28,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import row_sum
 from ctrlgen.optimizers.base import Objective, Observer, Optimizer, Projection, Solution
 from ctrlgen.optimizers.history import CurvatureMemory
 from ctrlgen.optimizers.linesearch import WolfeSearch
 from ctrlgen.optimizers.workingset import WorkingSet
-from ctrlgen.results import Status
+from ctrlgen.rows.batching import row_sum
+from ctrlgen.rows.status import Status
 
 __all__ = ["LBFGS"]
 

@@ -35,7 +35,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import take
+from ctrlgen.rows.batching import take
 
 __all__ = ["Verdict", "WolfeSearch", "cubic_minimizer", "rounding_of"]
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat, take
 from ctrlgen.optimizers.base import Evaluated, Objective
+from ctrlgen.rows.batching import expand_like, flat, take
 
 __all__ = ["Point", "evaluate"]
 

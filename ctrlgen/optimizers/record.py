@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like
 from ctrlgen.optimizers.base import Event
 from ctrlgen.optimizers.points import Point
+from ctrlgen.rows.batching import expand_like
 
 __all__ = ["Record"]
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ctrlgen.batching import flat
 from ctrlgen.optimizers.first_order import FirstOrder
+from ctrlgen.rows.batching import flat
 
 __all__ = ["Stepwise"]
 

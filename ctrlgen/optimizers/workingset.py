@@ -23,8 +23,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat, partition, row_sum
-from ctrlgen.errors import carrying
 from ctrlgen.optimizers.base import (
     Objective,
     Observer,
@@ -38,7 +36,9 @@ from ctrlgen.optimizers.early import Windows
 from ctrlgen.optimizers.linesearch import rounding_of
 from ctrlgen.optimizers.points import Point, evaluate
 from ctrlgen.optimizers.record import Record
-from ctrlgen.results import Status
+from ctrlgen.rows.batching import flat, partition, row_sum
+from ctrlgen.rows.errors import carrying
+from ctrlgen.rows.status import Status
 
 __all__ = ["Round", "WorkingSet"]
 

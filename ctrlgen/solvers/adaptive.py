@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like, flat, partition, row_sum
+from ctrlgen.rows.batching import expand_like, flat, partition, row_sum
 from ctrlgen.solvers.base import Gradient, Solver, Tableau, Velocity, combine, stages_of
 
 __all__ = ["Dopri5"]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like
+from ctrlgen.rows.batching import expand_like
 
 __all__ = ["Gradient", "Solver", "Tableau", "Velocity", "combine", "stages_of"]
 

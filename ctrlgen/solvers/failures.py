@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import flat
+from ctrlgen.rows.batching import flat
 from ctrlgen.solvers.fixed import FixedStep
 
 __all__ = ["Failure", "failures"]

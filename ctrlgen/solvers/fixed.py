@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ctrlgen.batching import expand_like
-from ctrlgen.constants import numbers
+from ctrlgen.rows.batching import expand_like
+from ctrlgen.rows.constants import numbers
 from ctrlgen.solvers.base import Gradient, Solver, Tableau, Velocity, combine, stages_of
 
 __all__ = ["RK4", "Euler", "FixedStep", "Heun", "Midpoint"]

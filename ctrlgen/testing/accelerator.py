@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ctrlgen import constants
+from ctrlgen.rows import constants
 
 __all__ = ["DEVICE", "Accelerator", "Ledger"]
 

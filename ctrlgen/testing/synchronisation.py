@@ -13,8 +13,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import Seeds
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.seeds import Seeds
 from ctrlgen.testing.accelerator import Accelerator, Ledger
 
 __all__ = ["observed", "watched"]

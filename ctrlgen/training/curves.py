@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from ctrlgen.extras import require
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 __all__ = ["loss_curve"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ctrlgen.json_files import dumps
+from ctrlgen.runs.json_files import dumps
 from ctrlgen.training.trainer import Trainer
 
 __all__ = ["rewind", "run"]

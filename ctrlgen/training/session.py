@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ctrlgen import console
-from ctrlgen.cards import Card
-from ctrlgen.errors import CardError
-from ctrlgen.factories import network_of
+from ctrlgen.commands import console
+from ctrlgen.priors.cards import Card
+from ctrlgen.priors.factories import network_of
+from ctrlgen.rows.errors import CardError
 from ctrlgen.training.runs import rewind, run
 from ctrlgen.training.schedule import DESCRIPTIVE
 from ctrlgen.training.trainer import Trainer

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from ctrlgen.extras import require
-from ctrlgen.seeds import uniform
+from ctrlgen.rows.seeds import uniform
 
 __all__ = ["Variation", "arrange", "variation"]
 

@@ -30,7 +30,7 @@ from torch import Tensor
 from ctrlgen.domains.audio.arrangement import variation
 from ctrlgen.domains.audio.synthesis import LEVEL, SOUND_FONT, render
 from ctrlgen.domains.audio.wad import scores
-from ctrlgen.json_files import read_json, write_json
+from ctrlgen.runs.json_files import read_json, write_json
 
 __all__ = ["RATE", "WADS", "Music", "build", "read"]
 

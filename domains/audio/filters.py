@@ -24,9 +24,9 @@ import math
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import rows_like
-from ctrlgen.constants import derived
-from ctrlgen.operators import LinearOperator, Spectrum
+from ctrlgen.operators.base import LinearOperator, Spectrum
+from ctrlgen.rows.batching import rows_like
+from ctrlgen.rows.constants import derived
 
 __all__ = ["BandLimit", "Filter", "LowPass", "Reverb", "check_signals", "kaiser_lowpass"]
 

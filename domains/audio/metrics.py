@@ -20,7 +20,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import row_sum
+from ctrlgen.rows.batching import row_sum
 
 __all__ = ["click", "lsd", "mrstft", "psnr", "si_sdr", "snr", "spectrogram"]
 

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctrlgen.constants import follow
 from ctrlgen.domains.audio.filters import check_signals
-from ctrlgen.operators import LinearOperator, Operator, Spectrum
+from ctrlgen.operators.base import LinearOperator, Operator, Spectrum
+from ctrlgen.rows.constants import follow
 
 __all__ = ["Clipping", "Mixture", "TimeMask", "gaps"]
 

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.constants import follow
 from ctrlgen.domains.audio.mdct import frame_count, mdct, mdct_inverse
+from ctrlgen.rows.constants import follow
 
 __all__ = ["SpecCodec", "build", "frame_mask", "principal_axes"]
 

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Codec
-from ctrlgen.constants import derived, follow
 from ctrlgen.domains.audio.spectral import SpecCodec, frame_mask
-from ctrlgen.seeds import SOURCE, Seeds
-from ctrlgen.sources import Source
+from ctrlgen.priors.codecs import Codec
+from ctrlgen.priors.sources import Source
+from ctrlgen.rows.constants import derived, follow
+from ctrlgen.rows.seeds import SOURCE, Seeds
 
 __all__ = ["Frames", "LatentCodec"]
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.checks import check_sizes
 from ctrlgen.domains.images.layers import normalise
 from ctrlgen.domains.images.trainer import Trainer
+from ctrlgen.rows.checks import check_sizes
 
 __all__ = ["Classifier", "ClassifierTrainer", "augment", "build", "load_classifier"]
 
@@ -106,7 +106,7 @@ class ClassifierTrainer(Trainer):
 def load_classifier(device: torch.device | str = "cpu") -> Classifier:
     """The embedded MNIST classifier, in evaluation mode, its parameters without gradient."""
     from ctrlgen.domains.images.training import WEIGHTS
-    from ctrlgen.priors import Card, load_weights
+    from ctrlgen.priors.prior import Card, load_weights
 
     card = Card.read(WEIGHTS / "mnist-classifier.json")
     network = build(**card.config)

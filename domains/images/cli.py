@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from ctrlgen import console
+from ctrlgen.commands import console
 from ctrlgen.domains.images.commands import cut_off, restore, typed
 from ctrlgen.domains.images.options import PROBLEM, Options, restoring
-from ctrlgen.interrupts import CutOff
-from ctrlgen.outputs import reserved
+from ctrlgen.runs.interrupts import CutOff
+from ctrlgen.runs.outputs import reserved
 
 __all__ = ["app"]
 

@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 import typer
 from rich.markup import escape
 
-from ctrlgen import console
+from ctrlgen.commands import console
 from ctrlgen.domains.images.options import Options
-from ctrlgen.interrupts import CutOff, exit_code
-from ctrlgen.outputs import reserved
+from ctrlgen.runs.interrupts import CutOff, exit_code
+from ctrlgen.runs.outputs import reserved
 
 __all__ = ["cut_off", "method_of", "restore", "seeds_of", "show", "typed"]
 

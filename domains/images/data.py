@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.images import packed
-from ctrlgen.json_files import write_json
+from ctrlgen.runs.json_files import write_json
 
 __all__ = [
     "HeldOut",

@@ -17,21 +17,21 @@ import torch
 import typer
 from torch import Tensor
 
-from ctrlgen import console
+from ctrlgen.commands import console
 from ctrlgen.costs import ClassifierCost, NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
-from ctrlgen.initializers import GuidedStart, Refined
-from ctrlgen.interrupts import exit_code
-from ctrlgen.json_files import write_json
 from ctrlgen.methods import DFlow
-from ctrlgen.operators import LinearOperator, measure
+from ctrlgen.methods.regularizers import Chi
+from ctrlgen.methods.result import Result
+from ctrlgen.methods.starts import GuidedStart, Refined
+from ctrlgen.operators.base import LinearOperator, measure
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.outputs import output_folder, reserved
-from ctrlgen.priors import load
-from ctrlgen.regularizers import Chi
-from ctrlgen.results import Result
+from ctrlgen.priors.prior import load
+from ctrlgen.runs.interrupts import exit_code
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.outputs import output_folder, reserved
 
 __all__ = ["Scene", "run"]
 

@@ -19,7 +19,7 @@ from ctrlgen.domains.images.figures import (
     pixels,
     show,
 )
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 __all__ = ["demo_figure"]
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.extras import require
-from ctrlgen.figures import save_figure
-from ctrlgen.operators import Operator
+from ctrlgen.operators.base import Operator
+from ctrlgen.report.figures import save_figure
 
 if TYPE_CHECKING:
     from ctrlgen.domains.images.restoration import Problem

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.checks import check_numbers, check_sizes
+from ctrlgen.rows.checks import check_numbers, check_sizes
 
 __all__ = ["Block", "Conditioning", "RowLinear", "Velocity", "modulate", "normalise"]
 

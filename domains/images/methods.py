@@ -22,7 +22,6 @@ from ctrlgen.costs import NegativePSNR, SquaredError
 from ctrlgen.costs.measurement import MeasurementCost
 from ctrlgen.domains.images import settings
 from ctrlgen.domains.images.settings import ODE_STEPS, ROLLOUT, STARTED, Case
-from ctrlgen.errors import UnknownName
 from ctrlgen.methods import (
     CTDTM,
     DAPS,
@@ -50,7 +49,8 @@ from ctrlgen.methods import (
     PnPFlow,
     REDDiff,
 )
-from ctrlgen.operators import LinearOperator, Operator
+from ctrlgen.operators.base import LinearOperator, Operator
+from ctrlgen.rows.errors import UnknownName
 
 __all__ = [
     "METHODS",

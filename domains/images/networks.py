@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.checks import check_sizes
 from ctrlgen.domains.images.layers import (
     Block,
     Conditioning,
@@ -26,6 +25,7 @@ from ctrlgen.domains.images.layers import (
     modulate,
     normalise,
 )
+from ctrlgen.rows.checks import check_sizes
 
 __all__ = ["Transformer", "UNet", "build"]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ctrlgen.options import sharing
+from ctrlgen.commands.options import sharing
 
 __all__ = ["PROBLEM", "Options", "restoring"]
 

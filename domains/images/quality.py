@@ -27,10 +27,10 @@ from ctrlgen.domains.images.data import read
 from ctrlgen.domains.images.frechet import embed, frechet_distance, load_embedder
 from ctrlgen.domains.images.training import WEIGHTS
 from ctrlgen.extras import require
-from ctrlgen.figures import save_picture
-from ctrlgen.flows import Flow, Guided
-from ctrlgen.json_files import dumps, write_json
-from ctrlgen.priors import Card, Prior, load
+from ctrlgen.priors.flows import Flow, Guided
+from ctrlgen.priors.prior import Card, Prior, load
+from ctrlgen.report.figures import save_picture
+from ctrlgen.runs.json_files import dumps, write_json
 from ctrlgen.training.curves import loss_curve
 
 __all__ = ["draw", "measure_cifar10", "measure_classifier", "measure_mnist", "sheet"]

@@ -20,10 +20,10 @@ from torch import Tensor
 from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels
 from ctrlgen.domains.images.methods import Case, Comparison, MeasurementCost, build, cost_for
 from ctrlgen.domains.images.tiles import Tiles, on_canvas, tile_operator
-from ctrlgen.errors import concerning
 from ctrlgen.methods import Method
-from ctrlgen.operators import LinearOperator, measure
-from ctrlgen.priors import Card, Prior, available, load
+from ctrlgen.operators.base import LinearOperator, measure
+from ctrlgen.priors.prior import Card, Prior, available, load
+from ctrlgen.rows.errors import concerning
 
 __all__ = ["Problem", "choose", "method_for", "pose", "prior_of_images"]
 

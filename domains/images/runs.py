@@ -18,21 +18,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen import console
-from ctrlgen.counts import Evaluations
+from ctrlgen.commands import console
 from ctrlgen.domains.images.doubts import of_result
 from ctrlgen.domains.images.files import ROUNDING, write_image
 from ctrlgen.domains.images.methods import psnr_of
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.restoration import Problem
 from ctrlgen.domains.images.tiles import tiled
-from ctrlgen.errors import Doubtful, partial_of
-from ctrlgen.interrupts import CutOff
-from ctrlgen.json_files import write_json
 from ctrlgen.methods import Method
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers import Event, Observer
-from ctrlgen.outputs import output_folder
-from ctrlgen.results import Result, Status
+from ctrlgen.rows.counts import Evaluations
+from ctrlgen.rows.errors import Doubtful, partial_of
+from ctrlgen.rows.status import Status
+from ctrlgen.runs.interrupts import CutOff
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.outputs import output_folder
 
 __all__ = ["SHOWN", "Solved", "restore", "target_of"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen import console
+from ctrlgen.commands import console
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.restoration import prior_of_images
-from ctrlgen.interrupts import CutOff
-from ctrlgen.json_files import write_json
-from ctrlgen.outputs import output_folder
-from ctrlgen.priors import BoundVelocity, Prior
+from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.runs.interrupts import CutOff
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.outputs import output_folder
 from ctrlgen.solvers.failures import failures
 from ctrlgen.solvers.fixed import FixedStep
 

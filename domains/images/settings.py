@@ -18,14 +18,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from ctrlgen.grids import Karras, Uniform
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.methods import DFlow
-from ctrlgen.methods.cpigdm import truncated
-from ctrlgen.operators import LinearOperator, Operator
+from ctrlgen.methods.analytic.cpigdm import truncated
+from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
+from ctrlgen.operators.base import LinearOperator, Operator
 from ctrlgen.optimizers import LBFGS, Adam
+from ctrlgen.sampling.grids import Karras, Uniform
+from ctrlgen.sampling.steps import DDIM
 from ctrlgen.solvers import Midpoint
-from ctrlgen.steps import DDIM
 
 __all__ = ["INITIALIZERS", "ODE_STEPS", "ROLLOUT", "STARTED", "Case"]
 

@@ -24,17 +24,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Identity
-from ctrlgen.constants import follow
 from ctrlgen.domains.images.methods import cost_for
 from ctrlgen.domains.images.operators import Denoise, Inpainting, SuperResolution
 from ctrlgen.methods import Method
-from ctrlgen.operators import Operator
+from ctrlgen.methods.result import Result
+from ctrlgen.operators.base import Operator
 from ctrlgen.optimizers import Observer
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
-from ctrlgen.seeds import SOURCE, Seeds, as_seeds, normal
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.codecs import Identity
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.seeds import SOURCE, Seeds, as_seeds, normal
+from ctrlgen.rows.status import Status
 
 __all__ = ["Canvas", "Tiles", "tiled"]
 

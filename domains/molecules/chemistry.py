@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ctrlgen.domains.molecules import graphs
 from ctrlgen.domains.molecules.subprocesses import Helper, HelperError, each, packed, unpacked
 from ctrlgen.extras import require
-from ctrlgen.json_files import dumps, write_json
+from ctrlgen.runs.json_files import dumps, write_json
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

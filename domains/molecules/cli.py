@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ctrlgen import console
+from ctrlgen.commands import console
+from ctrlgen.commands.options import sharing
 from ctrlgen.domains.molecules.inputs import check_records, places, read_molecules, seeds_of
 from ctrlgen.domains.molecules.options import Generation, Run, Search
-from ctrlgen.options import sharing
 
 __all__ = ["app"]
 

@@ -19,10 +19,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.constants import follow
 from ctrlgen.costs.base import Cost
 from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, NUMBERS, alphabet
 from ctrlgen.domains.molecules.states import Parts, split
+from ctrlgen.rows.constants import follow
 
 __all__ = [
     "ClassCost",

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctrlgen.constants import follow
 from ctrlgen.domains.molecules.bonds import thresholds
 from ctrlgen.domains.molecules.composition import (
     ClassCost,
@@ -31,6 +30,7 @@ from ctrlgen.domains.molecules.composition import (
 )
 from ctrlgen.domains.molecules.elements import NUMBERS, VALENCE, alphabet
 from ctrlgen.domains.molecules.states import split
+from ctrlgen.rows.constants import follow
 
 __all__ = ["FragmentCost", "SimilarityCost", "ValenceCost", "allowed_classes", "rotation"]
 

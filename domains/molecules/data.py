@@ -25,11 +25,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from ctrlgen.batching import PerSample
 from ctrlgen.domains.molecules import packed, qm9
 from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet, classes_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.splits import MOLECULES, Split, split_rows
+from ctrlgen.rows.batching import PerSample
 from ctrlgen.training.packed import digest
 
 __all__ = [

@@ -10,14 +10,14 @@ import importlib.util
 import time
 from pathlib import Path
 
-from ctrlgen import console
+from ctrlgen.commands import console
 from ctrlgen.domains.molecules.design import Designer
 from ctrlgen.domains.molecules.generation import Settings
 from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.reports import about, finish, show
 from ctrlgen.domains.molecules.running import BatchProgress
 from ctrlgen.domains.molecules.wishes import Wish
-from ctrlgen.outputs import check_output, new_folder, output_folder
+from ctrlgen.runs.outputs import check_output, new_folder, output_folder
 
 __all__ = ["run"]
 

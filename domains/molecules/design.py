@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ctrlgen import plugins
-from ctrlgen.cards import Card
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Settings, Task, Watch, generate
 from ctrlgen.domains.molecules.graphs import tensors
@@ -30,11 +29,12 @@ from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.sizes import Sizes
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
-from ctrlgen.errors import UnknownName, concerning
 from ctrlgen.extras import require
-from ctrlgen.factories import network_of
-from ctrlgen.flows import Evaluations
-from ctrlgen.priors import Prior, load
+from ctrlgen.priors.cards import Card
+from ctrlgen.priors.factories import network_of
+from ctrlgen.priors.flows import Evaluations
+from ctrlgen.priors.prior import Prior, load
+from ctrlgen.rows.errors import UnknownName, concerning
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.extras import require
-from ctrlgen.figures import save_figure
+from ctrlgen.report.figures import save_figure
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

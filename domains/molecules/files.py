@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ctrlgen.extras import require
-from ctrlgen.outputs import naming
+from ctrlgen.runs.outputs import naming
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -32,16 +32,16 @@ from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.leads import Ball, Given
 from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted, gather, whole
 from ctrlgen.domains.molecules.screening import screen, standing
-from ctrlgen.flows import Evaluations
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.base import CostLike
+from ctrlgen.methods.projections import Normalize
+from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import LBFGS
 from ctrlgen.optimizers.base import Observer, Projection
-from ctrlgen.priors import Prior
-from ctrlgen.projections import Normalize
-from ctrlgen.regularizers import Chi
-from ctrlgen.results import Status
-from ctrlgen.seeds import Seeds, as_seeds
+from ctrlgen.priors.flows import Evaluations
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.seeds import Seeds, as_seeds
+from ctrlgen.rows.status import Status
 from ctrlgen.solvers.base import Gradient
 
 __all__ = ["Settings", "Task", "generate", "restart_seed", "steer"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ctrlgen import plugins
-from ctrlgen.errors import concerning
-from ctrlgen.outputs import check_inputs, hold, hold_new
+from ctrlgen.rows.errors import concerning
+from ctrlgen.runs.outputs import check_inputs, hold, hold_new
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

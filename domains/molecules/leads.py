@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample, expand_like
-from ctrlgen.constants import follow
-from ctrlgen.initializers import Initializer
-from ctrlgen.operators import Measurement
-from ctrlgen.priors import BoundVelocity, Prior
-from ctrlgen.seeds import Seeds
+from ctrlgen.methods.starts import Initializer
+from ctrlgen.operators.base import Measurement
+from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.rows.batching import PerSample, expand_like
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.seeds import Seeds
 from ctrlgen.solvers import Solver
 
 __all__ = ["LIKENESS", "Ball", "Given", "source_of"]

@@ -34,7 +34,7 @@ from ctrlgen.domains.molecules.data import CACHE, read
 from ctrlgen.domains.molecules.elements import Alphabet, alphabet
 from ctrlgen.domains.molecules.splits import SPLITS, Split
 from ctrlgen.domains.molecules.stability import Stability, stability
-from ctrlgen.json_files import dumps, write_json
+from ctrlgen.runs.json_files import dumps, write_json
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.checks import check_numbers, check_sizes
 from ctrlgen.domains.molecules.layers import TimeEmbedding, Trunk, centred, in_eights
+from ctrlgen.rows.checks import check_numbers, check_sizes
 
 __all__ = ["Estimate", "GeoT", "MoleculeVelocity", "atom_mask", "build"]
 

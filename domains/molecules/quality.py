@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.cards import Card
 from ctrlgen.domains.molecules import chemistry, graphs
 from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.elements import classes_of
@@ -34,10 +33,11 @@ from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
 from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.domains.molecules.training import WEIGHTS, targets_of
-from ctrlgen.grids import Grid, Power
-from ctrlgen.json_files import dumps, write_json
-from ctrlgen.priors import Prior, load
-from ctrlgen.seeds import uniform
+from ctrlgen.priors.cards import Card
+from ctrlgen.priors.prior import Prior, load
+from ctrlgen.rows.seeds import uniform
+from ctrlgen.runs.json_files import dumps, write_json
+from ctrlgen.sampling.grids import Grid, Power
 from ctrlgen.training.curves import loss_curve
 
 __all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "sample"]

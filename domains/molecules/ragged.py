@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
-from ctrlgen.priors import Prior
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import PerSample
 
 __all__ = ["Found", "alphabet_of", "fitted", "gather", "whole"]
 
@@ -34,7 +34,7 @@ class Found(PerSample):
         costs: without the penalty, shape (B,).
         counts: atoms of the prior's alphabet, long, shape (B,).
         seeds: of the start that was kept, shape (B,).
-        status: `ctrlgen.results.Status`, shape (B,).
+        status: `ctrlgen.methods.result.Status`, shape (B,).
         iterations: of the start that was kept, shape (B,).
         evaluations: of the network, for all starts with their draws, shape (B,).
         backward_passes: through the network, for all starts, shape (B,).

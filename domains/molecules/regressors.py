@@ -24,14 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ctrlgen.cards import Card
-from ctrlgen.checks import check_sizes
 from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
 from ctrlgen.domains.molecules.layers import RowLinear, Trunk, centred, in_eights
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.states import Parts
-from ctrlgen.factories import network_of
 from ctrlgen.plugins import cards
+from ctrlgen.priors.cards import Card
+from ctrlgen.priors.factories import network_of
+from ctrlgen.rows.checks import check_sizes
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer
 

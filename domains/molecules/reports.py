@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from ctrlgen import console
-from ctrlgen.cards import write_whole
+from ctrlgen.commands import console
 from ctrlgen.domains.molecules.figures import molecules_figure
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.summaries import summary
 from ctrlgen.domains.molecules.wishes import limit_text
-from ctrlgen.flows import Evaluations
+from ctrlgen.priors.cards import write_whole
+from ctrlgen.priors.flows import Evaluations
 
 if TYPE_CHECKING:
     from ctrlgen.domains.molecules.design import Designer

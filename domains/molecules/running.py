@@ -13,7 +13,8 @@ import torch
 import typer
 from torch import Tensor
 
-from ctrlgen import console, plugins
+from ctrlgen import plugins
+from ctrlgen.commands import console
 from ctrlgen.domains.molecules.design import Designer, judge
 from ctrlgen.domains.molecules.generation import Settings, Task
 from ctrlgen.domains.molecules.inputs import scorer
@@ -25,11 +26,11 @@ from ctrlgen.domains.molecules.scoring import EVALUATOR
 from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
-from ctrlgen.errors import concerning
-from ctrlgen.flows import Evaluations
-from ctrlgen.interrupts import exit_code, terminable
-from ctrlgen.priors import Prior, load
-from ctrlgen.results import Status
+from ctrlgen.priors.flows import Evaluations
+from ctrlgen.priors.prior import Prior, load
+from ctrlgen.rows.errors import concerning
+from ctrlgen.rows.status import Status
+from ctrlgen.runs.interrupts import exit_code, terminable
 
 __all__ = [
     "BatchProgress",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules.ragged import alphabet_of, fitted, whole
-from ctrlgen.flows import Evaluations
 from ctrlgen.methods.base import CostLike
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Evaluations
+from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import Solver
 
 __all__ = ["screen", "standing"]

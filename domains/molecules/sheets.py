@@ -29,7 +29,7 @@ from ctrlgen.domains.molecules.scoring import Network, Scores, novelty, score
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.verdicts import likeness, outside, verdicts
 from ctrlgen.domains.molecules.wishes import Wish
-from ctrlgen.results import Status
+from ctrlgen.rows.status import Status
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request
-from ctrlgen.json_files import write_json
-from ctrlgen.seeds import Seeds, uniform
+from ctrlgen.rows.seeds import Seeds, uniform
+from ctrlgen.runs.json_files import write_json
 
 __all__ = ["DEVIATION", "Sizes", "sizes"]
 

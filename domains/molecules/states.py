@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctrlgen.codecs import Codec
-from ctrlgen.constants import derived, follow
-from ctrlgen.seeds import SOURCE, Seeds
-from ctrlgen.sources import Source, centred
+from ctrlgen.priors.codecs import Codec
+from ctrlgen.priors.sources import Source, centred
+from ctrlgen.rows.constants import derived, follow
+from ctrlgen.rows.seeds import SOURCE, Seeds
 
 __all__ = ["AtomCodec", "Atoms", "Parts", "join", "split"]
 

@@ -31,10 +31,10 @@ from ctrlgen.domains.molecules.networks import Estimate, build
 from ctrlgen.domains.molecules.ragged import fitted
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Power
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.grids import Power
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer, generator
 

@@ -20,13 +20,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ctrlgen.cards import Card
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.data import Molecules, fetch, pack_file, read
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import GRID, PriorTrainer, Recipe
+from ctrlgen.priors.cards import Card
 from ctrlgen.training.session import check_budget, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]

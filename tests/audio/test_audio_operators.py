@@ -10,7 +10,7 @@ import torch
 from ctrlgen.domains.audio.filters import BandLimit, Filter, LowPass, Reverb, kaiser_lowpass
 from ctrlgen.domains.audio.operators import Clipping, Mixture, TimeMask, gaps
 from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.operators import LinearOperator, dense
+from ctrlgen.operators.base import LinearOperator, dense
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

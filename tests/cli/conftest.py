@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.cli import main
-from ctrlgen.console import screen, stdout
+from ctrlgen.commands.console import screen, stdout
+from ctrlgen.commands.main import main
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.networks import build
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
 
 
 class Outcome(NamedTuple):

@@ -275,7 +275,7 @@ def test_a_missing_extra_is_named(
 def test_debugging_shows_the_traceback(
     ctrlgen: Run, grey_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ctrlgen.cli import main
+    from ctrlgen.commands.main import main
 
     monkeypatch.setenv("CTRLGEN_DEBUG", "1")
     with pytest.raises(ValueError, match="fit: needs --prior"):

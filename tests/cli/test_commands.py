@@ -13,7 +13,8 @@ import pytest
 import torch
 import typer
 
-from ctrlgen import __version__, cli, plugins
+from ctrlgen import __version__, plugins
+from ctrlgen.commands import main as cli
 from ctrlgen.plugins import Domain
 
 Run = Callable[..., Any]
@@ -62,7 +63,7 @@ def test_priors_lists_the_embedded_ones(ctrlgen: Run) -> None:
 
 
 def test_methods_says_what_they_control_and_need(ctrlgen: Run) -> None:
-    from ctrlgen.methods.dflow import PRESETS
+    from ctrlgen.methods.source.dflow import PRESETS
 
     (dflow,) = (m for m in json.loads(ctrlgen("methods", "--json").out) if m["name"] == "DFlow")
     assert dflow["presets"] == sorted(PRESETS)
@@ -160,7 +161,7 @@ def test_train_holds_its_folders_and_says_what_it_measured(
     ctrlgen: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ctrlgen.domains.images import training
-    from ctrlgen.outputs import Held, hold
+    from ctrlgen.runs.outputs import Held, hold
 
     out = tmp_path / "w"
     monkeypatch.chdir(tmp_path)
@@ -245,7 +246,7 @@ def test_the_command_is_light() -> None:
     heavy = ["PIL", "matplotlib", "diffusers", "scipy", "torchmetrics", "azula", "torchdiffeq"]
     code = (
         "import sys\n"
-        "from ctrlgen.cli import main\n"
+        "from ctrlgen.commands.main import main\n"
         "try: main(['image', '--help'])\n"
         "except SystemExit: pass\n"
         f"print([m for m in {heavy} if m in sys.modules])"

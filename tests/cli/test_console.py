@@ -11,9 +11,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from ctrlgen.console import SampleProgress, dumps, sparkline
+from ctrlgen.commands.console import SampleProgress, dumps, sparkline
 from ctrlgen.optimizers import LBFGS, FunctionObjective
-from ctrlgen.outputs import check_output, new_folder, output_folder
+from ctrlgen.runs.outputs import check_output, new_folder, output_folder
 
 
 def test_json_has_no_nan_and_no_tensors() -> None:

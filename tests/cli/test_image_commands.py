@@ -16,7 +16,7 @@ from torch import Tensor
 from ctrlgen.domains.images.files import ROUNDING, read_image, write_image
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.operators import GaussianBlur, Inpainting, SuperResolution
-from ctrlgen.operators import measure
+from ctrlgen.operators.base import measure
 
 Run = Callable[..., Any]
 

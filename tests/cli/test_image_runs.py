@@ -19,7 +19,7 @@ from ctrlgen.domains.images import figures, runs
 from ctrlgen.domains.images.files import read_image, write_image
 from ctrlgen.domains.images.networks import Velocity
 from ctrlgen.domains.images.operators import GaussianBlur
-from ctrlgen.interrupts import Terminated
+from ctrlgen.runs.interrupts import Terminated
 
 Run = Callable[..., Any]
 
@@ -124,7 +124,7 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(grey_card: Path, tmp_path: Path) 
         "    count.append(1)\n"
         "    if len(count) == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
         "sampling.write_image = spy\n"
-        "from ctrlgen.cli import main\n"
+        "from ctrlgen.commands.main import main\n"
         "main(sys.argv[1:])\n"
     )
     words = ["image", "sample", "--prior", grey_card, "-n", 6, "--steps", 1, "--batch", 2, "-o"]
@@ -212,7 +212,7 @@ def test_a_residual_beyond_the_noise_is_said(
 def test_two_runs_into_one_folder(
     ctrlgen: Run, words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ctrlgen.outputs import hold
+    from ctrlgen.runs.outputs import hold
 
     with hold(tmp_path / "out"):  # another run
         outcome = ctrlgen(*words)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ctrlgen import console, outputs
-from ctrlgen.outputs import Held, check_inputs, hold, hold_new, naming, output_folder, reserved
+from ctrlgen.commands import console
+from ctrlgen.runs import outputs
+from ctrlgen.runs.outputs import Held, check_inputs, hold, hold_new, naming, output_folder, reserved
 
 
 def hidden(folder: Path) -> list[Path]:
@@ -93,7 +94,7 @@ def test_two_runs_without_a_name_take_two(tmp_path: Path) -> None:
 
 def test_a_place_is_free_when_its_process_is_gone(tmp_path: Path) -> None:
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom ctrlgen.outputs import hold\n"
+        "import os, sys\nfrom pathlib import Path\nfrom ctrlgen.runs.outputs import hold\n"
         "with hold(Path(sys.argv[1])): os._exit(9)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")])

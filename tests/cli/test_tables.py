@@ -12,9 +12,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from ctrlgen import console
+from ctrlgen.commands import console
+from ctrlgen.commands.tables import Table
 from ctrlgen.optimizers.base import Event
-from ctrlgen.tables import Table
 
 NAMES = ("name", "words", *(f"value {i} (dB)>" for i in range(6)))
 ROWS = [

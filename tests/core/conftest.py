@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ctrlgen.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
+from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
 
 PATHS: dict[str, Path] = {
     "condot": CondOT(),

@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctrlgen.acceleration import Graphed, Half
 from ctrlgen.costs import FunctionCost
-from ctrlgen.flows import Flow
 from ctrlgen.methods import DFlow
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
+from ctrlgen.priors.acceleration import Graphed, Half
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import Midpoint
-from ctrlgen.sources import Gaussian
 
 D, SEEDS = 6, [5, 3, 8, 13, 21]
 needs_compiler = pytest.mark.skipif(

@@ -16,14 +16,14 @@ from torch import Tensor
 from ctrlgen import adapters
 from ctrlgen.adapters import from_azula, from_callable, from_deepinv, from_diffusers
 from ctrlgen.adapters.azula import SchedulePath
-from ctrlgen.errors import MissingExtra
-from ctrlgen.flows import Guided
-from ctrlgen.operators import dense
-from ctrlgen.oracles import Mixture, gaussian
-from ctrlgen.paths import VP, CondOT, Cosine, DiscreteVP
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
+from ctrlgen.operators.base import dense
+from ctrlgen.priors.flows import Guided
+from ctrlgen.priors.paths import VP, CondOT, Cosine, DiscreteVP
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import MissingExtra
+from ctrlgen.rows.seeds import normal
+from ctrlgen.testing.oracles import Mixture, gaussian
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 

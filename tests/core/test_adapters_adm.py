@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import ctrlgen
 from ctrlgen.adapters import from_adm
 from ctrlgen.adapters.adm import ADM, MODELS, cosine_table
-from ctrlgen.errors import UnknownName
-from ctrlgen.paths import CondOT, DiscreteVP
-from ctrlgen.seeds import normal
+from ctrlgen.priors.paths import CondOT, DiscreteVP
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.seeds import normal
 
 TINY: dict[str, Any] = {"size": 8, "width": 32, "widths": (1, 2), "blocks": 1, "attention": (4,)}
 KINDS: dict[str, dict[str, Any]] = {

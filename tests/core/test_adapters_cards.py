@@ -11,9 +11,9 @@ import torch
 
 import ctrlgen
 from ctrlgen.adapters import from_diffusers, from_latent
-from ctrlgen.errors import CardError
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Card, Prior
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Card, Prior
+from ctrlgen.rows.errors import CardError
 from ctrlgen.solvers import Euler
 
 diffusers = pytest.importorskip("diffusers")

@@ -15,15 +15,15 @@ from ctrlgen.adapters import from_latent
 from ctrlgen.adapters.latent import AutoencoderCodec, LatentNetwork, encode_text
 from ctrlgen.costs import NegativePSNR, SquaredError
 from ctrlgen.domains.images.operators import OPERATORS
-from ctrlgen.errors import UnknownName
-from ctrlgen.flows import Guided
-from ctrlgen.grids import Uniform
-from ctrlgen.initializers import Blend
 from ctrlgen.methods import DFlow, REDDiff
+from ctrlgen.methods.starts import Blend
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.paths import CondOT, DiscreteVP
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
+from ctrlgen.priors.flows import Guided
+from ctrlgen.priors.paths import CondOT, DiscreteVP
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import Midpoint
 
 pytestmark = pytest.mark.skipif(

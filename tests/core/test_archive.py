@@ -12,18 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ctrlgen.errors import ResultError
 from ctrlgen.methods import DFlow
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.results import Result, Status
+from ctrlgen.rows.errors import ResultError
+from ctrlgen.rows.status import Status
 from ctrlgen.solvers import Midpoint
 
 
 @pytest.fixture(scope="module")
 def result() -> Result:
     """Of a real run: two samples, one of them at its target, with a history."""
-    from ctrlgen.priors import Prior
-    from ctrlgen.sources import Gaussian
+    from ctrlgen.priors.prior import Prior
+    from ctrlgen.priors.sources import Gaussian
     from tests.conftest import random_mixture
 
     law = random_mixture(2, 3)

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import ctrlgen
-from ctrlgen.codecs import Scaled
 from ctrlgen.costs import (
     ClassifierCost,
     Cost,
@@ -21,19 +20,20 @@ from ctrlgen.costs import (
     Reversed,
     SquaredError,
 )
-from ctrlgen.errors import CostError, MissingExtra, UnknownName
 from ctrlgen.extras import require
-from ctrlgen.flows import Flow
-from ctrlgen.initializers import Blend, GuidedStart
 from ctrlgen.methods import DFlow
+from ctrlgen.methods.projections import Normalize
+from ctrlgen.methods.regularizers import GaussianNLL
+from ctrlgen.methods.starts import Blend, GuidedStart
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.projections import Normalize
-from ctrlgen.regularizers import GaussianNLL
-from ctrlgen.seeds import normal
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.errors import CostError, MissingExtra, UnknownName
+from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import Midpoint
-from ctrlgen.sources import Gaussian, MaskedGaussian
 
 D = 4
 SEEDS = [3, 1, 2]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from ctrlgen.batching import PerSample, expand_like, row_sum, rows_like, rows_of, take
+from ctrlgen.rows.batching import PerSample, expand_like, row_sum, rows_like, rows_of, take
 
 
 class Pair(NamedTuple):

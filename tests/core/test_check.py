@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, Reversed, SquaredError
 from ctrlgen.costs.check import Report, check_cost
-from ctrlgen.operators import Operator
-from ctrlgen.oracles import Mixture, gaussian
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
+from ctrlgen.operators.base import Operator
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import Euler
-from ctrlgen.sources import Gaussian
+from ctrlgen.testing.oracles import Mixture, gaussian
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.func import jacrev, vmap
 
-from ctrlgen.codecs import Codec, Identity, Scaled
-from ctrlgen.seeds import normal
+from ctrlgen.priors.codecs import Codec, Identity, Scaled
+from ctrlgen.rows.seeds import normal
 
 CODECS: dict[str, Codec] = {
     "identity": Identity(),

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Scaled
 from ctrlgen.costs import Cost, FunctionCost, ScaledCost
 from ctrlgen.costs.base import as_cost
-from ctrlgen.errors import CostError
-from ctrlgen.seeds import normal
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.rows.errors import CostError
+from ctrlgen.rows.seeds import normal
 
 X = normal(range(5), (2, 3), dtype=torch.float64)
 TARGETS = torch.linspace(-1, 1, 5, dtype=torch.float64)

@@ -19,9 +19,9 @@ from ctrlgen.costs import (
     Reversed,
     SquaredError,
 )
-from ctrlgen.errors import CostError
-from ctrlgen.operators import LinearOperator, Operator, dense
-from ctrlgen.seeds import normal
+from ctrlgen.operators.base import LinearOperator, Operator, dense
+from ctrlgen.rows.errors import CostError
+from ctrlgen.rows.seeds import normal
 
 SEEDS = [4, 9, 6]
 D, M = 4, 2

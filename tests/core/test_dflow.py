@@ -10,25 +10,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctrlgen.codecs import Scaled
 from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, Reversed, SquaredError
-from ctrlgen.errors import UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Power
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, SourceSample
 from ctrlgen.methods import DFlow
-from ctrlgen.methods.dflow import PRESETS
-from ctrlgen.operators import LinearOperator, Measurement, dense
+from ctrlgen.methods.projections import Normalize
+from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
+from ctrlgen.methods.result import Result
+from ctrlgen.methods.source.dflow import PRESETS
+from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, SourceSample
+from ctrlgen.operators.base import LinearOperator, Measurement, dense
 from ctrlgen.optimizers import LBFGS, Adam, Event, GradientDescent
-from ctrlgen.oracles import Mixture, gaussian
-from ctrlgen.paths import CondOT, Cosine
-from ctrlgen.priors import Prior
-from ctrlgen.projections import Normalize
-from ctrlgen.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
-from ctrlgen.results import Result, Status
-from ctrlgen.seeds import normal
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT, Cosine
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Power
 from ctrlgen.solvers import RK4, Dopri5, Euler, Midpoint, Solver
-from ctrlgen.sources import Gaussian, MaskedGaussian
+from ctrlgen.testing.oracles import Mixture, gaussian
 
 Build = Callable[..., Any]
 D, M = 4, 2
@@ -323,7 +324,7 @@ def test_probes_stay_fixed_while_a_point_is_optimised(
     operator: LinearOperator, mixture: Build, prior_of: Build
 ) -> None:
     """A line search needs one function: the same point has the same value, to the bit."""
-    from ctrlgen.methods.dflow import SourceObjective
+    from ctrlgen.methods.source.dflow import SourceObjective
 
     prior, cost = problem("network", operator, mixture, prior_of)
     x0 = prior.start(SEEDS, **DOUBLE)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import ctrlgen
-from ctrlgen.figures import repaint, save_figure, save_picture
+from ctrlgen.report.figures import repaint, save_figure, save_picture
 
 ROOT = Path(__file__).parents[2]
 

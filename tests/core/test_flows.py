@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.func import jacfwd, jacrev, jvp, vjp, vmap
 
-from ctrlgen.flows import Evaluations, Flow, Guided, Kind, Prediction
-from ctrlgen.oracles import Mixture
-from ctrlgen.paths import EDM, VP, Coefficients, CondOT, Cosine, DiscreteVP
-from ctrlgen.seeds import normal
+from ctrlgen.priors.flows import Evaluations, Flow, Guided, Kind, Prediction
+from ctrlgen.priors.paths import EDM, VP, Coefficients, CondOT, Cosine, DiscreteVP
+from ctrlgen.rows.seeds import normal
+from ctrlgen.testing.oracles import Mixture
 
 KINDS = get_args(Kind)
 COORDINATES = ("data", "noise", "velocity", "score", "v")

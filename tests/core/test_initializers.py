@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Codec, Identity, Scaled
 from ctrlgen.costs import NegativePSNR
-from ctrlgen.flows import Flow
-from ctrlgen.initializers import (
+from ctrlgen.methods import DFlow
+from ctrlgen.methods.starts import (
     Blend,
     GuidedStart,
     Initializer,
@@ -21,14 +20,15 @@ from ctrlgen.initializers import (
     SourceSample,
     guided_velocity,
 )
-from ctrlgen.methods import DFlow
-from ctrlgen.operators import Measurement, Operator, dense
-from ctrlgen.oracles import gaussian
-from ctrlgen.paths import CondOT, Cosine, Path
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
+from ctrlgen.operators.base import Measurement, Operator, dense
+from ctrlgen.priors.codecs import Codec, Identity, Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT, Cosine, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import RK4, Dopri5, Midpoint
-from ctrlgen.sources import Gaussian, MaskedGaussian
+from ctrlgen.testing.oracles import gaussian
 
 Build = Callable[..., Any]
 SEEDS = [5, 2, 8]

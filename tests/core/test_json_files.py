@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrlgen.json_files import dumps, read_json, write_json
+from ctrlgen.runs.json_files import dumps, read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = {

@@ -11,21 +11,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Codec, Scaled
-from ctrlgen.flows import Flow
-from ctrlgen.likelihood import (
+from ctrlgen.priors.codecs import Codec, Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.likelihood import (
     Augmented,
     bits_per_dimension,
     divergence,
     log_likelihood,
     probes,
 )
-from ctrlgen.oracles import gaussian
-from ctrlgen.paths import CondOT, Cosine
-from ctrlgen.priors import BoundVelocity, Prior
-from ctrlgen.seeds import normal
+from ctrlgen.priors.paths import CondOT, Cosine
+from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import RK4, Dopri5, Midpoint, Solver
-from ctrlgen.sources import Gaussian, MaskedGaussian
+from ctrlgen.testing.oracles import gaussian
 
 Build = Callable[..., Any]
 SEEDS = [3, 1, 4]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.operators import (
+from ctrlgen.operators.base import (
     Composed,
     LinearOperator,
     Operator,
@@ -18,7 +18,7 @@ from ctrlgen.operators import (
     from_unit_range,
     measure,
 )
-from ctrlgen.seeds import normal
+from ctrlgen.rows.seeds import normal
 
 EXACT = {"rtol": 1e-11, "atol": 1e-11}
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import row_sum
 from ctrlgen.optimizers import (
     LBFGS,
     Adam,
@@ -24,6 +23,7 @@ from ctrlgen.optimizers import (
     Solution,
     Status,
 )
+from ctrlgen.rows.batching import row_sum
 
 OPTIMIZERS = {
     "lbfgs": LBFGS(max_iterations=60, gradient_tolerance=1e-6),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctrlgen.optimizers import Adam, FunctionObjective, GradientDescent, WindowedVariance
 from ctrlgen.optimizers.early import Windows
-from ctrlgen.results import Status
+from ctrlgen.rows.status import Status
 
 
 def test_variance_of_the_window_by_hand() -> None:

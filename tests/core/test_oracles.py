@@ -9,10 +9,10 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 from torch.func import hessian, vmap
 
-from ctrlgen.oracles import TRUTH, Mixture, gaussian
-from ctrlgen.paths import CondOT, Cosine
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.paths import CondOT, Cosine
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
+from ctrlgen.testing.oracles import TRUTH, Mixture, gaussian
 
 EXACT = {"rtol": 1e-10, "atol": 1e-11}
 ALPHA, SIGMA = 0.6, 0.7

@@ -8,8 +8,8 @@ import math
 import pytest
 import torch
 
-from ctrlgen import paths as module
-from ctrlgen.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
+from ctrlgen.priors import paths as module
+from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
 
 TIMES = torch.linspace(0.02, 0.98, 37, dtype=torch.float64)
 

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 import ctrlgen
 from ctrlgen import plugins
-from ctrlgen.cards import Card, load_weights
-from ctrlgen.codecs import Scaled
-from ctrlgen.errors import CardError, UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Power, Uniform
-from ctrlgen.paths import CondOT, Cosine
-from ctrlgen.priors import Prior, available
+from ctrlgen.priors.cards import Card, load_weights
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT, Cosine
+from ctrlgen.priors.prior import Prior, available
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.errors import CardError, UnknownName
+from ctrlgen.sampling.grids import Power, Uniform
 from ctrlgen.solvers import Dopri5, Midpoint
-from ctrlgen.sources import Gaussian, MaskedGaussian
 
 
 class Small(nn.Module):
@@ -227,10 +227,10 @@ def test_a_missing_card_is_named(tmp_path: Path) -> None:
         ({"path": {"type": "CondOT", "power": 2}}, "path: CondOT: .*:CondOT: .*'power'"),
         ({"path": "CondOT"}, "path: expected an object, got 'CondOT'"),
         ({"source": {"type": "Gaussian", "shape": [0]}}, "shape"),
-        ({"source": {}}, "ctrlgen.sources has no ''"),
+        ({"source": {}}, "ctrlgen.priors.sources has no ''"),
         ({"source": {"type": 4}}, "source: expected 'module:attribute', got 4"),
         ({"source": {"type": "nowhere:Found"}}, r"source: 'nowhere:Found' .* trust=\['nowhere'\]"),
-        ({"source": {"type": "ctrlgen.codecs:Identity"}}, "source: .*: expected a Source"),
+        ({"source": {"type": "ctrlgen.priors.codecs:Identity"}}, "source: .*: expected a Source"),
         ({"codec": {"type": f"{__name__}:not_a_network"}}, "codec: expected a Codec, got dict"),
         ({"codec": {"type": "Scaled", "scale": 0.0}}, "scale"),
         ({"codec": None}, "codec: expected an object, got None"),
@@ -240,7 +240,7 @@ def test_a_missing_card_is_named(tmp_path: Path) -> None:
         ({"grid": {"type": "Uniform", "start": 0.1}}, "grid: expected times from 0 to 1, got 0.1"),
         ({"grid": {"type": "Times", "at": [0, 0.5]}}, "grid: expected one with a number of steps"),
         ({"grid": {"type": "Karras"}}, "grid: expected times from 0 to 1"),
-        ({"grid": {"type": "ctrlgen.codecs:Identity"}}, "grid: .*: expected a Grid"),
+        ({"grid": {"type": "ctrlgen.priors.codecs:Identity"}}, "grid: .*: expected a Grid"),
         ({"grid": 1.5}, "grid: expected an object, got 1.5"),
         ({"prediction": "speed"}, "prediction.*'speed'"),
         ({"factory": "nowhere.to.be:found"}, "nowhere.to.be:found"),

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctrlgen.methods.projections import Normalize
+from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
 from ctrlgen.optimizers import LBFGS, FunctionObjective
-from ctrlgen.projections import Normalize
-from ctrlgen.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian, MaskedGaussian, Source
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian, Source
+from ctrlgen.rows.seeds import normal
 
 SEEDS = [2, 7, 1]
 

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from ctrlgen.flows import Evaluations
-from ctrlgen.results import Result, Status
+from ctrlgen.methods.result import Result
+from ctrlgen.priors.flows import Evaluations
+from ctrlgen.rows.status import Status
 
 CONVERGED = {Status.CONVERGED_GRADIENT, Status.CONVERGED_CHANGE, Status.TARGET}
 

@@ -10,17 +10,17 @@ import torch
 
 from ctrlgen.costs import Reversed
 from ctrlgen.domains.images.operators import OPERATORS
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Times
-from ctrlgen.likelihood import log_likelihood
 from ctrlgen.methods import DPS, DFlow
-from ctrlgen.operators import measure
+from ctrlgen.operators.base import measure
 from ctrlgen.optimizers import Adam
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import Cipher, as_seeds, normal, philox, rademacher, uniform
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.likelihood import log_likelihood
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.seeds import Cipher, as_seeds, normal, philox, rademacher, uniform
+from ctrlgen.sampling.grids import Times
 from ctrlgen.solvers import Euler
-from ctrlgen.sources import Gaussian, MaskedGaussian
 
 # Known-answer tests of philox4x32-10 in the Random123 distribution: counter, key, answer.
 KNOWN = [
@@ -149,7 +149,7 @@ def test_neighbours_do_not_correlate():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_uniform_reaches_neither_end_in_any_dtype(dtype, monkeypatch):
     ends = torch.tensor([[0, 2**32 - 1]])
-    monkeypatch.setattr("ctrlgen.seeds._words", lambda *_: ends)
+    monkeypatch.setattr("ctrlgen.rows.seeds._words", lambda *_: ends)
     low, high = uniform([0], (2,), dtype=dtype)[0]
     assert 0 < low < 1e-4 and 0.99 < high < 1
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from ctrlgen.costs import Reversed
-from ctrlgen.flows import Flow, Kind
-from ctrlgen.grids import Uniform
 from ctrlgen.methods import DPS, DFlow, DMPlug, OCFlow, OptimalControl
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.paths import VP, CondOT, DiscreteVP, Path
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Flow, Kind
+from ctrlgen.priors.paths import VP, CondOT, DiscreteVP, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import RK4, Dopri5, Euler, Heun, Midpoint, Solver
-from ctrlgen.sources import Gaussian
 
 D = 4
 SOLVERS = [Euler(8), Midpoint(8), Heun(8), RK4(8), Dopri5(1e-4, 1e-4)]

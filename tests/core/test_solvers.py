@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from ctrlgen.flows import Flow
-from ctrlgen.oracles import Mixture, gaussian
-from ctrlgen.paths import VP, CondOT, Cosine, Path
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import VP, CondOT, Cosine, Path
+from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import RK4, Dopri5, Euler, FixedStep, Heun, Midpoint, Solver, Velocity
+from ctrlgen.testing.oracles import Mixture, gaussian
 
 ORDERS: dict[type[FixedStep], int] = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4}
 fixed = pytest.mark.parametrize("kind", ORDERS, ids=lambda kind: kind.__name__)
@@ -578,7 +578,7 @@ def test_dopri5_serves_priors_with_conditions(mixture: Build) -> None:
         def __call__(self, x: Tensor, t: Tensor, speed: Tensor) -> Tensor:
             return speed.unsqueeze(1) * oracle.velocity(x, CondOT()(t))
 
-    from ctrlgen.sources import Gaussian
+    from ctrlgen.priors.sources import Gaussian
 
     prior = Prior(
         Flow(Conditional(), CondOT()), Gaussian((2,)), conditions={"speed": 4.0 ** torch.arange(3)}

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian, MaskedGaussian, Source
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian, Source
+from ctrlgen.rows.seeds import normal
 
 MASK = torch.tensor(
     [

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 import ctrlgen
 from ctrlgen import plugins
 from ctrlgen.domains.molecules.design import regressor
-from ctrlgen.errors import CardError
-from ctrlgen.factories import network_of
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Card, Prior
-from ctrlgen.sources import Gaussian
-from ctrlgen.trust import names_of, resolve, trusting
+from ctrlgen.priors.factories import network_of
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Card, Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.priors.trust import names_of, resolve, trusting
+from ctrlgen.rows.errors import CardError
 
 MODULE = """
 import pathlib
@@ -104,12 +104,12 @@ HOSTILE = [
     ("ctrlgen.plugins:load_file", {"file": "nets_of_mine.py", "argument": "x"}),
     ("ctrlgen.plugins:resolve", {"reference": "os:system"}),
     ("ctrlgen.priors:torch", {}),
-    ("ctrlgen.documents:write_whole", {"file": "pwned", "content": "x"}),
-    ("ctrlgen.cli:main", {"arguments": ["demo"]}),
+    ("ctrlgen.priors.documents:write_whole", {"file": "pwned", "content": "x"}),
+    ("ctrlgen.commands.main:main", {"arguments": ["demo"]}),
     ("ctrlgen.domains.images.networks:nn", {}),
     ("ctrlgen.domains.molecules.worker:main", {}),
     ("ctrlgen.__main__:main", {}),
-    ("ctrlgen.cards:Card", {}),
+    ("ctrlgen.priors.cards:Card", {}),
     ("ctrlgenX:build", {}),
     (".os:system", {}),
     ("os.:system", {}),
@@ -226,9 +226,11 @@ def test_builders_of_domains_are_what_their_cards_name() -> None:
 
 def test_classes_of_installed_packages_need_their_kind(card: Path) -> None:
     assert resolve("ctrlgen.adapters.adm:ADM", nn.Module, "factory").__name__ == "ADM"
-    assert resolve("ctrlgen.domains.molecules.states:Atoms", ctrlgen.sources.Source, "source")
+    assert resolve(
+        "ctrlgen.domains.molecules.states:Atoms", ctrlgen.priors.sources.Source, "source"
+    )
     for name in ("ctrlgen.domains.molecules.states:Atoms", "ctrlgen.adapters.adm:Card"):
         with pytest.raises(CardError, match="expected a Module"):
             resolve(name, nn.Module, "factory")
     with pytest.raises(CardError, match="is private to its package"):
-        resolve("ctrlgen.weights:_Bounded", nn.Module, "factory")
+        resolve("ctrlgen.priors.weights:_Bounded", nn.Module, "factory")

@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import ctrlgen
-from ctrlgen import weights
-from ctrlgen.cards import LARGEST, Card
 from ctrlgen.domains.images.networks import build
-from ctrlgen.errors import CardError
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
-from ctrlgen.weights import Weights, bounded, content_hash
+from ctrlgen.priors import weights
+from ctrlgen.priors.cards import LARGEST, Card
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.priors.weights import Weights, bounded, content_hash
+from ctrlgen.rows.errors import CardError
 
 CONFIG = {"network": "unet", "shape": [1, 8, 8], "classes": 2, "widths": [4]}
 FACTORY = "ctrlgen.domains.images.networks:build"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.seeds import normal, rademacher, uniform
+from ctrlgen.rows.seeds import normal, rademacher, uniform
 from ctrlgen.solvers import RK4, Euler, Heun, Midpoint, Solver
 
 everything = torch.arange(4)

@@ -12,9 +12,9 @@ from torch import Tensor
 from ctrlgen import load
 from ctrlgen.costs import FunctionCost
 from ctrlgen.methods import DFlow
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.priors import Prior, available
-from ctrlgen.results import Result
+from ctrlgen.priors.prior import Prior, available
 from ctrlgen.solvers import Midpoint
 
 SEEDS = [101, 7, 33]

@@ -7,10 +7,10 @@ import torch
 
 import ctrlgen
 from ctrlgen.domains.images.networks import build
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
 
 
 @pytest.fixture

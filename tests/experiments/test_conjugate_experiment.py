@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.conjugate import claims, main
 from ctrlgen.experiments.conjugate_settings import (
     DECAYS,
@@ -18,6 +17,7 @@ from ctrlgen.experiments.conjugate_settings import (
     noisy_settings,
     settings,
 )
+from ctrlgen.rows.errors import UnknownName
 
 SHAPE = (1, 28, 28)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ctrlgen.experiments.dflow_images import LEVELS, main, reached
-from ctrlgen.results import Result
+from ctrlgen.methods.result import Result
 
 
 def test_every_row_is_measured_once_and_drawn(

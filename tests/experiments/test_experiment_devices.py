@@ -7,8 +7,8 @@ import torch
 
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.experiments.method_matrix import TASKS
-from ctrlgen.operators import measure
-from ctrlgen.seeds import normal
+from ctrlgen.operators.base import measure
+from ctrlgen.rows.seeds import normal
 from ctrlgen.testing import DEVICE, Accelerator
 
 SHAPE = (1, 28, 28)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.method_matrix import main, verdicts
+from ctrlgen.rows.errors import UnknownName
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

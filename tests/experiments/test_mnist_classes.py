@@ -13,16 +13,16 @@ import torch
 
 import ctrlgen
 from ctrlgen.domains.images.networks import build
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments import mnist_judge
 from ctrlgen.experiments.mnist_classes import BASELINES, FIRST, main, verdicts
 from ctrlgen.experiments.mnist_judge import LeNet, judge
 from ctrlgen.experiments.mnist_settings import METHODS
-from ctrlgen.flows import Flow
 from ctrlgen.methods import Method
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import UnknownName
 
 SHAPE = [1, 28, 28]
 

@@ -11,7 +11,6 @@ import torch
 
 from ctrlgen.domains.images.methods import Case
 from ctrlgen.domains.images.methods import build as method
-from ctrlgen.errors import UnknownName
 from ctrlgen.experiments.ndtm_figures import table
 from ctrlgen.experiments.ndtm_images import claims, main
 from ctrlgen.experiments.ndtm_settings import (
@@ -25,6 +24,7 @@ from ctrlgen.experiments.ndtm_settings import (
     methods_for,
     settings,
 )
+from ctrlgen.rows.errors import UnknownName
 
 SHAPE = (1, 28, 28)
 

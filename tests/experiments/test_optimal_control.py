@@ -17,12 +17,12 @@ from ctrlgen.experiments import optimal_control, optimal_control_settings, optim
 from ctrlgen.experiments.optimal_control import AT_NOISE, TASKS, Misfit, main, problem, untrained
 from ctrlgen.experiments.optimal_control_settings import COUNTS, METHODS, RANDOM, SWEPT, VARIANTS
 from ctrlgen.experiments.optimal_control_verdicts import FEASIBLE, better, feasible, verdicts
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Respaced
 from ctrlgen.methods import OptimalControl
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.sampling.grids import Respaced
 
 SHAPE = [1, 28, 28]
 

@@ -17,9 +17,9 @@ from ctrlgen.experiments import published
 from ctrlgen.experiments.optimal_control import Misfit
 from ctrlgen.experiments.published import main
 from ctrlgen.experiments.published_settings import CONFIGURATIONS, TASKS, cost_of
-from ctrlgen.grids import Uniform
 from ctrlgen.methods import NDTM, OTODE, DFlow, OptimalControl
 from ctrlgen.optimizers import LBFGS
+from ctrlgen.sampling.grids import Uniform
 
 NETWORK = """
 import torch

@@ -38,9 +38,9 @@ from ctrlgen.experiments.qm9_rows import (
     shuffled,
     unguided,
 )
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
 
 KINDS, PLACES = 14, 5
 

@@ -14,10 +14,11 @@ import ctrlgen
 from ctrlgen.costs import SquaredError
 from ctrlgen.domains.images.operators import Denoise, Inpainting
 from ctrlgen.experiments.trials import Trial, compare, measured, paired, split, tune
-from ctrlgen.flows import Evaluations
 from ctrlgen.methods import Method
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
+from ctrlgen.methods.result import Result
+from ctrlgen.priors.flows import Evaluations
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.status import Status
 
 
 def row(psnr: list[float], ssim: list[float], frechet: float) -> dict[str, Any]:

@@ -20,14 +20,15 @@ from ctrlgen.domains.images.operators import (
     NonlinearBlur,
     SuperResolution,
 )
-from ctrlgen.errors import UnknownName
-from ctrlgen.flows import Flow
 from ctrlgen.methods import DPS, NDTM
-from ctrlgen.operators import Operator, measure
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
-from ctrlgen.sources import Gaussian
+from ctrlgen.methods.result import Result
+from ctrlgen.operators.base import Operator, measure
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.status import Status
 
 SHAPE, SEEDS, MEAN, STD = (1, 8, 8), range(3), 0.1, 0.4
 

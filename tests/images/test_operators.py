@@ -30,8 +30,8 @@ from ctrlgen.domains.images.operators import (
     SuperResolution,
 )
 from ctrlgen.domains.images.operators.kernels import motion_kernels
-from ctrlgen.operators import LinearOperator, Operator, dense, from_unit_range, measure
-from ctrlgen.seeds import normal
+from ctrlgen.operators.base import LinearOperator, Operator, dense, from_unit_range, measure
+from ctrlgen.rows.seeds import normal
 
 torch.set_num_threads(1)
 SHAPE = (3, 12, 8)  # neither square nor a power of two

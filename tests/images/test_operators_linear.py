@@ -23,8 +23,8 @@ from ctrlgen.domains.images.operators import (
     separable,
 )
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
-from ctrlgen.operators import dense, measure
-from ctrlgen.seeds import normal
+from ctrlgen.operators.base import dense, measure
+from ctrlgen.rows.seeds import normal
 
 torch.set_num_threads(1)
 NAN = float("nan")

@@ -21,7 +21,7 @@ from ctrlgen.domains.images.operators import (
     jpeg,
 )
 from ctrlgen.domains.images.operators.jpeg import quantisation_tables
-from ctrlgen.seeds import normal
+from ctrlgen.rows.seeds import normal
 
 torch.set_num_threads(1)
 

@@ -137,7 +137,7 @@ def test_log_and_card_load_as_a_prior(images: Images, tmp_path: Path) -> None:
     assert entries[0]["device"] == "cpu" and entries[0]["precision"] in ("float32", "bfloat16")
     assert math.isfinite(entries[2]["validation"]) and math.isfinite(entries[3]["final"])
     export(trainer, training.card_of(trainer, "command"), tmp_path)
-    recipe = ctrlgen.cards.Card.read(tmp_path / "tiny.json").recipe
+    recipe = ctrlgen.priors.cards.Card.read(tmp_path / "tiny.json").recipe
     assert (recipe["device"], recipe["precision"]) == ("cpu", entries[0]["precision"])
     assert recipe["compiled"] is False and "cuda" not in recipe
     prior = ctrlgen.load(tmp_path / "tiny.json")
@@ -203,7 +203,7 @@ def test_train_continues_from_embedded_weights(
     assert [(e["steps"], e["dropout"]) for e in written["earlier"]] == [(3, 0.1)]
     assert written["earlier"][0]["config"] == RECIPE.config
     small = replace(recipe, config={**grown, "widths": [8, 12]})
-    with pytest.raises(ctrlgen.errors.CardError, match="do not fit"):
+    with pytest.raises(ctrlgen.rows.errors.CardError, match="do not fit"):
         continue_from(Trainer(small, images), embedded, tmp_path / "weights", small.config)
 
 
@@ -253,7 +253,7 @@ def test_training_starts_from_a_packed_file_and_says_its_precision(
     packed.save(pixels, np.arange(30) % 3, "mnist", tmp_path / "mnist.safetensors")
     monkeypatch.setitem(training.RECIPES, "tiny", RECIPE)
     card = training.train("tiny", data=tmp_path / "mnist.safetensors", steps=2, out=tmp_path / "o")
-    assert ctrlgen.cards.Card.read(card).recipe["steps"] == 2
+    assert ctrlgen.priors.cards.Card.read(card).recipe["steps"] == 2
     shown = capsys.readouterr()
     assert "tiny: training in" in shown.err and shown.out == ""  # the eye's on standard error
 
@@ -284,7 +284,7 @@ def test_minutes_of_another_kind_of_device_do_not_count(images: Images, tmp_path
     trainer.step(0.5)
     trainer.seconds = 600.0
     export(trainer, training.card_of(trainer, ""), tmp_path)
-    card = ctrlgen.cards.Card.read(tmp_path / "tiny.json")
+    card = ctrlgen.priors.cards.Card.read(tmp_path / "tiny.json")
     for device, expected in (("cpu", 600), ("cuda", 0)):
         card.recipe["device"] = device
         fresh = Trainer(RECIPE, images)
@@ -330,6 +330,6 @@ def test_a_recipe_is_compiled_where_that_works(
     monkeypatch.setitem(training.RECIPES, "tiny", replace(RECIPE, compiled=True))
     monkeypatch.setattr(training, "read", lambda name, folder: images)
     card = training.train("tiny", data=tmp_path, steps=2)
-    recipe = ctrlgen.cards.Card.read(card).recipe
+    recipe = ctrlgen.priors.cards.Card.read(card).recipe
     assert recipe["compiled"] is works and recipe["steps"] == 2
     assert (", compiled" if works else ", not compiled") in capsys.readouterr().err

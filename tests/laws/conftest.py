@@ -27,9 +27,6 @@ import ctrlgen.domains
 from ctrlgen.adapters.azula import SchedulePath
 from ctrlgen.adapters.deepinv import DeepinvLinear, DeepinvOperator
 from ctrlgen.adapters.latent import AutoencoderCodec
-from ctrlgen.batching import PerSample, take
-from ctrlgen.codecs import Codec, Identity, Scaled
-from ctrlgen.constants import follow
 from ctrlgen.costs import (
     BlackBoxCost,
     ClassifierCost,
@@ -58,9 +55,6 @@ from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.leads import Ball, Given
 from ctrlgen.domains.molecules.ragged import Found
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
-from ctrlgen.flows import Flow
-from ctrlgen.grids import DDPMUniform, Karras, Uniform
-from ctrlgen.initializers import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.methods import (
     CTDTM,
     DAPS,
@@ -89,9 +83,13 @@ from ctrlgen.methods import (
     PnPFlow,
     REDDiff,
 )
-from ctrlgen.methods.blind import BlindBlur
-from ctrlgen.methods.cpigdm import truncated
-from ctrlgen.operators import LinearOperator, Measurement, Operator, Spectrum
+from ctrlgen.methods.analytic.cpigdm import truncated
+from ctrlgen.methods.controls.blind import BlindBlur
+from ctrlgen.methods.projections import Normalize
+from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
+from ctrlgen.methods.result import Result
+from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
+from ctrlgen.operators.base import LinearOperator, Measurement, Operator, Spectrum
 from ctrlgen.optimizers import (
     LBFGS,
     Adam,
@@ -100,16 +98,18 @@ from ctrlgen.optimizers import (
     Optimizer,
     WindowedVariance,
 )
-from ctrlgen.oracles import Mixture
-from ctrlgen.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
-from ctrlgen.priors import Prior
-from ctrlgen.projections import Normalize
-from ctrlgen.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
-from ctrlgen.results import Result
-from ctrlgen.seeds import normal, uniform
+from ctrlgen.priors.codecs import Codec, Identity, Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian, Source
+from ctrlgen.rows.batching import PerSample, take
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.seeds import normal, uniform
+from ctrlgen.sampling.grids import DDPMUniform, Karras, Uniform
+from ctrlgen.sampling.steps import DDIM
 from ctrlgen.solvers import RK4, Dopri5, Euler, Heun, Midpoint, Solver, Velocity
-from ctrlgen.sources import Gaussian, MaskedGaussian, Source
-from ctrlgen.steps import DDIM
+from ctrlgen.testing.oracles import Mixture
 
 ROWS = 4
 SEEDS = torch.tensor([7, 3, 11, 2])

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from ctrlgen.batching import PerSample
 from ctrlgen.domains.images.operators import OPERATORS
-from ctrlgen.initializers import Initializer
 from ctrlgen.methods import Method
-from ctrlgen.methods.dflow import PRESETS
+from ctrlgen.methods.source.dflow import PRESETS
+from ctrlgen.methods.starts import Initializer
 from ctrlgen.optimizers import Optimizer
-from ctrlgen.paths import Path
+from ctrlgen.priors.paths import Path
+from ctrlgen.rows.batching import PerSample
 from ctrlgen.solvers import FixedStep, Solver
 
 BASES = (Path, Solver, Optimizer, Method, Initializer, PerSample)

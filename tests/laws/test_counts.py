@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Event
-from ctrlgen.results import Result
 
 
 def run(case: Any, problem: SimpleNamespace, observed: bool) -> Result:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from ctrlgen.grids import DDPMUniform, Karras, Level, Uniform
-from ctrlgen.paths import VP, DiscreteVP
+from ctrlgen.priors.paths import VP, DiscreteVP
+from ctrlgen.sampling.grids import DDPMUniform, Karras, Level, Uniform
 from ctrlgen.solvers import Midpoint
 from ctrlgen.testing import DEVICE, Accelerator
 
@@ -71,7 +71,7 @@ def test_constants_are_moved_once(
         call()
     own = [entry for entry in ledger.log if entry[1].startswith("ctrlgen/")]
     if adaptive:  # how many rows have not arrived, at every step
-        own = [entry for entry in own if not entry[1].startswith("ctrlgen/batching.py")]
+        own = [entry for entry in own if not entry[1].startswith("ctrlgen/rows/batching.py")]
     assert not own and not ledger.mixed, (own, ledger.mixed)
 
 

@@ -17,10 +17,10 @@ from ctrlgen import load
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.operators import OPERATORS
 from ctrlgen.methods import DFlow
-from ctrlgen.operators import measure
+from ctrlgen.methods.result import Result
+from ctrlgen.operators.base import measure
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.priors import Prior, available
-from ctrlgen.results import Result
+from ctrlgen.priors.prior import Prior, available
 from ctrlgen.solvers import Midpoint
 
 SEEDS = [101, 7, 33]

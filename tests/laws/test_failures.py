@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import Cost
-from ctrlgen.errors import CostError, partial_of
-from ctrlgen.flows import Flow
 from ctrlgen.methods import DPS, NDTM, ClassifierGuidance, DFlow, DMPlug, OptimalControl
-from ctrlgen.operators import Measurement
+from ctrlgen.methods.result import Result
+from ctrlgen.operators.base import Measurement
 from ctrlgen.optimizers import LBFGS, Adam, FunctionObjective
 from ctrlgen.optimizers.base import Event
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.errors import CostError, partial_of
+from ctrlgen.rows.status import Status
 
 BAD, MATES = 1, [0, 2, 3]
 

@@ -16,19 +16,19 @@ from torch import Tensor
 
 from ctrlgen.costs import FunctionCost, NegativePSNR, SquaredError
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
-from ctrlgen.flows import Flow
-from ctrlgen.initializers import GuidedStart, guided_velocity
-from ctrlgen.likelihood import log_likelihood
 from ctrlgen.methods import DPS, MPGD, NDTM, TFG, DFlow, FlowGrad, OCFlow, OptimalControl, PiGDM
 from ctrlgen.methods.base import CostLike
-from ctrlgen.operators import LinearOperator, Spectrum
+from ctrlgen.methods.regularizers import Chi, TargetNLL
+from ctrlgen.methods.starts import GuidedStart, guided_velocity
+from ctrlgen.operators.base import LinearOperator, Spectrum
 from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.regularizers import Chi, TargetNLL
-from ctrlgen.seeds import normal
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.likelihood import log_likelihood
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import MaskedGaussian
+from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import Dopri5, Midpoint, Solver
-from ctrlgen.sources import MaskedGaussian
 
 DOUBLE = torch.float64
 SEEDS = torch.tensor([7, 3, 11, 2])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ctrlgen.batching import PerSample
+from ctrlgen.rows.batching import PerSample
 
 ROWS = 4
 everything = torch.arange(ROWS)

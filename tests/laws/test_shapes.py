@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import expand_like
 from ctrlgen.costs import NegativePSNR, Reversed, SquaredError
-from ctrlgen.flows import Flow
-from ctrlgen.initializers import Blend, GuidedStart, SourceSample
-from ctrlgen.likelihood import log_likelihood
 from ctrlgen.methods import DFlow
-from ctrlgen.operators import LinearOperator, Spectrum
+from ctrlgen.methods.regularizers import Chi, TargetNLL
+from ctrlgen.methods.result import Result
+from ctrlgen.methods.starts import Blend, GuidedStart, SourceSample
+from ctrlgen.operators.base import LinearOperator, Spectrum
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.regularizers import Chi, TargetNLL
-from ctrlgen.results import Result
-from ctrlgen.seeds import normal
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.likelihood import log_likelihood
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.batching import expand_like
+from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import Dopri5, Midpoint
-from ctrlgen.sources import Gaussian
 
 SIZE = 12
 SHAPES = [(12,), (3, 4), (2, 3, 2), (1, 2, 3, 2), (12, 1)]

@@ -20,10 +20,10 @@ from ctrlgen.costs import PropertyCost
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.design import regressor
 from ctrlgen.domains.molecules.scoring import Guide
-from ctrlgen.grids import Uniform
 from ctrlgen.methods import TFG, DFlow
+from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import LBFGS, FunctionObjective
-from ctrlgen.regularizers import Chi
+from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import Midpoint
 from ctrlgen.testing import DEVICE, Accelerator, Ledger, watched
 
@@ -41,19 +41,19 @@ READS = {
 }
 """Reads between two evaluations of the network, where it is not one."""
 
-CONSTANTS = "ctrlgen/constants.py"
+CONSTANTS = "ctrlgen/rows/constants.py"
 
 LEAVING = ("dflow", "dmplug", "flowgrad", "oc-flow", "optimal-control")
 """Methods whose rows leave when they are done; all others take a fixed number of steps."""
 
 ON_THE_HOST = (
-    "ctrlgen/seeds.py",  # come from the user
-    "ctrlgen/constants.py",  # are moved
-    "ctrlgen/grids.py",  # these and the rest: numbers of the grid, once per run
+    "ctrlgen/rows/seeds.py",  # come from the user
+    "ctrlgen/rows/constants.py",  # are moved
+    "ctrlgen/sampling/grids.py",  # these and the rest: numbers of the grid, once per run
     "ctrlgen/solvers/fixed.py",
-    "ctrlgen/initializers.py",
-    "ctrlgen/methods/pigdm.py",
-    "ctrlgen/methods/conjugate_coefficients.py",
+    "ctrlgen/methods/starts.py",
+    "ctrlgen/methods/analytic/pigdm.py",
+    "ctrlgen/methods/analytic/conjugate_coefficients.py",
 )
 """Who may make host tensors, none of them at every step."""
 

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import SquaredError
-from ctrlgen.flows import Flow
-from ctrlgen.grids import DDPMUniform, ddpm
-from ctrlgen.operators import LinearOperator
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import step_noise
+from ctrlgen.operators.base import LinearOperator
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
+from ctrlgen.sampling.grids import DDPMUniform, ddpm
+from ctrlgen.sampling.steps import step_noise
 
 _draw = partial(normal, dtype=torch.float64)
 

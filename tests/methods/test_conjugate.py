@@ -12,22 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Scaled
 from ctrlgen.costs import NegativePSNR, Reversed, SquaredError
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Times, Uniform
-from ctrlgen.linear import conjugate_gradients
 from ctrlgen.methods import OTODE, AncestralPiGDM, CPiGDM, CPiGFM, PiGDM
-from ctrlgen.methods.cpigdm import truncated
-from ctrlgen.methods.inverse import inverse_problem
-from ctrlgen.operators import LinearOperator, Measurement, Operator, Spectrum, dense
-from ctrlgen.oracles import Mixture, gaussian
-from ctrlgen.paths import VP, CondOT, Cosine, Path
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import DDIM, step_noise, walk
+from ctrlgen.methods.analytic.cpigdm import truncated
+from ctrlgen.methods.analytic.structure import inverse_problem
+from ctrlgen.operators.base import LinearOperator, Measurement, Operator, Spectrum, dense
+from ctrlgen.operators.systems import conjugate_gradients
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import VP, CondOT, Cosine, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Times, Uniform
+from ctrlgen.sampling.steps import DDIM, step_noise, walk
+from ctrlgen.testing.oracles import Mixture, gaussian
 
 Build = Callable[..., Any]
 D, M, STEPS = 4, 2, 10

@@ -12,13 +12,13 @@ from scipy.integrate import quad, simpson, solve_ivp
 from scipy.special import beta, betainc
 from torch import Tensor
 
-from ctrlgen.grids import Level, Times, Uniform
-from ctrlgen.methods.conjugate_coefficients import (
+from ctrlgen.methods.analytic.conjugate_coefficients import (
     StepCoefficients,
     conjugate_steps,
     released_steps,
 )
-from ctrlgen.paths import VP, CondOT, Cosine, DiscreteVP, Path
+from ctrlgen.priors.paths import VP, CondOT, Cosine, DiscreteVP, Path
+from ctrlgen.sampling.grids import Level, Times, Uniform
 
 NULL, RANGE = 0, 1
 BOTH = torch.tensor([0.0, 1.0], dtype=torch.float64)

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import NegativePSNR, SquaredError
-from ctrlgen.errors import CostError, UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.grids import DDPMUniform, Times, Uniform, ddpm
 from ctrlgen.methods import DFlow, DMPlug
-from ctrlgen.methods.dflow import SourceObjective
-from ctrlgen.methods.dmplug import Reverse
-from ctrlgen.operators import LinearOperator
+from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.methods.source.dmplug import Reverse
+from ctrlgen.operators.base import LinearOperator
 from ctrlgen.optimizers import LBFGS, Adam, WindowedVariance
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import BoundVelocity, Prior
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import CostError, UnknownName
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import DDPMUniform, Times, Uniform, ddpm
+from ctrlgen.sampling.steps import DDIM, EulerStep, HeunStep, walk
 from ctrlgen.solvers import Euler
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import DDIM, EulerStep, HeunStep, walk
 
 Build = Callable[..., Any]
 D, M = 3, 2

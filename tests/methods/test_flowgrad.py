@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import row_sum
 from ctrlgen.costs import FunctionCost, Reversed, SquaredError
-from ctrlgen.errors import CostError
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Times, Uniform
-from ctrlgen.initializers import Blend
 from ctrlgen.methods import FlowGrad, OCFlow, OptimalControl
+from ctrlgen.methods.starts import Blend
 from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian, MaskedGaussian
-from ctrlgen.steps import EulerStep
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.batching import row_sum
+from ctrlgen.rows.errors import CostError
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Times, Uniform
+from ctrlgen.sampling.steps import EulerStep
 
 Build = Callable[..., Any]
 D = 3

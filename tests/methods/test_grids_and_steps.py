@@ -11,7 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.grids import (
+from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
+from ctrlgen.sampling.grids import (
     CLEAN,
     DDPMUniform,
     Grid,
@@ -24,12 +28,7 @@ from ctrlgen.grids import (
     level_at,
     positions,
 )
-from ctrlgen.oracles import gaussian
-from ctrlgen.paths import EDM, VP, CondOT, Cosine, Path
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import (
+from ctrlgen.sampling.steps import (
     DDIM,
     EDMStep,
     EulerStep,
@@ -39,6 +38,7 @@ from ctrlgen.steps import (
     step_noise,
     walk,
 )
+from ctrlgen.testing.oracles import gaussian
 
 Build = Callable[..., Any]
 D = 3

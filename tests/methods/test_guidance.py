@@ -13,9 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Codec, Scaled
 from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, Reversed, SquaredError
-from ctrlgen.grids import DDPMUniform, Uniform, ddpm
 from ctrlgen.methods import (
     DDRM,
     DPS,
@@ -26,15 +24,17 @@ from ctrlgen.methods import (
     ClassifierGuidance,
     FreeDoM,
 )
-from ctrlgen.methods.tfg import schedule_weights
-from ctrlgen.operators import LinearOperator, Operator, Spectrum, dense
-from ctrlgen.oracles import Mixture
-from ctrlgen.paths import CondOT, Cosine, Path
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import DDIM, step_noise, walk
+from ctrlgen.methods.gradients.tfg import schedule_weights
+from ctrlgen.operators.base import LinearOperator, Operator, Spectrum, dense
+from ctrlgen.priors.codecs import Codec, Scaled
+from ctrlgen.priors.paths import CondOT, Cosine, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import DDPMUniform, Uniform, ddpm
+from ctrlgen.sampling.steps import DDIM, step_noise, walk
+from ctrlgen.testing.oracles import Mixture
 
 Build = Callable[..., Any]
 D, M = 3, 2

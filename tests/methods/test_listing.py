@@ -10,13 +10,13 @@ import pkgutil
 import pytest
 
 import ctrlgen.methods as methods
-from ctrlgen.listing import about_method as _about
-from ctrlgen.listing import methods as _methods
+from ctrlgen.commands.listing import about_method as _about
+from ctrlgen.commands.listing import methods as _methods
 
 
 def test_every_method_is_public() -> None:
     found = set()
-    for module in pkgutil.iter_modules(methods.__path__, "ctrlgen.methods."):
+    for module in pkgutil.walk_packages(methods.__path__, "ctrlgen.methods."):
         for value in vars(importlib.import_module(module.name)).values():
             if inspect.isclass(value) and issubclass(value, methods.Method):
                 public = value.__module__.startswith("ctrlgen.") and value.__name__[0] != "_"

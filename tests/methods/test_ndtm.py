@@ -12,23 +12,24 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import FunctionCost, Reversed, SquaredError
-from ctrlgen.errors import UnknownName
-from ctrlgen.grids import DDPMUniform, Times, Uniform, ddpm
 from ctrlgen.methods.base import CostLike
-from ctrlgen.methods.blind import BlindBlur, BlindNDTM, convolve
-from ctrlgen.methods.ctdtm import CTDTM
-from ctrlgen.methods.ftm import FTM
-from ctrlgen.methods.ndtm import NDTM, transition_weights
+from ctrlgen.methods.controls.blind import BlindBlur, BlindNDTM, convolve
+from ctrlgen.methods.controls.ctdtm import CTDTM
+from ctrlgen.methods.controls.ftm import FTM
+from ctrlgen.methods.controls.ndtm import NDTM, transition_weights
+from ctrlgen.methods.result import Result
 from ctrlgen.methods.stepping import Run, SteppedMethod
-from ctrlgen.operators import LinearOperator, dense
+from ctrlgen.operators.base import LinearOperator, dense
 from ctrlgen.optimizers import Adam, GradientDescent
-from ctrlgen.oracles import gaussian
-from ctrlgen.paths import VP, Coefficients, CondOT, Path
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import DDIM, walk
+from ctrlgen.priors.paths import VP, Coefficients, CondOT, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import DDPMUniform, Times, Uniform, ddpm
+from ctrlgen.sampling.steps import DDIM, walk
+from ctrlgen.testing.oracles import gaussian
 
 Build = Callable[..., Any]
 D, M = 3, 2

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import FunctionCost, NegativePSNR, Reversed, SquaredError
-from ctrlgen.errors import CostError, UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.grids import CLEAN, Times, Uniform, ddpm
-from ctrlgen.initializers import Blend
 from ctrlgen.methods import OptimalControl
-from ctrlgen.methods.trajectories import Dynamics
-from ctrlgen.operators import LinearOperator
+from ctrlgen.methods.starts import Blend
+from ctrlgen.methods.trajectory.trajectories import Dynamics
+from ctrlgen.operators.base import LinearOperator
 from ctrlgen.optimizers import Event
-from ctrlgen.oracles import Mixture
-from ctrlgen.paths import VP, CondOT, DiscreteVP
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import DDIM, EulerStep, HeunStep, walk
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import VP, CondOT, DiscreteVP
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import CostError, UnknownName
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import CLEAN, Times, Uniform, ddpm
+from ctrlgen.sampling.steps import DDIM, EulerStep, HeunStep, walk
+from ctrlgen.testing.oracles import Mixture
 
 Build = Callable[..., Any]
 D, M = 4, 2

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import Cost, FunctionCost
-from ctrlgen.flows import Flow
-from ctrlgen.grids import DDPMUniform
 from ctrlgen.methods import DPS, LGDMC, MPGD, TFG, UGD, ClassifierGuidance, FreeDoM
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import MaskedGaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import MaskedGaussian
+from ctrlgen.sampling.grids import DDPMUniform
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 BOUND = 0.6  # cuts some entries of x̂ in both steps

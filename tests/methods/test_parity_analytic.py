@@ -15,11 +15,11 @@ import torch
 from scipy.integrate import quad
 from torch import Tensor
 
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Times
 from ctrlgen.methods import DDRM, OTODE, AncestralPiGDM, CPiGDM, CPiGFM, PiGDM
-from ctrlgen.paths import VP, CondOT
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import VP, CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.grids import Times
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 NEAR: dict[str, Any] = {"rtol": 0, "atol": 1e-9}

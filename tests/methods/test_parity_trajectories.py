@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, Reversed
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Respaced, Uniform
 from ctrlgen.methods import DFlow, DMPlug, FlowGrad, OCFlow, OptimalControl
+from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import Adam, GradientDescent
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.regularizers import Chi
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.sampling.grids import Respaced, Uniform
 from ctrlgen.solvers import Midpoint
-from ctrlgen.sources import Gaussian
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 BOUND = 0.6

@@ -13,15 +13,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.flows import Flow
-from ctrlgen.grids import ddpm
 from ctrlgen.methods import CTDTM, NDTM, BlindNDTM
-from ctrlgen.methods.blind import BlindBlur
+from ctrlgen.methods.controls.blind import BlindBlur
 from ctrlgen.optimizers import Adam
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
-from ctrlgen.steps import DDIM, STEPS
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.seeds import normal
+from ctrlgen.sampling.grids import ddpm
+from ctrlgen.sampling.steps import DDIM, STEPS
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 BOUND, ETA, GAMMA, RATE, TERMINAL = 0.6, 0.3, 2.0, 0.05, 5.0

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Karras, Uniform, ddpm
 from ctrlgen.methods import DAPS, FlowPriors, PnPFlow, REDDiff
 from ctrlgen.optimizers import Adam
-from ctrlgen.paths import EDM
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import rademacher
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import EDM
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.seeds import rademacher
+from ctrlgen.sampling.grids import Karras, Uniform, ddpm
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 NEAR: dict[str, Any] = {"rtol": 0, "atol": 1e-9}

@@ -12,23 +12,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Scaled
 from ctrlgen.costs import FunctionCost, Reversed, SquaredError
-from ctrlgen.errors import UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.grids import DDPMUniform, Karras, Times, Uniform, ddpm, level_at
 from ctrlgen.methods import DAPS, FlowPriors, PnPFlow, REDDiff
 from ctrlgen.methods.base import CostLike, measurement_of
-from ctrlgen.methods.fidelity import slope
+from ctrlgen.methods.result import Result
 from ctrlgen.methods.stepping import Run, SteppedMethod
-from ctrlgen.operators import LinearOperator, Operator, dense
+from ctrlgen.methods.variational.fidelity import slope
+from ctrlgen.operators.base import LinearOperator, Operator, dense
 from ctrlgen.optimizers import Adam, GradientDescent
-from ctrlgen.oracles import Mixture, gaussian
-from ctrlgen.paths import EDM, CondOT, Path
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result, Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian, MaskedGaussian
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import EDM, CondOT, Path
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import DDPMUniform, Karras, Times, Uniform, ddpm, level_at
+from ctrlgen.testing.oracles import Mixture, gaussian
 
 Build = Callable[..., Any]
 D, M = 3, 2

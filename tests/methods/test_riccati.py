@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.methods.riccati import Dense, Gains, LowRank, Side, Value
-from ctrlgen.seeds import normal
+from ctrlgen.methods.trajectory.riccati import Dense, Gains, LowRank, Side, Value
+from ctrlgen.rows.seeds import normal
 
 B, D, M, STEPS, NOISE = 3, 5, 2, 4, 0.6
 SEEDS = [3, 1, 8]

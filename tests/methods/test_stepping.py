@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.codecs import Scaled
 from ctrlgen.costs import Cost, FunctionCost, Reversed, SquaredError
-from ctrlgen.errors import UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.grids import DDPMUniform, Uniform, ddpm
 from ctrlgen.methods import DDRM, DPS, FTM, NDTM, TFG, ClassifierGuidance, Method
 from ctrlgen.methods.stepping import RuledMethod, Run
 from ctrlgen.optimizers import Event
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian, MaskedGaussian
-from ctrlgen.steps import DDIM, EDMStep, HeunStep, walk
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.errors import UnknownName
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import DDPMUniform, Uniform, ddpm
+from ctrlgen.sampling.steps import DDIM, EDMStep, HeunStep, walk
 
 Build = Callable[..., Any]
 D = 3

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.operators import Denoise
-from ctrlgen.errors import Doubtful
-from ctrlgen.flows import Flow
 from ctrlgen.methods import DFlow, DMPlug, FlowGrad, Method, OCFlow, OptimalControl
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import Doubtful
 
 FEW = Adam(max_iterations=1)
 METHODS: dict[str, type[Method]] = {

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Uniform
 from ctrlgen.methods import DPS, DFlow, Method
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.sampling.grids import Uniform
 
 METHODS = (
     DFlow(optimizer=LBFGS(max_iterations=3)),

@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from ctrlgen.cards import Card
-from ctrlgen.cli import main
-from ctrlgen.console import screen, stdout
+from ctrlgen.commands.console import screen, stdout
+from ctrlgen.commands.main import main
 from ctrlgen.domains.molecules import design as designs
 from ctrlgen.domains.molecules import generation
 from ctrlgen.domains.molecules.composition import parse_formula, possible_sizes
@@ -35,10 +34,11 @@ from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
 from ctrlgen.domains.molecules.verdicts import outside, verdicts
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms, parse_extreme
-from ctrlgen.flows import Flow
-from ctrlgen.interrupts import Terminated
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
+from ctrlgen.priors.cards import Card
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.runs.interrupts import Terminated
 
 rdkit = pytest.importorskip("rdkit")
 
@@ -639,7 +639,7 @@ def test_verdicts_follow_structure_and_networks(molecule: Callable[[str], Any]) 
 def test_a_missing_extra_is_named(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ctrlgen.errors import MissingExtra
+    from ctrlgen.rows.errors import MissingExtra
 
     def missing(module: str, extra: str) -> None:
         raise MissingExtra(module, extra)

@@ -28,8 +28,8 @@ from ctrlgen.domains.molecules.dipoles import XTBDipole
 from ctrlgen.domains.molecules.elements import HEAVY
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import join, split
-from ctrlgen.errors import MissingExtra
-from ctrlgen.seeds import normal
+from ctrlgen.rows.errors import MissingExtra
+from ctrlgen.rows.seeds import normal
 
 SEEDS = [5, 1, 8]
 

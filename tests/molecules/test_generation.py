@@ -20,14 +20,14 @@ from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted, gather
 from ctrlgen.domains.molecules.screening import standing
 from ctrlgen.domains.molecules.sizes import DEVIATION, sizes, tables
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
-from ctrlgen.flows import Flow
-from ctrlgen.grids import Power
 from ctrlgen.methods import DFlow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.projections import Normalize
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
+from ctrlgen.methods.projections import Normalize
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Power
 from ctrlgen.solvers import Midpoint
 
 KINDS, PLACES = 14, 6

@@ -21,7 +21,6 @@ from ctrlgen.domains.molecules.design import regressor
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.domains.molecules.states import split
-from ctrlgen.grids import Karras, Uniform
 from ctrlgen.methods import (
     CTDTM,
     DAPS,
@@ -43,8 +42,9 @@ from ctrlgen.methods import (
     REDDiff,
 )
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Karras, Uniform
 from ctrlgen.solvers import Midpoint
 
 COUNTS = [9, 7, 8, 9]

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 import ctrlgen
 from ctrlgen.domains.molecules.networks import GeoT, build
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
-from ctrlgen.errors import UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.errors import UnknownName
 from ctrlgen.solvers import Midpoint
 
 CONFIG = {"network": "geot", "classes": 4, "scale": 0.2, "frequencies": [0.25] * 4}

@@ -15,9 +15,9 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
 
 TRUNK = {"width": 8, "depth": 1, "pair": 4, "vectors": 2, "heads": 2, "bands": 6}
 

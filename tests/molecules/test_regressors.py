@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.cards import Card, load_weights
 from ctrlgen.domains.molecules import training
 from ctrlgen.domains.molecules.batches import Molecule, one_hot
 from ctrlgen.domains.molecules.layers import centred
@@ -23,6 +22,7 @@ from ctrlgen.domains.molecules.regressors import (
     load_regressor,
 )
 from ctrlgen.domains.molecules.states import join, split
+from ctrlgen.priors.cards import Card, load_weights
 from ctrlgen.training.session import export
 
 MEAN = [75.0, 6800.0, -6500.0, 300.0, 2.7, 32.0]

@@ -14,8 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import ctrlgen
-from ctrlgen import codecs
-from ctrlgen.codecs import Codec
 from ctrlgen.domains.molecules import training
 from ctrlgen.domains.molecules.alignment import align
 from ctrlgen.domains.molecules.batches import Batches, Molecule
@@ -23,9 +21,11 @@ from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.networks import Estimate
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.trainer import PriorTrainer, Recipe, molecular_loss
-from ctrlgen.factories import part_of
-from ctrlgen.grids import Power
-from ctrlgen.priors import Prior
+from ctrlgen.priors import codecs
+from ctrlgen.priors.codecs import Codec
+from ctrlgen.priors.factories import part_of
+from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.grids import Power
 from ctrlgen.solvers import Midpoint
 from ctrlgen.training.runs import run
 from ctrlgen.training.session import continue_from, export

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import ctrlgen
-from ctrlgen.errors import UnknownName
+from ctrlgen.rows.errors import UnknownName
 
 ROOT = Path(ctrlgen.__file__).resolve().parents[1]
 INTERNAL = ("aten::", "c10::", "TORCH_", "Tensor-likes", "object has no attribute", "'NoneType'")

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 import ctrlgen
 from ctrlgen import methods
-from ctrlgen.codecs import Scaled
 from ctrlgen.costs import ClassifierCost, FunctionCost, Reversed, SquaredError
-from ctrlgen.flows import Flow
 from ctrlgen.optimizers import LBFGS, Adam
-from ctrlgen.paths import EDM, VP, CondOT, DiscreteVP
-from ctrlgen.priors import Prior
-from ctrlgen.seeds import as_seeds, normal
+from ctrlgen.priors.codecs import Scaled
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import EDM, VP, CondOT, DiscreteVP
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian, MaskedGaussian
+from ctrlgen.rows.seeds import as_seeds, normal
 from ctrlgen.solvers import Dopri5, Euler, Midpoint
-from ctrlgen.sources import Gaussian, MaskedGaussian
 from tests.refusals.clear import table, unclear
 
 Act = Callable[[], Any]

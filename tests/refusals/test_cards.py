@@ -10,10 +10,10 @@ import pytest
 
 import ctrlgen
 from ctrlgen.domains.images.networks import build
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
 from tests.refusals.clear import unclear
 
 CONFIG: dict[str, Any] = {"network": "unet", "shape": [1, 8, 8], "classes": 2, "widths": [4]}
@@ -57,9 +57,9 @@ PARTS: dict[str, Any] = {
     "module": {"type": "torch"},
     "base": {"type": "Source"},
     "command": {"type": "os:system", "command": "true"},
-    "function": {"type": "ctrlgen.seeds:normal"},
-    "other kind": {"type": "ctrlgen.regularizers:GaussianNLL"},
-    "absent": {"type": "ctrlgen.sources:Absent"},
+    "function": {"type": "ctrlgen.rows.seeds:normal"},
+    "other kind": {"type": "ctrlgen.methods.regularizers:GaussianNLL"},
+    "absent": {"type": "ctrlgen.priors.sources:Absent"},
     "no module": {"type": "ctrlgen.absent:Absent"},
 }
 ARGUMENTS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -26,10 +26,10 @@ from ctrlgen.domains.images.files import read_image, read_mask
 from ctrlgen.domains.images.networks import build
 from ctrlgen.domains.molecules import packed as packed_molecules
 from ctrlgen.domains.molecules.readers import read_records
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
 from ctrlgen.training.packed import write_packed
 
 INSIDES = (

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ctrlgen
-from ctrlgen.cards import Card
 from ctrlgen.domains.images.files import read_image, read_mask
 from ctrlgen.domains.images.networks import build
-from ctrlgen.errors import CardError, ResultError, UnknownName
-from ctrlgen.flows import Flow
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result
-from ctrlgen.sources import Gaussian
+from ctrlgen.methods.result import Result
+from ctrlgen.priors.cards import Card
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import CardError, ResultError, UnknownName
 
 ours = settings(
     max_examples=150,
@@ -59,7 +59,8 @@ names = st.sampled_from(
     [
         "os:system", "subprocess:check_output", "builtins:eval", "torch:load", "antigravity:x",
         "this:s", "ctrlgen.domains.images.networks:build", "ctrlgen.plugins:resolve",
-        "ctrlgen.plugins:load_file", "ctrlgen.storage:load", "ctrlgen.cli:main", "Gaussian",
+        "ctrlgen.plugins:load_file", "ctrlgen.priors.storage:load", "ctrlgen.commands.main:main",
+        "Gaussian",
         "CondOT", "VP", "Identity", "Uniform", "Scaled", "DiscreteVP", "MaskedGaussian",
         "ctrlgen.domains.molecules.states:Atoms", "ctrlgen.adapters.diffusers:rebuild",
     ]

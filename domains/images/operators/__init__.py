@@ -16,7 +16,7 @@ from ctrlgen.domains.images.operators.phase import PhaseRetrieval
 from ctrlgen.domains.images.operators.resampling import BlockAverage, SuperResolution
 from ctrlgen.domains.images.operators.separable import Separable
 from ctrlgen.domains.images.operators.tone import HDR, Quantise
-from ctrlgen.operators import Operator
+from ctrlgen.operators.base import Operator
 
 __all__ = [
     "HDR",

@@ -16,13 +16,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import rows_like
-from ctrlgen.constants import derived, follow
 from ctrlgen.domains.images.operators.checks import check_images, check_rows
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
 from ctrlgen.domains.images.operators.separable import CUT, Line, Separable
-from ctrlgen.operators import LinearOperator, Spectrum
-from ctrlgen.seeds import Seeds
+from ctrlgen.operators.base import LinearOperator, Spectrum
+from ctrlgen.rows.batching import rows_like
+from ctrlgen.rows.constants import derived, follow
+from ctrlgen.rows.seeds import Seeds
 
 __all__ = ["Blur", "GaussianBlur", "MotionBlur"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
-from ctrlgen.operators import LinearOperator, Spectrum
+from ctrlgen.operators.base import LinearOperator, Spectrum
 
 __all__ = ["Colourise"]
 

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ctrlgen.constants import follow, numbers
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
 from ctrlgen.domains.images.operators.tone import straight_through
-from ctrlgen.operators import Operator
+from ctrlgen.operators.base import Operator
+from ctrlgen.rows.constants import follow, numbers
 
 __all__ = ["JPEG", "quantisation_tables"]
 

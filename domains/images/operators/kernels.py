@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.images.operators.checks import check_positive_integer
-from ctrlgen.seeds import Seeds, normal, uniform
+from ctrlgen.rows.seeds import Seeds, normal, uniform
 
 __all__ = ["gaussian_taps", "motion_kernels"]
 

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import rows_like
-from ctrlgen.constants import follow
 from ctrlgen.domains.images.operators.checks import check_images, check_rows
 from ctrlgen.domains.images.operators.strokes import free_form_mask
-from ctrlgen.operators import LinearOperator, Spectrum
-from ctrlgen.seeds import Seeds, uniform
+from ctrlgen.operators.base import LinearOperator, Spectrum
+from ctrlgen.rows.batching import rows_like
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.seeds import Seeds, uniform
 
 __all__ = ["Denoise", "Inpainting"]
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctrlgen.constants import derived, follow
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
-from ctrlgen.operators import Operator
-from ctrlgen.seeds import as_seeds
+from ctrlgen.operators.base import Operator
+from ctrlgen.rows.constants import derived, follow
+from ctrlgen.rows.seeds import as_seeds
 
 __all__ = ["NonlinearBlur"]
 

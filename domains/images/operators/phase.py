@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.images.operators.checks import check_images
-from ctrlgen.operators import Operator
+from ctrlgen.operators.base import Operator
 
 __all__ = ["PhaseRetrieval"]
 

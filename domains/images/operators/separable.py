@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctrlgen.constants import follow
 from ctrlgen.domains.images.operators.checks import check_images
-from ctrlgen.operators import LinearOperator, Spectrum
+from ctrlgen.operators.base import LinearOperator, Spectrum
+from ctrlgen.rows.constants import follow
 
 __all__ = ["CUT", "Line", "Separable"]
 

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from ctrlgen.seeds import Seeds, uniform
+from ctrlgen.rows.seeds import Seeds, uniform
 
 __all__ = ["free_form_mask"]
 

@@ -14,7 +14,7 @@ import math
 from torch import Tensor
 
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
-from ctrlgen.operators import Operator
+from ctrlgen.operators.base import Operator
 
 __all__ = ["HDR", "Quantise", "straight_through"]
 

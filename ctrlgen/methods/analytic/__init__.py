@@ -1,0 +1,1 @@
+"""Guidance by the posterior of a Gaussian, for linear operators."""

@@ -1,0 +1,1 @@
+"""Methods that control every step, one after another."""

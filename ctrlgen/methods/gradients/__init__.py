@@ -1,0 +1,1 @@
+"""Guidance by gradients of the cost at the denoised state."""

@@ -1,0 +1,1 @@
+"""Methods that control the whole trajectory at once."""

@@ -1,0 +1,1 @@
+"""Variational and plug-and-play methods."""

@@ -1,0 +1,318 @@
+r"""Flows: a network read through a path, whatever it predicts.
+
+With the coefficients of a path (`ctrlgen.priors.paths`) the velocity u, the denoised datum
+x̂ = E[x_1|x_t], the noise ε̂ = E[x_0|x_t], the score s = ∇log p_t and v = αε̂ − σx̂ are one and the
+same prediction in five coordinates:
+
+    x̂ = (σu − σ̇x)/W = (x − σε̂)/α = (x + σ²s)/α = (αx − σv)/(α²+σ²)
+    ε̂ = (α̇x − αu)/W = (x − αx̂)/σ =    −σ s     = (σx + αv)/(α²+σ²)
+    u = α̇x̂ + σ̇ε̂,    s = −ε̂/σ
+
+(Lipman et al., arXiv 2210.02747; Salimans & Ho, arXiv 2202.00512). A division by α or σ only occurs
+where the network's own quantity leaves no other way. `Flow.on(path)` reads the same network on
+another clock: the state is rescaled to the native path at equal signal-to-noise ratio, where x̂ and
+ε̂ are unchanged.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ctrlgen.priors.paths import Coefficients, Path
+from ctrlgen.rows.batching import expand_like
+from ctrlgen.rows.checks import check_kind
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.counts import Evaluations, Meter, tally
+from ctrlgen.rows.errors import short
+
+__all__ = ["Evaluations", "Flow", "Guided", "Kind", "Prediction", "bounded"]
+
+Kind = Literal["velocity", "data", "noise", "score", "v"]
+Network = Callable[..., Tensor]
+
+
+def bounded(x: Tensor, bound: float) -> Tensor:
+    """x within ±bound, and NaN where it is not finite: a bound must not hide what has diverged."""
+    return torch.where(x.isfinite(), x.clamp(-bound, bound), torch.nan)
+
+
+class Prediction:
+    """What a flow knows of a state: the same prediction in every coordinate, computed on demand.
+
+    Attributes:
+        x: the state, shape (B, *).
+        coefficients: the path at the state's time, broadcastable against x.
+    """
+
+    def __init__(self, kind: Kind, value: Tensor, x: Tensor, coefficients: Coefficients) -> None:
+        self._kind, self._value = kind, value
+        self.x, self.coefficients = x, coefficients
+
+    def clipped(self, bound: float | None) -> Prediction:
+        """The same with |x̂| held within a bound, and all the rest what x and that x̂ leave.
+
+        ε̂ = (x − αx̂)/σ then is the one of the bounded x̂: the mean of a step is that of the
+        posterior of x̂, as in DDPM code. None for no bound.
+        """
+        if bound is None:
+            return self
+        return Prediction("data", bounded(self.data, bound), self.x, self.coefficients)
+
+    @cached_property
+    def data(self) -> Tensor:
+        """x̂ = E[x_1 | x_t], the denoised state."""
+        x, value, c = self.x, self._value, self.coefficients
+        match self._kind:
+            case "data":
+                return value
+            case "velocity":
+                return (c.sigma * value - c.d_sigma * x) / c.wronskian
+            case "noise":
+                return (x - c.sigma * value) / c.alpha
+            case "score":
+                return (x + c.sigma**2 * value) / c.alpha
+            case _:
+                return (c.alpha * x - c.sigma * value) / (c.alpha**2 + c.sigma**2)
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """ε̂ = E[x_0 | x_t]."""
+        x, value, c = self.x, self._value, self.coefficients
+        match self._kind:
+            case "noise":
+                return value
+            case "velocity":
+                return (c.d_alpha * x - c.alpha * value) / c.wronskian
+            case "data":
+                return (x - c.alpha * value) / c.sigma
+            case "score":
+                return -c.sigma * value
+            case _:
+                return (c.sigma * x + c.alpha * value) / (c.alpha**2 + c.sigma**2)
+
+    @cached_property
+    def velocity(self) -> Tensor:
+        """u = dx/dt along the probability-flow ODE."""
+        if self._kind == "velocity":
+            return self._value
+        return self.coefficients.d_alpha * self.data + self.coefficients.d_sigma * self.noise
+
+    @cached_property
+    def score(self) -> Tensor:
+        """∇ log p_t(x); singular where σ = 0."""
+        return self._value if self._kind == "score" else -self.noise / self.coefficients.sigma
+
+    @cached_property
+    def v(self) -> Tensor:
+        """αε̂ − σx̂."""
+        if self._kind == "v":
+            return self._value
+        return self.coefficients.alpha * self.noise - self.coefficients.sigma * self.data
+
+
+class Flow:
+    """A network together with the path it was trained on and the quantity it predicts.
+
+    Args:
+        network: `network(x, t, **conditions)`; x (B, *), t (B,) in [0, 1] on the clock of `path`,
+            conditions one row per sample; returns the shape of x. Any callable will do.
+        path: the path of training.
+        prediction: what the network returns.
+
+    Attributes:
+        evaluations: counts of every evaluation since the last `evaluations.reset()`.
+        meter: counts of one run, by sample, where the flow is `metered`.
+    """
+
+    def __init__(self, network: Network, path: Path, prediction: Kind = "velocity") -> None:
+        if not callable(network):
+            raise TypeError(f"network: expected a callable, got {type(network).__name__}")
+        _check_signature(network)
+        check_kind(Path, path=path)
+        if prediction not in get_args(Kind):
+            raise ValueError(f"prediction: expected one of {get_args(Kind)}, got {prediction!r}")
+        self.network, self.path, self.kind = network, path, prediction
+        self.native = path
+        self.evaluations = Evaluations()
+        self.meter: Meter | None = None
+
+    def on(self, path: Path) -> Flow:
+        """The same network, counting in the same place, on the clock and scale of another path."""
+        flow = copy.copy(self)
+        flow.path = path
+        return flow
+
+    def metered(self, rows: Tensor) -> tuple[Flow, Meter]:
+        """The same network, whose passes also count in a meter of a run's own; and that meter.
+
+        Args:
+            rows: anything of shape (B,), one entry per sample of the run.
+        """
+        flow = copy.copy(self)
+        meter = flow.meter = Meter(rows, self.meter or self.evaluations)
+        return flow, meter
+
+    def take(self, index: Tensor) -> Flow:
+        """The flow as the samples `index` of a run see it: their passes count for them alone."""
+        if self.meter is None:
+            return self
+        flow = copy.copy(self)
+        flow.meter = self.meter.take(index)
+        return flow
+
+    def predict(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Prediction:
+        """One network evaluation.
+
+        Args:
+            x: states at time t, shape (B, *).
+            t: time on the flow's clock, scalar or per sample (B,).
+            **conditions: per-sample conditions of the network.
+
+        Raises:
+            ValueError: if t or the network's output has the wrong shape.
+        """
+        times = self._times(t, x)
+        at = Coefficients(*(expand_like(part, x) for part in self.path(times)))
+        if self.native is self.path:
+            return Prediction(self.kind, self._evaluate(x, times, conditions), x, at)
+        # Equal SNR: the two states differ by a factor, n'/n with n = √(α²+σ²), finite everywhere.
+        times = self.native.time_at(self.path(times).log_snr).clamp(0, 1)
+        native = Coefficients(*(expand_like(part, x) for part in self.native(times)))
+        scale = torch.hypot(native.alpha, native.sigma) / torch.hypot(at.alpha, at.sigma)
+        there = x * scale
+        seen = Prediction(self.kind, self._evaluate(there, times, conditions), there, native)
+        result = Prediction("data", seen.data, x, at)
+        result.__dict__["noise"] = seen.noise  # fills the cache: no division by σ
+        return result
+
+    def check_time(self, time: float) -> None:
+        """Raise where the network's own quantity says nothing of the others.
+
+        Noise and score leave x̂ open where α = 0, data leaves ε̂ open where σ = 0.
+
+        Args:
+            time: on the flow's clock, in [0, 1].
+
+        Raises:
+            ValueError: at such a time.
+        """
+        if self.kind not in ("noise", "score", "data") or 0 < time < 1:
+            return
+        at = self.path(torch.tensor(time, dtype=torch.float64))
+        if self.native is not self.path:
+            at = self.native(self.native.time_at(at.log_snr).clamp(0, 1))
+        name, factor = ("σ", at.sigma) if self.kind == "data" else ("α", at.alpha)
+        if float(factor) == 0:
+            raise ValueError(
+                f"prediction: a network that predicts {self.kind} has no velocity at t = {time:g} "
+                f"of {self.native}, where {name} = 0; read the prior on a path on which it never "
+                "is, prior.on(VP())"
+            )
+
+    def velocity(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """u_t(x), shape of x."""
+        return self.predict(x, t, **conditions).velocity
+
+    def denoise(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """x̂ = E[x_1 | x_t = x], shape of x."""
+        return self.predict(x, t, **conditions).data
+
+    def noise(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """ε̂ = E[x_0 | x_t = x], shape of x."""
+        return self.predict(x, t, **conditions).noise
+
+    def score(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
+        """∇ log p_t(x), shape of x."""
+        return self.predict(x, t, **conditions).score
+
+    def to(self, *args: Any, **kwargs: Any) -> Flow:
+        """Move the network, a module in place; arguments as of `torch.nn.Module.to`."""
+        if isinstance(self.network, torch.nn.Module):
+            self.network.to(*args, **kwargs)
+        elif hasattr(self.network, "to"):
+            self.network = self.network.to(*args, **kwargs)
+        return self
+
+    def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
+        if isinstance(t, int | float):
+            return x.new_full((), t).expand(x.shape[0])
+        times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
+        if times.ndim > 1 or (times.ndim == 1 and times.shape[0] != x.shape[0]):
+            raise ValueError(
+                f"t: expected a number or shape ({x.shape[0]},), got {tuple(times.shape)}"
+            )
+        return times.expand(x.shape[0])
+
+    def _evaluate(self, x: Tensor, t: Tensor, conditions: dict[str, Tensor]) -> Tensor:
+        counted = tally(x, self.meter or self.evaluations)
+        value = self.network(counted, t, **conditions)
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                f"network: expected an output of shape {tuple(x.shape)}, got {short(value)}"
+            )
+        if value.shape != x.shape:
+            raise ValueError(
+                f"network: expected an output of shape {tuple(x.shape)}, got {tuple(value.shape)}"
+            )
+        return value.to(x.dtype)
+
+    def __repr__(self) -> str:
+        name = type(self.network).__name__
+        return f"Flow({name}, {self.path}, prediction={self.kind!r})"
+
+
+def _check_signature(network: Any) -> None:
+    """Raise TypeError for a network that cannot be called with x and t."""
+    function = network.forward if isinstance(network, torch.nn.Module) else network
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # one that does not tell
+        return
+    try:
+        signature.bind_partial(None, None)
+    except TypeError as error:
+        raise TypeError(
+            f"network: expected one that is called as network(x, t, **conditions), got {signature}"
+        ) from error
+
+
+class Guided(torch.nn.Module):
+    """Classifier-free guidance as a network: f(null) + w (f(condition) − f(null)).
+
+    Both halves go through the network in one batch (Ho & Salimans, arXiv 2207.12598), which a flow
+    counts as one evaluation. Works for every prediction kind, since the conversions are affine in
+    the prediction.
+
+    Args:
+        network: conditional network.
+        scale: w; 1 is the conditional network itself, 0 the unconditional one.
+        null: value of each condition that means "none", by name: a number, or a tensor that
+            broadcasts against the condition, like the text of the empty prompt (1, L, D). Other
+            conditions go to both halves.
+    """
+
+    def __init__(
+        self, network: Network, scale: float, null: Mapping[str, int | float | Tensor]
+    ) -> None:
+        super().__init__()
+        self.network, self.scale, self.null = network, scale, dict(null)
+
+    def forward(self, x: Tensor, t: Tensor, **conditions: Tensor) -> Tensor:
+        """The guided prediction at x (B, *), t (B,); conditions one row per sample."""
+        none = {}
+        for name, value in self.null.items():
+            given = conditions[name]
+            if not isinstance(value, Tensor):
+                none[name] = torch.full_like(given, value)
+            else:
+                none[name] = follow(value, given, given.dtype).expand_as(given)
+        both = {k: torch.cat((v, none.get(k, v))) for k, v in conditions.items()}
+        with_it, without = self.network(torch.cat((x, x)), torch.cat((t, t)), **both).chunk(2)
+        return without + self.scale * (with_it - without)

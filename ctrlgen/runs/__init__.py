@@ -1,0 +1,1 @@
+"""Runs: what is written, and how a run ends."""

@@ -1,0 +1,63 @@
+"""JSON as the standard has it (RFC 8259): no NaN, no infinity, and a file whole or not at all.
+
+What is not finite becomes null where a person or another program reads, or one of the strings
+"NaN", "Infinity" and "-Infinity" where the file must give the number back: `read_json` does, and so
+do `float` and numpy. Every JSON file of this project is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ctrlgen.priors.cards import write_whole
+
+__all__ = ["dumps", "plain", "read_json", "write_json"]
+
+_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def plain(value: Any, named: bool = False) -> Any:
+    """The value as JSON has it: tensors and sets as lists, paths as text.
+
+    Args:
+        value: nested as it likes.
+        named: whether what is not finite becomes a string, rather than null.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, float) and not math.isfinite(value):
+        return json.dumps(value) if named else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item, named) for key, item in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(item, named) for item in value]
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def dumps(value: Any, *, named: bool = False, indent: int | None = 2) -> str:
+    """Strict JSON of `plain(value)`."""
+    return json.dumps(plain(value, named), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def write_json(
+    file: Path | str, value: Any, *, named: bool = False, indent: int | None = 2
+) -> None:
+    """Write a file of strict JSON, whole or not at all; arguments as of `plain`."""
+    write_whole(Path(file), (dumps(value, named=named, indent=indent) + "\n").encode())
+
+
+def read_json(file: Path | str) -> Any:
+    """What `write_json(..., named=True)` has written, with its numbers."""
+    return _numbers(json.loads(Path(file).read_text(encoding="utf-8")))
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
+    return _NAMES.get(value, value) if isinstance(value, str) else value

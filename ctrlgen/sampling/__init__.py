@@ -1,0 +1,36 @@
+"""Time grids, and the rules that take a sampler from one of their levels to the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctrlgen.lazy import attach
+
+if TYPE_CHECKING:
+    from ctrlgen.sampling.grids import DDPMUniform, Grid, Karras, Power, Respaced, Times, Uniform
+    from ctrlgen.sampling.steps import DDIM, EDMStep, EulerStep, HeunStep, Mix, ShareStep, StepRule
+
+__all__ = [
+    "DDIM",
+    "DDPMUniform",
+    "EDMStep",
+    "EulerStep",
+    "Grid",
+    "HeunStep",
+    "Karras",
+    "Mix",
+    "Power",
+    "Respaced",
+    "ShareStep",
+    "StepRule",
+    "Times",
+    "Uniform",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "grids": ("DDPMUniform", "Grid", "Karras", "Power", "Respaced", "Times", "Uniform"),
+        "steps": ("DDIM", "EDMStep", "EulerStep", "HeunStep", "Mix", "ShareStep", "StepRule"),
+    },
+)
