@@ -130,7 +130,7 @@ def restore(
                 done.add(problem, method, result, place)
         except BaseException as error:
             partial = partial_of(error)
-            if isinstance(partial, Result) and problem.tiles is None:  # not tiles, whole images
+            if isinstance(partial, Result):
                 with suppress(Exception):  # the error that is told is the first one
                     done.add(problem, method, partial, place)
             if not done.rows:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ctrlgen.domains.images.methods import cost_for
 from ctrlgen.domains.images.operators import Denoise, Inpainting, SuperResolution
+from ctrlgen.errors import carrying
 from ctrlgen.methods import Method
 from ctrlgen.methods.result import Result
 from ctrlgen.operators.base import Operator
@@ -200,6 +201,8 @@ def tiled(
 
     Raises:
         ValueError: for an operator that is not local, or a prior with a codec.
+
+    What is raised in the middle of a run carries whole images, as they stood; see `Method`.
     """
     names = as_seeds(seeds)
     count, scale = len(tiles.places), int(getattr(operator, "factor", 1))
@@ -207,36 +210,43 @@ def tiled(
     parts = tile_operator(operator, tiles, len(names))
     cost = cost_for(method, parts, tiles.cut(y, scale).repeat(len(names), 1, 1, 1), sigma)
     placed = on_canvas(prior, tiles, len(names), label)
-    with warnings.catch_warnings():  # the tiles of a sample share its seed, and are not the same
+
+    def blended(result: Result) -> Result:
+        images = tiles.blend(result.samples)
+        whole = cost_for(method, operator, y.expand(len(images), *y.shape[1:]).to(images), sigma)
+        with torch.no_grad():
+            costs = whole(images)
+        most: dict[str, Any] = {
+            name: getattr(result, name).view(-1, count).amax(1)
+            for name in result.per_sample
+            if name not in ("samples", "controls", "costs", "status", "seeds")
+        }
+        status = [_worst(part) for part in result.status.view(-1, count).tolist()]
+        return Result(
+            **most,
+            samples=images,
+            controls=tiles.blend(result.controls) if result.controls.ndim == 4 else images,
+            costs=costs,
+            status=torch.tensor(status, device=costs.device),
+            seeds=names.to(costs.device),
+            network=result.network,
+            history={},
+            method=f"{result.method} on {count} tiles",
+        )
+
+    # what an error carries are tiles, of use to a caller when they are blended
+    with warnings.catch_warnings(), carrying(lambda partial: partial and blended(partial)):
+        # the tiles of a sample share its seed, and are not the same
         warnings.filterwarnings("ignore", message="seeds: ")
         result = method(placed, cost, seeds=rows, observer=observer)
-    images = tiles.blend(result.samples)
-    whole = cost_for(method, operator, y.expand(len(images), *y.shape[1:]).to(images), sigma)
-    with torch.no_grad():
-        costs = whole(images)
-    most: dict[str, Any] = {
-        name: getattr(result, name).view(-1, count).amax(1)
-        for name in result.per_sample
-        if name not in ("samples", "controls", "costs", "status", "seeds")
-    }
-    status = [_worst(part) for part in result.status.view(-1, count).tolist()]
-    return Result(
-        **most,
-        samples=images,
-        controls=tiles.blend(result.controls) if result.controls.ndim == 4 else images,
-        costs=costs,
-        status=torch.tensor(status, device=costs.device),
-        seeds=names.to(costs.device),
-        network=result.network,
-        history={},
-        method=f"{result.method} on {count} tiles",
-    )
+    return blended(result)
 
 
 def _worst(codes: list[int]) -> int:
     """The status of a sample from those of its tiles: a failure, else the least settled of them."""
-    if Status.DIVERGED in codes:
-        return int(Status.DIVERGED)
+    for status in (Status.DIVERGED, Status.RUNNING):
+        if status in codes:
+            return int(status)
     return next((code for code in codes if not Status(code).converged), codes[0])
 
 

@@ -307,6 +307,35 @@ def test_a_photo_larger_than_the_prior_is_restored_by_tiles(
     assert "tile: GaussianBlur looks far beyond" in ctrlgen(*blur).err
 
 
+def test_tiles_that_are_cut_off_leave_whole_photos(
+    ctrlgen: Run, grey_card: Path, tmp_path: Path, picture: Callable[..., Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from ctrlgen.console import SampleProgress
+
+    write_image(tmp_path / "large.png", picture(1, 24)[:, :20])
+    watched, watch = [], SampleProgress.__call__
+
+    def interrupted(self: SampleProgress, event: Any) -> None:
+        watch(self, event)
+        watched.append(event)
+        if len(watched) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(SampleProgress, "__call__", interrupted)
+    outcome = ctrlgen(
+        "image", "denoise", tmp_path / "large.png", "--noise", 0.002, "--degrade", "--tile",
+        "--prior", grey_card, "--method", "dps", "-n", 2, "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert outcome.code == 130
+    assert f"interrupted; 2 of 2 reconstructions are in {tmp_path / 'out'}" in outcome.err
+    content = written(tmp_path / "out")
+    assert not content["complete"] and content["missing"] == []
+    for row in content["samples"]:
+        assert row["status"] == "running"
+        assert read_image(tmp_path / "out" / row["file"]).shape == (1, 20, 24)
+
+
 @pytest.mark.parametrize(
     ("prior", "task", "options", "expected"),
     [

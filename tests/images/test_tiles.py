@@ -11,12 +11,15 @@ from torch import Tensor
 from ctrlgen.domains.images.methods import Case, build, cost_for
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
 from ctrlgen.domains.images.tiles import Canvas, Tiles, on_canvas, tile_operator, tiled
-from ctrlgen.operators.base import Operator
-from ctrlgen.priors.flows import Flow
-from ctrlgen.priors.paths import CondOT
-from ctrlgen.priors.prior import Prior
-from ctrlgen.priors.sources import Gaussian
-from ctrlgen.rows.seeds import normal
+from ctrlgen.errors import partial_of
+from ctrlgen.flows import Flow
+from ctrlgen.operators import Operator
+from ctrlgen.optimizers import Event
+from ctrlgen.paths import CondOT
+from ctrlgen.priors import Prior
+from ctrlgen.results import Status
+from ctrlgen.seeds import normal
+from ctrlgen.sources import Gaussian
 
 MEAN, STD = 0.1, 0.4
 
@@ -102,6 +105,24 @@ def test_methods_that_weigh_a_tile_as_a_whole_run_too(method: str) -> None:
     # nearer to the measurement than the prior's mean, smoothly so across the tiles
     off = (result.samples - y).square().mean(dim=(0, 1, 2))
     assert float(off.max()) < float((y - MEAN).square().mean())
+
+
+@pytest.mark.parametrize("method", ["d-flow", "dps"])
+def test_what_is_cut_off_is_whole_images(method: str) -> None:
+    """Ctrl-C in the middle carries the images as they stand, one per sample, not tiles."""
+    tiles, noise, plane = Tiles((12, 20), (12, 12), 4), 0.002, (12, 20)
+    y = MEAN + STD * normal([9], (1, *plane))
+    made = build(method, Case("denoise", Denoise(), noise, noise), evaluations=400)
+
+    def observe(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as stop:
+        tiled(made, tiles, prior(12, 12), Denoise(), y, noise, seeds=[5, 6], observer=observe)
+    partial = partial_of(stop.value)
+    assert partial.samples.shape == (2, 1, *plane) and partial.seeds.tolist() == [5, 6]
+    assert partial.status.tolist() == [Status.RUNNING] * 2
+    assert partial.costs.shape == (2,) and bool(partial.samples.isfinite().all())
 
 
 def test_tiles_begin_with_the_noise_of_the_whole() -> None:
