@@ -47,6 +47,9 @@ def train(
     resume_from_embedded: Annotated[
         bool, typer.Option(help="Without a checkpoint, go on from the weights of this package.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a card of another training.")
+    ] = False,
     pack: Annotated[
         Path | None,
         typer.Option(help="Write the data to this one file, for another machine; do not train."),
@@ -65,7 +68,8 @@ def train(
     [dim]Elsewhere:[/]  ctrlgen train molecules/qm9 --pack qm9.safetensors
                ctrlgen train molecules/qm9 --data qm9.safetensors --minutes 10 --device cuda
 
-    Checkpoints are written on the way; the same command with a longer budget goes on from there.
+    Checkpoints are written on the way; the same command with a longer budget goes on from there. A
+    card of another training is replaced with --overwrite alone.
     """
     known = {
         f"{domain.name}/{name}": reference
@@ -109,6 +113,7 @@ def train(
             threads=threads,
             compiled=compiled,
             resume_from_embedded=resume_from_embedded,
+            overwrite=overwrite,
         )
     validation = _validation(Path(card))
     if json:

@@ -19,13 +19,66 @@ from ctrlgen.training.runs import rewind, run
 from ctrlgen.training.schedule import DESCRIPTIVE
 from ctrlgen.training.trainer import Trainer
 
-__all__ = ["check_budget", "continue_from", "export", "session"]
+__all__ = ["check_run", "continue_from", "export", "session"]
 
 
-def check_budget(minutes: float | None, steps: int | None) -> None:
-    """Raise ValueError unless exactly one budget was given."""
+def check_run(
+    recipe: str,
+    minutes: float | None,
+    steps: int | None,
+    *,
+    out: str | Path | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+) -> None:
+    """What can be refused before the data are read; the arguments are those of `session`.
+
+    Raises:
+        ValueError: not exactly one budget was given, or a card lies where this run would write its
+            own, and no checkpoint goes on from there.
+    """
     if (steps is None) == (minutes is None):
         raise ValueError(f"budget: expected one of minutes and steps, got {minutes} and {steps}")
+    target, checkpoint = _places(recipe, out)
+    if not (overwrite or (resume and checkpoint.is_file())):
+        _refuse(target, recipe)
+
+
+def _places(recipe: str, out: str | Path | None) -> tuple[Path, Path]:
+    """The folder of weights, card and log, and the file of checkpoints."""
+    folder = Path("runs") / recipe.replace("/", "-")
+    return (folder if out is None else Path(out)), folder / "checkpoint.safetensors"
+
+
+def _refuse(target: Path, recipe: str) -> None:
+    """Raise ValueError where a card or weights of that name are in a folder."""
+    name = recipe.split("/", 1)[1]
+    for file in (target / f"{name}.json", target / f"{name}.safetensors"):
+        if os.path.lexists(file):
+            raise ValueError(
+                f"out: {file} is there, of another training; name another folder or add --overwrite"
+            )
+
+
+def _ours(file: Path, trainer: Trainer) -> bool:
+    """Whether a card came of an earlier part of a run, by its recipe, its seed and its steps."""
+    try:
+        recipe = Card.read(file).recipe
+        steps = recipe["steps"]
+    except (CardError, KeyError, TypeError):
+        return False
+    ours = {**_settings(trainer), "seed": trainer.seed}
+    if recipe.get("device", "cpu") != trainer.device.type:  # which has its own batch and rate
+        ours = {key: value for key, value in ours.items() if key not in trainer.schedule.cuda}
+    return steps <= trainer.steps and all(
+        recipe.get(key, value) == value for key, value in ours.items()
+    )
+
+
+def _settings(trainer: Trainer) -> dict[str, Any]:
+    """The settings of a recipe as cards tell them."""
+    settings = trainer.schedule.settings()
+    return {key: value for key, value in settings.items() if key not in DESCRIPTIVE}
 
 
 def export(trainer: Trainer, card: Card, out: Path) -> None:
@@ -42,9 +95,8 @@ def export(trainer: Trainer, card: Card, out: Path) -> None:
     partial = weights.with_suffix(".partial")
     save_file(half, partial)
     partial.chmod(0o644)
-    settings = trainer.schedule.settings()
     card.recipe = {
-        **{key: value for key, value in settings.items() if key not in DESCRIPTIVE},
+        **_settings(trainer),
         "seed": trainer.seed,
         "steps": trainer.steps,
         "seconds": round(trainer.seconds),
@@ -113,6 +165,7 @@ def session(
     resume: bool,
     compiled: bool,
     resume_from_embedded: bool,
+    overwrite: bool = False,
 ) -> Path:
     """Train with a progress bar, checkpoints in runs/<domain>-<name>, log and export in out.
 
@@ -128,15 +181,20 @@ def session(
         compiled: compile the network first; a recipe that asks for it gets it where it can be.
         resume_from_embedded: start a run without a checkpoint from the embedded weights; the log
             goes on.
+        overwrite: replace the card and weights of another training.
 
     Returns:
         The path of the card.
+
+    Raises:
+        ValueError: as `check_run`, or the checkpoint goes on from another training than that of the
+            card in `out`.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    check_run(recipe, minutes, steps, out=out, resume=resume, overwrite=overwrite)
     name = recipe.split("/", 1)[1]
-    folder = Path("runs") / recipe.replace("/", "-")
-    target = folder if out is None else Path(out)
+    target, checkpoint = _places(recipe, out)
     if compiled or (trainer.schedule.compiled and compiles(trainer.device)):
         trainer.compile()
         trainer.compiled = True
@@ -146,9 +204,11 @@ def session(
         options += f" --device {trainer.device.type}"
     command = f"ctrlgen train {recipe} {budget} --seed {trainer.seed}{options}"
     target.mkdir(parents=True, exist_ok=True)
-    checkpoint, log = folder / "checkpoint.safetensors", target / f"{name}.log.jsonl"
+    log = target / f"{name}.log.jsonl"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)
+        if not (overwrite or _ours(target / f"{name}.json", trainer)):
+            _refuse(target, recipe)
         rewind(log, trainer.steps)
     elif resume_from_embedded:
         continue_from(trainer, Card.read(embedded / f"{name}.json"), embedded, config)

@@ -21,8 +21,7 @@ from ctrlgen.domains.images import packed
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe, Trainer
-from ctrlgen.priors.cards import Card
-from ctrlgen.training.session import check_budget, session
+from ctrlgen.training.session import check_run, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
@@ -147,6 +146,7 @@ def train(
     threads: int | None = None,
     compiled: bool = False,
     resume_from_embedded: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Train one of the image networks.
 
@@ -164,15 +164,17 @@ def train(
         compiled: compile the network first (needs a C++ compiler): about half as fast again.
         resume_from_embedded: without a checkpoint, continue from the embedded weights with a
             fresh optimiser; the card keeps the recipe of the earlier part.
+        overwrite: replace the card and weights of another training.
 
     Returns:
         The path of the model card.
 
     Raises:
-        ValueError: an unknown name, not exactly one budget, or a checkpoint of another recipe.
+        ValueError: an unknown name, not exactly one budget, a checkpoint of another recipe, or a
+            card of another training in `out`.
     """
     recipe = _recipe(name).on(device)
-    check_budget(minutes, steps)
+    check_run(f"images/{name}", minutes, steps, out=out, resume=resume, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     kind = ClassifierTrainer if name == "mnist-classifier" else Trainer
@@ -189,4 +191,5 @@ def train(
         resume=resume,
         compiled=compiled,
         resume_from_embedded=resume_from_embedded,
+        overwrite=overwrite,
     )

@@ -26,8 +26,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import GRID, PriorTrainer, Recipe
-from ctrlgen.priors.cards import Card
-from ctrlgen.training.session import check_budget, session
+from ctrlgen.training.session import check_run, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
@@ -205,6 +204,7 @@ def train(
     threads: int | None = None,
     compiled: bool = False,
     resume_from_embedded: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Train one of the molecular networks.
 
@@ -222,15 +222,17 @@ def train(
         compiled: compile the network first (needs a C++ compiler): nearly twice as fast.
         resume_from_embedded: without a checkpoint, continue from the embedded weights with a
             fresh optimiser; the card keeps the recipe of the earlier part.
+        overwrite: replace the card and weights of another training.
 
     Returns:
         The path of the model card.
 
     Raises:
-        ValueError: an unknown name, not exactly one budget, or a checkpoint of another recipe.
+        ValueError: an unknown name, not exactly one budget, a checkpoint of another recipe, or a
+            card of another training in `out`.
     """
     recipe = _recipe(name).on(device)
-    check_budget(minutes, steps)
+    check_run(f"molecules/{name}", minutes, steps, out=out, resume=resume, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     trainer = _trainer(recipe, _source(data), seed, device)
@@ -246,4 +248,5 @@ def train(
         resume=resume,
         compiled=compiled,
         resume_from_embedded=resume_from_embedded,
+        overwrite=overwrite,
     )

@@ -139,6 +139,7 @@ def test_train_hands_its_options_to_the_recipe(
     outcome = ctrlgen(
         "train", "images/cifar10", "--data", tmp_path, "--steps", 7, "--no-resume", "--seed", 3,
         "--out", tmp_path / "w", "--threads", 2, "--compile", "--resume-from-embedded",
+        "--overwrite",
     )  # fmt: skip
     assert outcome.code == 0 and "card.json" in outcome.out
     ((args, options),) = calls
@@ -154,6 +155,7 @@ def test_train_hands_its_options_to_the_recipe(
         "threads": 2,
         "compiled": True,
         "resume_from_embedded": True,
+        "overwrite": True,
     }
 
 

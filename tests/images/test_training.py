@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,12 +172,50 @@ def test_train_resumes_and_extends(
         5,
         5,
     ]
-    training.train("tiny", data=tmp_path, steps=2, resume=False)
+    training.train("tiny", data=tmp_path, steps=2, resume=False, overwrite=True)
     assert len((card.parent / "tiny.log.jsonl").read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="name"):
         training.train("imagenet", steps=1)
     with pytest.raises(ValueError, match="budget"):
         training.train("tiny", steps=1, minutes=1)
+
+
+def test_a_card_of_another_training_is_not_replaced(
+    images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(training.RECIPES, "tiny", RECIPE)
+    monkeypatch.setattr(training, "read", lambda name, folder: images)
+    out = tmp_path / "out"
+    card = training.train("tiny", data=tmp_path, steps=2, out=out)
+    training.train("tiny", data=tmp_path, steps=3, out=out)  # the same training, longer
+    mine = {file.name: file.read_bytes() for file in out.iterdir()}
+
+    def refused(match: str = "out: .*tiny.json is there", **options: Any) -> None:
+        with pytest.raises(ValueError, match=match):
+            training.train("tiny", data=tmp_path, **{"steps": 4, "out": out, **options})
+        assert {file.name: file.read_bytes() for file in out.iterdir()} == mine
+
+    with monkeypatch.context() as context:
+        context.setattr(training, "read", lambda *_: pytest.fail("the data were read"))
+        refused(resume=False)
+    # a checkpoint that goes on from another training than the card's
+    checkpoint = tmp_path / "runs" / "images-tiny" / "checkpoint.safetensors"
+    checkpoint.unlink()
+    refused()
+    training.train("tiny", data=tmp_path, steps=1, out=tmp_path / "other", resume=False)
+    refused()  # of fewer steps
+    monkeypatch.setitem(training.RECIPES, "tiny", replace(RECIPE, lr=RECIPE.lr / 2))
+    training.train("tiny", data=tmp_path, steps=4, out=tmp_path / "third", resume=False)
+    refused()  # of another rate
+    card.write_text("{")
+    mine = {file.name: file.read_bytes() for file in out.iterdir()}
+    refused()
+    card.unlink()
+    mine.pop(card.name)
+    refused("out: .*tiny.safetensors is there")
+    training.train("tiny", data=tmp_path, steps=4, out=out, overwrite=True)
+    assert ctrlgen.cards.Card.read(card).recipe["steps"] == 4
 
 
 def test_train_continues_from_embedded_weights(
