@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from PIL import Image
 
 from ctrlgen.domains.images import demo
 from ctrlgen.domains.molecules import demo as molecules
 from ctrlgen.domains.molecules.generation import Settings
+from ctrlgen.interrupts import Terminated
 
 
 def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
@@ -22,7 +24,7 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
     monkeypatch.setattr(demo, "_BUDGET", 4)
     monkeypatch.setattr(demo, "_STEER_SEEDS", (3,))
     monkeypatch.setattr(molecules, "_COUNT", 2)
-    monkeypatch.setattr(molecules, "_SETTINGS", Settings(steps=2, iterations=1))
+    monkeypatch.setattr(molecules, "_SETTINGS", Settings(steps=2, iterations=1, restarts=0, draws=1))
     outcome = ctrlgen("demo", "--out", tmp_path / "demo")
     assert outcome.code == 0, outcome.err
     assert "demo/images/figure.png" in outcome.out
@@ -43,6 +45,58 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
         assert max(scene["objective_calls"]) <= 4
     assert scenes["Twice the size"]["psnr"][0] > scenes["Twice the size"]["psnr_pseudo_inverse"][0]
     assert "not empty" in ctrlgen("demo", "--out", tmp_path / "demo").err
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+def test_what_the_image_demo_has_finished_is_kept_and_said(
+    ctrlgen: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    stop: type[KeyboardInterrupt], code: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(demo, "_COUNT", 2)
+    monkeypatch.setattr(demo, "_BUDGET", 2)
+    solve, scenes = demo._restore, []
+
+    def interrupted(*words: Any, **options: Any) -> Any:
+        if scenes:
+            raise stop
+        scenes.append(solve(*words, **options))
+        return scenes[0]
+
+    monkeypatch.setattr(demo, "_restore", interrupted)
+    monkeypatch.setattr(molecules, "run", lambda *_, **__: pytest.fail("the demo went on"))
+    out = tmp_path / "demo"
+    outcome = ctrlgen("demo", "--out", out)
+    assert outcome.code == code
+    assert f"interrupted; 1 of 4 problems are in {out / 'images' / 'result.json'}" in outcome.err
+    assert [file.name for file in (out / "images").iterdir()] == ["result.json"]
+    content = json.loads((out / "images" / "result.json").read_text())
+    assert not content["complete"] and list(content["scenes"]) == ["Twice the size"]
+    # with nothing finished nothing is left
+    monkeypatch.setattr(demo, "_restore", lambda *_, **__: interrupted())
+    assert ctrlgen("demo", "--out", tmp_path / "none").code == code
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_the_molecular_demo_has_finished_is_kept_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(molecules, "_COUNT", 2)
+    settings = Settings(steps=2, iterations=0, draws=1, restarts=1, tolerance=1e-6)
+    monkeypatch.setattr(molecules, "_SETTINGS", settings)
+    write = molecules.Designer.run
+
+    def interrupted(self: Any, *words: Any, **options: Any) -> Any:
+        write(self, *words, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(molecules.Designer, "run", interrupted)
+    with pytest.raises(typer.Exit) as stop:
+        molecules.run(tmp_path / "demo")
+    assert stop.value.exit_code == 130
+    said = " ".join(capsys.readouterr().err.split())
+    assert "interrupted; 2 of 2 molecules are in" in said
+    content = json.loads((tmp_path / "demo" / "result.json").read_text())
+    assert not content["complete"] and len(content["molecules"]) == 2
 
 
 def test_without_rdkit_the_molecules_say_so(
