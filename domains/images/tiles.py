@@ -26,7 +26,6 @@ from torch import Tensor
 
 from ctrlgen.domains.images.methods import cost_for
 from ctrlgen.domains.images.operators import Denoise, Inpainting, SuperResolution
-from ctrlgen.errors import carrying
 from ctrlgen.methods import Method
 from ctrlgen.methods.result import Result
 from ctrlgen.operators.base import Operator
@@ -35,6 +34,7 @@ from ctrlgen.priors.codecs import Identity
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.constants import follow
+from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import SOURCE, Seeds, as_seeds, normal
 from ctrlgen.rows.status import Status
 

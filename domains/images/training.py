@@ -21,6 +21,7 @@ from ctrlgen.domains.images import packed
 from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe, Trainer
+from ctrlgen.priors.cards import Card
 from ctrlgen.training.session import check_run, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]

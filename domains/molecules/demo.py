@@ -12,15 +12,15 @@ from pathlib import Path
 
 import typer
 
-from ctrlgen import console
+from ctrlgen.commands import console
 from ctrlgen.domains.molecules.design import Designer
 from ctrlgen.domains.molecules.generation import Settings
 from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.reports import about, finish, show
 from ctrlgen.domains.molecules.running import BatchProgress
 from ctrlgen.domains.molecules.wishes import Wish
-from ctrlgen.interrupts import exit_code
-from ctrlgen.outputs import output_folder, reserved
+from ctrlgen.runs.interrupts import exit_code
+from ctrlgen.runs.outputs import output_folder, reserved
 
 __all__ = ["run"]
 

@@ -26,6 +26,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import GRID, PriorTrainer, Recipe
+from ctrlgen.priors.cards import Card
 from ctrlgen.training.session import check_run, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]

@@ -14,7 +14,7 @@ from PIL import Image
 from ctrlgen.domains.images import demo
 from ctrlgen.domains.molecules import demo as molecules
 from ctrlgen.domains.molecules.generation import Settings
-from ctrlgen.interrupts import Terminated
+from ctrlgen.runs.interrupts import Terminated
 
 
 def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
@@ -24,7 +24,9 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
     monkeypatch.setattr(demo, "_BUDGET", 4)
     monkeypatch.setattr(demo, "_STEER_SEEDS", (3,))
     monkeypatch.setattr(molecules, "_COUNT", 2)
-    monkeypatch.setattr(molecules, "_SETTINGS", Settings(steps=2, iterations=1, restarts=0, draws=1))
+    monkeypatch.setattr(
+        molecules, "_SETTINGS", Settings(steps=2, iterations=1, restarts=0, draws=1)
+    )
     outcome = ctrlgen("demo", "--out", tmp_path / "demo")
     assert outcome.code == 0, outcome.err
     assert "demo/images/figure.png" in outcome.out

@@ -311,7 +311,7 @@ def test_tiles_that_are_cut_off_leave_whole_photos(
     ctrlgen: Run, grey_card: Path, tmp_path: Path, picture: Callable[..., Tensor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from ctrlgen.console import SampleProgress
+    from ctrlgen.commands.console import SampleProgress
 
     write_image(tmp_path / "large.png", picture(1, 24)[:, :20])
     watched, watch = [], SampleProgress.__call__

@@ -11,15 +11,15 @@ from torch import Tensor
 from ctrlgen.domains.images.methods import Case, build, cost_for
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
 from ctrlgen.domains.images.tiles import Canvas, Tiles, on_canvas, tile_operator, tiled
-from ctrlgen.errors import partial_of
-from ctrlgen.flows import Flow
-from ctrlgen.operators import Operator
+from ctrlgen.operators.base import Operator
 from ctrlgen.optimizers import Event
-from ctrlgen.paths import CondOT
-from ctrlgen.priors import Prior
-from ctrlgen.results import Status
-from ctrlgen.seeds import normal
-from ctrlgen.sources import Gaussian
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.sources import Gaussian
+from ctrlgen.rows.errors import partial_of
+from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.status import Status
 
 MEAN, STD = 0.1, 0.4
 

@@ -215,7 +215,7 @@ def test_a_card_of_another_training_is_not_replaced(
     mine.pop(card.name)
     refused("out: .*tiny.safetensors is there")
     training.train("tiny", data=tmp_path, steps=4, out=out, overwrite=True)
-    assert ctrlgen.cards.Card.read(card).recipe["steps"] == 4
+    assert ctrlgen.priors.cards.Card.read(card).recipe["steps"] == 4
 
 
 def test_train_continues_from_embedded_weights(
