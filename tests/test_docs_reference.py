@@ -29,7 +29,7 @@ def words(text: str) -> set[str]:
 def test_every_operator_and_status() -> None:
     rows = re.findall(r"^\| `([\w-]+)` \|", section("Operators"), re.MULTILINE)
     assert rows == list(OPERATORS)
-    listed = re.findall(r"^\| (\d) \| `(\w+)` \| ([^|;]+?)[;|]", section("Status"), re.MULTILINE)
+    listed = re.findall(r"^\| (\d+) \| `(\w+)` \| ([^|;]+?)[;|]", section("Status"), re.MULTILINE)
     assert [(int(number), name) for number, name, _ in listed] == [(s, s.name) for s in Status]
     for number, _, text in listed:
         assert text.strip().startswith(Status(int(number)).label)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +98,27 @@ def _number(text: str) -> float:
     return number
 
 
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
+def write_whole(file: Path, content: bytes | Iterable[bytes], *, fresh: bool = False) -> None:
+    """Write a file whole or not at all: beside its place, synchronised to the disk, renamed.
+
+    Args:
+        file: to write.
+        content: all of it, or its parts.
+        fresh: leave a file that is there, and raise FileExistsError.
+
+    Another name for every writer: two of the same file do not meet before the rename. A process
+    that is killed in between leaves `.NAME.XXXXXXXX.partial`.
+    """
+    partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
+        with partial.open("xb") as stream:
+            for part in (content,) if isinstance(content, bytes) else content:
+                stream.write(part)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if fresh:
+            os.link(partial, file)
+        else:
+            os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ class Status(IntEnum):
         DIVERGED: value or gradient not finite; it holds its last finite state.
         FINISHED: all steps of a method without a stopping test are taken.
         STEADY: stopped early, its iterates were steadiest before.
+        FAILED: something was raised for it, its cost for one; it holds its last finite state.
     """
 
     RUNNING = 0
@@ -42,6 +43,7 @@ class Status(IntEnum):
     DIVERGED = 7
     FINISHED = 8
     STEADY = 9
+    FAILED = 10
 
     @property
     def label(self) -> str:
@@ -71,4 +73,5 @@ _LABELS = {
     Status.DIVERGED: "diverged: value or gradient not finite",
     Status.FINISHED: "finished: all steps taken",
     Status.STEADY: "stopped early: the iterates were steadiest before",
+    Status.FAILED: "failed: an error was raised",
 }

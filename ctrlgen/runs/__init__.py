@@ -1,1 +1,1 @@
-"""Runs: what is written, and how a run ends."""
+"""Runs: a method over many samples, in a folder that survives whatever ends the process."""

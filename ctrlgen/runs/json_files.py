@@ -15,9 +15,10 @@ from typing import Any
 
 from ctrlgen.priors.cards import write_whole
 
-__all__ = ["dumps", "plain", "read_json", "write_json"]
+__all__ = ["NAMES", "dumps", "plain", "read_json", "write_json"]
 
-_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""Numbers that JSON has no word for, by the strings in their place."""
 
 
 def plain(value: Any, named: bool = False) -> Any:
@@ -60,4 +61,4 @@ def _numbers(value: Any) -> Any:
         return {key: _numbers(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_numbers(item) for item in value]
-    return _NAMES.get(value, value) if isinstance(value, str) else value
+    return NAMES.get(value, value) if isinstance(value, str) else value

@@ -41,9 +41,9 @@ def result() -> Result:
 
 
 def test_every_status_has_words_and_a_verdict() -> None:
-    assert len({status.label for status in Status}) == len(Status) == 10
+    assert len({status.label for status in Status}) == len(Status) == 11
     assert {status for status in Status if status.converged} == CONVERGED
-    assert [int(status) for status in Status] == list(range(10))  # they are stored as integers
+    assert [int(status) for status in Status] == list(range(11))  # they are stored as integers
 
 
 def test_converged_rows() -> None:
