@@ -7,12 +7,14 @@ and a user's own modules, on every node.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ctrlgen.checks import check_sizes
 from ctrlgen.extras import require
+from ctrlgen.rows.checks import check_sizes
 from ctrlgen.runs.executors import ATTEMPTS, WorkerLost
 from ctrlgen.runs.job import Work
 from ctrlgen.runs.shards import Shard
@@ -54,15 +56,19 @@ class Ray:
         ray: Any = require("ray", "ray")
         started = not ray.is_initialized()
         if started:
+            paths = os.pathsep.join(path for path in sys.path if path)
             own = {
                 "num_cpus": self.workers,
                 "object_store_memory": _STORE,
                 "include_dashboard": False,
+                "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
             }
             ray.init(
-                address=self.address, log_to_driver=False, logging_level="warning",
+                address=self.address,
+                log_to_driver=False,
+                logging_level="warning",
                 **({} if self.address else own),
-            )  # fmt: skip
+            )
         try:
             yield from self._map(ray, work, units)
         finally:
@@ -90,7 +96,7 @@ class Ray:
                     if losses[unit] == ATTEMPTS:
                         raise WorkerLost(
                             f"workers: unit {unit} has ended {ATTEMPTS} of them; what was finished "
-                            f"is kept ({' '.join(str(error).split())[:200]})"
+                            f"is kept ({' '.join(str(error).split())[-300:]})"
                         ) from error
                     left.append(unit)
                     idle.append(kind.remote(held))

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 import torch
 
-from ctrlgen import errors
-from ctrlgen.checks import check_sizes
+from ctrlgen.rows import errors
+from ctrlgen.rows.checks import check_sizes
 from ctrlgen.runs.job import Work
 from ctrlgen.runs.shards import Shard
 from ctrlgen.runs.units import Units, Watch

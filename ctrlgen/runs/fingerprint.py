@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.errors import short
-from ctrlgen.priors import Prior
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.errors import short
 
 __all__ = ["file_digest", "fingerprint"]
 

@@ -16,13 +16,13 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import rows_of
-from ctrlgen.checks import check_kind, check_sizes
-from ctrlgen.errors import short
-from ctrlgen.priors import Prior
-from ctrlgen.results import Result
+from ctrlgen.methods.result import Result
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import rows_of
+from ctrlgen.rows.checks import check_kind, check_sizes
+from ctrlgen.rows.errors import short
+from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.runs.fingerprint import fingerprint
-from ctrlgen.seeds import Seeds, as_seeds
 
 __all__ = ["Batch", "Job", "Metric", "Plan", "Work"]
 
@@ -87,13 +87,13 @@ class Job:
             unit: samples of a unit.
         """
         return {
-            "prior": fingerprint(self.prior),
-            "cost": fingerprint(self.cost),
-            "method": fingerprint(self.method),
-            "metrics": fingerprint(dict(self.metrics)),
-            "seeds": fingerprint(torch.tensor(self.seeds)),
             "unit": unit,
             "device": self.prior.device.type,
+            "seeds": fingerprint(torch.tensor(self.seeds)),
+            "method": fingerprint(self.method),
+            "metrics": fingerprint(dict(self.metrics)),
+            "cost": fingerprint(self.cost),
+            "prior": fingerprint(self.prior),
         }
 
 

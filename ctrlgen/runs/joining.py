@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.counts import Evaluations
-from ctrlgen.results import Result, Status
+from ctrlgen.methods.result import Result
+from ctrlgen.rows.counts import Evaluations
+from ctrlgen.rows.status import Status
 
 __all__ = ["failed", "join"]
 

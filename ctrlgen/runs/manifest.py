@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ctrlgen import __version__
-from ctrlgen.documents import read_object, write_whole
-from ctrlgen.errors import ResultError
-from ctrlgen.json_files import dumps
+from ctrlgen.priors.documents import read_object, write_whole
+from ctrlgen.rows.errors import ResultError
+from ctrlgen.runs.json_files import dumps
 from ctrlgen.runs.schema import BACKUP, MANIFEST, SCHEMA, check_manifest
 
 __all__ = ["OtherRun", "check_key", "digest", "manifest_of", "read", "seeds_in", "write"]
@@ -101,27 +101,32 @@ def check_key(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path)
     """
     if digest(there) == digest(wanted):
         return
-    old, new = dict(_leaves(there)), dict(_leaves(wanted))
-    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    listed = "; ".join(
-        f"{name}: {old.get(name, 'nothing')} there, {new.get(name, 'nothing')} now"
-        for name in names[:4]
-    )
-    more = f"; and {len(names) - 4} more" if len(names) > 4 else ""
+    differences = list(_differences(there, wanted))
+    listed = "; ".join(f"{name}: {old} there, {new} now" for name, old, new in differences[:4])
+    more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
     raise OtherRun(f"out: {folder} holds another run ({listed}{more}); name another folder")
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted names and values of nested JSON."""
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple) and any(isinstance(v, Mapping) for v in value):
-        for place, item in enumerate(value):
-            yield from _leaves(item, f"{name}.{place}")
-    else:
-        text = dumps(value, indent=None)
-        yield name, text if len(text) <= 60 else f"{text[:57]}..."
+def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Dotted names at which nested JSON differs; of what is of another type, that alone."""
+    if old == new:
+        return
+    both = isinstance(old, Mapping) and isinstance(new, Mapping)
+    if both and old.get("type") == new.get("type"):
+        for key in {**old, **new}:
+            place = f"{name}.{key}" if name else str(key)
+            yield from _differences(old.get(key), new.get(key), place)
+        return
+    yield name, _shown(old), _shown(new)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping) and "type" in value:
+        return str(value["type"])
+    text = dumps(value, indent=None)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def write(folder: Path, manifest: Mapping[str, Any], *, fresh: bool = False) -> None:

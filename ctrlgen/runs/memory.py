@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from ctrlgen.batching import Batched
 from ctrlgen.methods.base import cost_rows
+from ctrlgen.rows.batching import Batched
 from ctrlgen.runs.job import Job
 from ctrlgen.runs.limits import out_of_memory
 

@@ -20,10 +20,11 @@ from typing import Any
 
 from safetensors.torch import load as load_tensors
 
-from ctrlgen.documents import write_whole
-from ctrlgen.errors import ResultError
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Event
-from ctrlgen.results import Result
+from ctrlgen.priors.documents import write_whole
+from ctrlgen.priors.trust import Trust
+from ctrlgen.rows.errors import ResultError
 from ctrlgen.runs.executors import Executor, Local
 from ctrlgen.runs.job import Job, Plan, Work
 from ctrlgen.runs.manifest import check_key, manifest_of, read
@@ -32,7 +33,6 @@ from ctrlgen.runs.schema import RESULT, Record
 from ctrlgen.runs.shards import Shard, packed
 from ctrlgen.runs.spec import SpecError, Tensors, describe, rebuild
 from ctrlgen.runs.store import Store
-from ctrlgen.trust import Trust
 
 __all__ = ["Begun", "Finished", "Note", "Round", "RunObserver", "begin", "execute", "resume", "run"]
 

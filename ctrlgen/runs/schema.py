@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ctrlgen.errors import short
+from ctrlgen.rows.errors import short
 
 __all__ = [
     "BACKUP",

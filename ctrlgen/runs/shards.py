@@ -19,10 +19,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from ctrlgen.documents import write_whole
-from ctrlgen.errors import ResultError
-from ctrlgen.json_files import dumps
-from ctrlgen.results import Result, Status
+from ctrlgen.methods.result import Result
+from ctrlgen.priors.documents import write_whole
+from ctrlgen.rows.errors import ResultError
+from ctrlgen.rows.status import Status
+from ctrlgen.runs.json_files import dumps
 from ctrlgen.runs.schema import HISTORY, SCHEMA, Header, Record, shard_files
 
 __all__ = ["Shard", "packed", "read_lines", "read_tensors", "records_of"]

@@ -1,14 +1,14 @@
 """Parts of a run as JSON, and back: methods, optimizers, solvers, grids, costs, operators, priors.
 
-    spec = describe(method)        {"type": "ctrlgen.methods.dflow:DFlow", "solver": {...}, ...}
+    spec = describe(method)    {"type": "ctrlgen.methods.source.dflow:DFlow", "solver": {...}, ...}
     method == rebuild(spec)
 
 A dataclass is its fields. Any other class of ours is the arguments of its constructor where it
 keeps them under their names and they make the same object again, else its attributes. A prior is
 its card. A tensor goes by name into a mapping that is written as safetensors, or into the JSON
 where no mapping is given. What a spec names is resolved like a card: trusted modules only
-(`ctrlgen.trust`). A function is its name, and must be of a package that the user trusts; a network
-has no spec.
+(`ctrlgen.priors.trust`). A function is its name, and must be of a package that the user trusts; a
+network has no spec.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import PerSample
-from ctrlgen.errors import CardError, short
-from ctrlgen.json_files import NAMES
-from ctrlgen.priors import Prior, load
-from ctrlgen.trust import Trust, resolve
+from ctrlgen.priors.prior import Prior, load
+from ctrlgen.priors.trust import Trust, resolve
+from ctrlgen.rows.batching import PerSample
+from ctrlgen.rows.errors import CardError, short
+from ctrlgen.runs.json_files import NAMES
 
 __all__ = ["SpecError", "describe", "rebuild", "same"]
 
@@ -227,16 +227,17 @@ def _object(spec: Mapping[str, Any], inner: Callable[[Any], Any], trust: Trust) 
     kind = resolve(spec["type"], object, "spec", trust)
     if not isinstance(kind, type):
         raise SpecError(f"spec: expected a class, got {short(spec['type'])}")
-    given = {name: inner(item) for name, item in spec.items() if name != "type"}
     if set(spec) == {"type", "state"}:
         made = object.__new__(kind)
         vars(made).update({name: inner(item) for name, item in spec["state"].items()})
         return made
+    given = {name: inner(item) for name, item in spec.items() if name != "type"}
     if not is_dataclass(kind):
         return kind(**given)
-    made = kind(**{f.name: given.pop(f.name) for f in fields(kind) if f.init and f.name in given})
-    for name, value in given.items():  # of fields that the constructor does not take
-        object.__setattr__(made, name, value)
+    later = {f.name for f in fields(kind) if not f.init} & given.keys()
+    made = kind(**{name: value for name, value in given.items() if name not in later})
+    for name in later:  # fields that the constructor does not take
+        object.__setattr__(made, name, given[name])
     return made
 
 

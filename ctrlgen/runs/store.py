@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from ctrlgen.counts import Evaluations
-from ctrlgen.documents import write_whole
-from ctrlgen.errors import ResultError
 from ctrlgen.extras import require
-from ctrlgen.json_files import dumps
-from ctrlgen.results import Result
+from ctrlgen.methods.result import Result
+from ctrlgen.priors.documents import write_whole
+from ctrlgen.rows.counts import Evaluations
+from ctrlgen.rows.errors import ResultError
 from ctrlgen.runs import manifest as manifests
 from ctrlgen.runs.joining import join
+from ctrlgen.runs.json_files import dumps
 from ctrlgen.runs.locks import lock_folder
 from ctrlgen.runs.schema import HISTORY, RESULT, SCHEMA, SHARDS, TENSORS, Header, Record
 from ctrlgen.runs.shards import Shard, packed, read_lines, read_tensors

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.batching import take
-from ctrlgen.errors import partial_of
 from ctrlgen.methods.base import cost_rows
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
-from ctrlgen.results import Result, Status
+from ctrlgen.rows.batching import take
+from ctrlgen.rows.errors import partial_of
+from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Work
 from ctrlgen.runs.joining import failed, join
 from ctrlgen.runs.limits import TimedOut, out_of_memory, within

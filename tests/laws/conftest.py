@@ -165,6 +165,7 @@ class Case:
         part: builds the component itself, where it holds data of samples.
         method: the method itself, where the case is of one.
         problem: method, prior and cost of the rows of an index, where the component is a method.
+        made: the component itself, where it is made already and is no method.
     """
 
     kind: type | tuple[type, ...]
@@ -175,6 +176,14 @@ class Case:
     part: Callable[[], PerSample] | None = None
     method: Any = None
     problem: Callable[[Tensor, torch.dtype], tuple[Any, Prior, Cost]] | None = None
+    made: Any = None
+
+    @property
+    def component(self) -> Any:
+        """The component itself, None where the case makes it as it goes."""
+        if self.part is not None:
+            return self.part()
+        return self.method if self.made is None else self.made
 
     @property
     def kinds(self) -> tuple[type, ...]:
@@ -258,7 +267,8 @@ def path_case(path: Path) -> Case:
 
     times = 0.2 + 0.6 * uniform(SEEDS, (1,), 5, dtype=torch.float64).squeeze(1)
     # Every element is the same function of its own time.
-    return Case(type(path), rows, (lambda t: path(t).alpha + path(t).sigma ** 2, times))
+    form = lambda t: path(t).alpha + path(t).sigma ** 2  # noqa: E731
+    return Case(type(path), rows, (form, times), made=path)
 
 
 PATHS = {
@@ -294,8 +304,9 @@ def solver_case(solver: Solver) -> Case:
         return {"end": solver(velocity, x), "source": solver.invert(velocity, x, 0.2)}
 
     return Case(
-        type(solver), rows, (lambda x: solver(Velocity(Rated(RATES)), x), draw(D)), heavy=True
-    )
+        type(solver), rows, (lambda x: solver(Velocity(Rated(RATES)), x), draw(D)), heavy=True,
+        made=solver,
+    )  # fmt: skip
 
 
 SOLVERS: dict[str, Solver] = {
@@ -330,7 +341,7 @@ def optimizer_case(optimizer: Optimizer) -> Case:
         }
 
     kinds = (type(optimizer), FunctionObjective)
-    return Case(kinds, rows, heavy=True, rounding=1e-3)
+    return Case(kinds, rows, heavy=True, rounding=1e-3, made=optimizer)
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -582,7 +593,7 @@ def initializer_case(initializer: Initializer) -> Case:
         z = prior.start(seeds, dtype=dtype, device=index.device)
         return {"x0": initializer(prior, given, seeds, z)}
 
-    return Case(type(initializer), rows, heavy=True, rounding=1e-3)
+    return Case(type(initializer), rows, heavy=True, rounding=1e-3, made=initializer)
 
 
 def method_cost(dtype: torch.dtype = torch.float64) -> Cost:

@@ -1,0 +1,61 @@
+"""Samples of a prior alone, as a method that nothing is asked of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ctrlgen.methods.result import Result
+from ctrlgen.optimizers.base import Observer
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import flat
+from ctrlgen.rows.seeds import Seeds, as_seeds
+from ctrlgen.rows.status import Status
+from ctrlgen.solvers import Solver
+
+__all__ = ["Unsteered"]
+
+
+@dataclass(frozen=True)
+class Unsteered:
+    """Draws of a prior, one per seed; the cost is not looked at and is 0 in the result.
+
+    Attributes:
+        solver: of the flow; 50 midpoint steps on the prior's grid by default.
+    """
+
+    solver: Solver | None = None
+
+    def __call__(
+        self, prior: Prior, cost: Any = None, *, seeds: Seeds, observer: Observer | None = None
+    ) -> Result:
+        """The draws; one that is no number has the status DIVERGED.
+
+        Args:
+            prior: bound to as many rows of conditions as there are seeds, or to none.
+            cost: not looked at.
+            seeds: one per sample.
+            observer: not called.
+        """
+        rows = as_seeds(seeds)
+        start = prior.start(rows)
+        metered, meter = prior.metered(rows.to(start.device))
+        with torch.no_grad():
+            samples = metered.generate(start, self.solver or prior.solver(50))
+        zero = torch.zeros_like(rows, device=start.device)
+        finite = flat(samples).isfinite().all(1)
+        return Result(
+            samples=samples,
+            controls=start,
+            costs=torch.zeros_like(zero, dtype=samples.dtype),
+            status=torch.where(finite, int(Status.FINISHED), int(Status.DIVERGED)),
+            seeds=rows.to(start.device),
+            iterations=zero,
+            evaluations=meter.evaluations,
+            backward_passes=meter.backward_passes,
+            objective_calls=zero.clone(),
+            network=meter.total,
+            method=repr(self),
+        )
