@@ -8,7 +8,13 @@ z_t = t z_1 + (1 - t) z_0 the network F is preconditioned (Karras et al. 2022, e
 so its input and its target have unit variance at all times. F is a diffusion transformer (Peebles &
 Xie 2023): pre-norm attention and MLP under scale, shift and gate from the time and the conditions,
 one shared modulation (Chen et al. 2024), rotary positions (Su et al. 2021), so a clip may be of any
-length. Attention is an explicit softmax: double backward, forward mode and float64 work.
+length. A frame has more numbers than the transformer is wide; its tokens h give each number a value
+and a gain on what is there,
+
+    F(x) = A h + (G h) ⊙ x,
+
+so the numbers of a band that sounds like noise need no more than the band's level. Attention is an
+explicit softmax: double backward, forward mode and float64 work.
 
 Frames that do not exist (`frames` says how many do) are zero, are attended by none, and their
 velocity is zero: padding changes nothing.
@@ -126,7 +132,8 @@ class FrameVelocity(nn.Module):
         self.stem = nn.Linear(features, width)
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.head = nn.Linear(width, features)
-        for layer in (self.modulation, self.final, self.head):
+        self.gain = nn.Linear(width, features)
+        for layer in (self.modulation, self.final, self.head, self.gain):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -172,7 +179,8 @@ class FrameVelocity(nn.Module):
         for block in self.blocks:
             h = block(h, modulation, angle, mask)
         scale, shift = self.final(condition)[:, None].chunk(2, dim=2)
-        out: Tensor = self.head(F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift)
+        h = F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
+        out: Tensor = self.head(h) + self.gain(h) * x
         return out
 
 

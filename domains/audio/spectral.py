@@ -12,7 +12,14 @@ in one dimension; Siuzdak 2023 for audio) adds what a linear map can't,
 
 S the root mean square of each coefficient; E and D start at zero. Everything works on frames: no
 layer runs at the rate of samples, decoding is differentiable and its reach is finite, R frames to
-either side, so decoding in chunks that overlap by R frames is exact.
+either side, so decoding in chunks that overlap by R frames is exact. With depth zero there is no
+network, and with D = N the linear codec alone is invertible.
+
+Coefficients of music have heavy tails (whitened, a kurtosis of 60). With a knee a latent is
+
+    z' = asinh(z / a),      z = a sinh(z'),
+
+linear below the knee a, logarithmic above; at a = 0.2 the kurtosis is that of a Gaussian, 3.
 
 Frames beyond a clip's own length are zero before every convolution: a clip is coded as it would be
 alone, whatever it is batched with. A latent has D numbers a frame, shape (B, T + 1, D).
@@ -104,19 +111,23 @@ class SpecCodec(nn.Module):
         hop: N, samples of a frame.
         size: D, numbers of a latent frame.
         width: channels of the network.
-        depth: blocks of the encoder, and of the decoder.
+        depth: blocks of the encoder, and of the decoder; with 0 the codec is linear.
         kernel: frames that a block's convolution sees, odd.
         rate: of the signals in Hz.
+        knee: a, in standard deviations of a latent; None leaves latents as they are.
 
     Attributes:
         axes: V Λ^{1/2}, shape (N, D).
         inverse_axes: V Λ^{-1/2}, shape (N, D).
         spread: S, shape (N,).
+        mean, std: of each number of a latent over the training music, shape (D,).
     """
 
     axes: Tensor
     inverse_axes: Tensor
     spread: Tensor
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -126,19 +137,24 @@ class SpecCodec(nn.Module):
         depth: int = 4,
         kernel: int = 7,
         rate: int = 16000,
+        knee: float | None = None,
     ) -> None:
         super().__init__()
+        if knee is not None and not knee > 0:
+            raise ValueError(f"knee: expected a positive number or None, got {knee}")
         if kernel % 2 == 0:
             raise ValueError(f"kernel: expected an odd number of frames, got {kernel}")
         if not 0 < size <= hop:
             raise ValueError(f"size: expected 1 to {hop}, the coefficients of a frame, got {size}")
-        self.hop, self.size, self.rate = hop, size, rate
+        self.hop, self.size, self.rate, self.knee = hop, size, rate, knee
         self.reach = depth * (kernel // 2)
         self.register_buffer("axes", torch.eye(hop, size))
         self.register_buffer("inverse_axes", torch.eye(hop, size))
         self.register_buffer("spread", torch.ones(hop))
-        self.encoder = Tower(2 * hop, size, width, depth, kernel)
-        self.decoder = Tower(size, hop, width, depth, kernel)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("std", torch.ones(size))
+        self.encoder = Tower(2 * hop, size, width, depth, kernel) if depth else None
+        self.decoder = Tower(size, hop, width, depth, kernel) if depth else None
 
     @torch.no_grad()
     def fit(self, covariance: Tensor) -> None:
@@ -170,11 +186,24 @@ class SpecCodec(nn.Module):
         c = mdct(x.squeeze(1), self.hop)
         mask = frame_mask(frames, c).unsqueeze(2)
         c = torch.where(mask, c, 0)
-        scaled = c / self.spread
-        # Loud and soft parts differ by orders of magnitude: the network sees both scales.
-        features = torch.cat((scaled, scaled.sign() * scaled.abs().log1p()), dim=2)
-        z = c @ self.inverse_axes + self.encoder(features, mask)
+        z = c @ self.inverse_axes
+        if self.encoder is not None:
+            scaled = c / self.spread
+            # Loud and soft parts differ by orders of magnitude: the network sees both scales.
+            features = torch.cat((scaled, scaled.sign() * scaled.abs().log1p()), dim=2)
+            z = z + self.encoder(features, mask)
+        if self.knee is not None:
+            z = (z / self.knee).asinh()
         return torch.where(mask, z, 0)
+
+    def _coefficients(self, z: Tensor, mask: Tensor) -> Tensor:
+        """MDCT coefficients (B, T + 1, N) of latents whose padding is zero."""
+        if self.knee is not None:
+            # Beyond e^10 knees, where no music is, a line: a wild guess stays finite.
+            near = z.clamp(-10, 10)
+            z = self.knee * (near.sinh() + near.cosh() * (z - near))
+        c = z @ self.axes.T
+        return c if self.decoder is None else c + self.spread * self.decoder(z, mask)
 
     def decode(self, z: Tensor, length: int | None = None, frames: Tensor | None = None) -> Tensor:
         """Signals of latents, differentiable in z.
@@ -194,7 +223,7 @@ class SpecCodec(nn.Module):
             raise ValueError(f"z: expected latents of shape (B, T, {self.size}), got {z.shape}")
         mask = frame_mask(frames, z).unsqueeze(2)
         z = torch.where(mask, z, 0)
-        c = z @ self.axes.T + self.spread * self.decoder(z, mask)
+        c = self._coefficients(z, mask)
         return mdct_inverse(torch.where(mask, c, 0), length).unsqueeze(1)
 
     def decode_chunked(self, z: Tensor, chunk: int, length: int | None = None) -> Tensor:
@@ -210,7 +239,7 @@ class SpecCodec(nn.Module):
             low, high = max(0, start - self.reach), min(z.shape[1], start + chunk + self.reach)
             part = z[:, low:high]
             mask = frame_mask(None, part).unsqueeze(2)
-            c = part @ self.axes.T + self.spread * self.decoder(part, mask)
+            c = self._coefficients(part, mask)
             coefficients.append(c[:, start - low : start - low + chunk])
         return mdct_inverse(torch.cat(coefficients, dim=1), length).unsqueeze(1)
 

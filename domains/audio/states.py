@@ -12,18 +12,26 @@ condition `frames` says how many of a padded state exist, as a molecule's number
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctrlgen.domains.audio.spectral import SpecCodec, frame_mask
+from ctrlgen.priors.cards import Card
 from ctrlgen.priors.codecs import Codec
+from ctrlgen.priors.documents import plain_name
+from ctrlgen.priors.factories import network_of
 from ctrlgen.priors.sources import Source
 from ctrlgen.rows.constants import derived, follow
+from ctrlgen.rows.errors import CardError, short
 from ctrlgen.rows.seeds import SOURCE, Seeds
 
-__all__ = ["Frames", "LatentCodec"]
+__all__ = ["WEIGHTS", "Frames", "LatentCodec", "PretrainedCodec"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Cards and weights that the package brings."""
 
 
 class LatentCodec(Codec):
@@ -67,6 +75,36 @@ class LatentCodec(Codec):
     def decode(self, z: Tensor) -> Tensor:
         latents = z * follow(self.std, z) + follow(self.mean, z)
         return self.network.decode(latents, self.length, self.frames)
+
+
+class PretrainedCodec(LatentCodec):
+    """The latent codec of a card of this package, with the statistics that lie in its weights.
+
+    Args:
+        card: its name, e.g. "mdct-16k".
+        sha256: of its weights, where a prior insists on those that it was trained on.
+        length: samples of the decoded signal; a whole number of hops when None.
+
+    Raises:
+        CardError: no such card, or it has other weights.
+    """
+
+    def __init__(self, card: str, sha256: str | None = None, length: int | None = None) -> None:
+        file = WEIGHTS / f"{card}.json" if plain_name(card) else None
+        if file is None or not file.is_file():
+            raise CardError(f"card: expected a codec of this package, got {short(card)}")
+        described = Card.read(file)
+        if sha256 is not None and described.sha256 != sha256:
+            raise CardError(f"sha256: codec {card} has other weights, {described.sha256}")
+        network = network_of(described, WEIGHTS)
+        if not isinstance(network, SpecCodec):
+            raise CardError(f"card: expected a codec, {card} is none")
+        network.eval().requires_grad_(False)
+        super().__init__(network, network.mean, network.std, length)
+        self.card, self.sha256 = card, described.sha256
+
+    def config(self) -> dict[str, Any]:
+        return {"card": self.card, "sha256": self.sha256, "length": self.length}
 
 
 class Frames(Source):

@@ -8,8 +8,11 @@ a negative signal-to-noise ratio in units of ten decibels and a distance of spec
 noise makes the latents smooth for the flow. The linear part of the codec is fitted first, from the
 covariance of the coefficients of the training music (`spectral`).
 
-The flow minimises |v(z_t, t) - (z_1 - z_0)|² over standardised latents (Lipman et al. 2023, eqs.
-22-23), t logit-normal.
+The flow minimises Σ_d w_d (v(z_t, t) - (z_1 - z_0))_d² over standardised latents (Lipman et al.
+2023, eqs. 22-23), t logit-normal. The weights, w ∝ Λ^p of mean one for the variance Λ_d that number
+d of a frame has in the signal, move no minimum; they give more of the network to what is loud.
+
+Clips are brought to the level of `loudness` first.
 """
 
 from __future__ import annotations
@@ -23,12 +26,21 @@ from torch import Tensor, nn
 
 from ctrlgen.domains.audio import networks, spectral
 from ctrlgen.domains.audio.data import Music
+from ctrlgen.domains.audio.loudness import gain
 from ctrlgen.domains.audio.mdct import mdct
 from ctrlgen.domains.audio.metrics import mrstft, snr
 from ctrlgen.training.schedule import Schedule
-from ctrlgen.training.trainer import Order, Trainer, generator
+from ctrlgen.training.trainer import Trainer, generator
 
-__all__ = ["CodecRecipe", "CodecTrainer", "FlowRecipe", "FlowTrainer", "covariance"]
+__all__ = [
+    "CodecRecipe",
+    "CodecTrainer",
+    "FlowRecipe",
+    "FlowTrainer",
+    "Latents",
+    "covariance",
+    "levelled",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,31 +71,48 @@ class FlowRecipe(Schedule):
     Attributes:
         name: of the prior and its files.
         config: keywords of `networks.build`.
+        codec: name of the codec whose latents it flows on.
+        length: samples of a training clip.
+        emphasis: p, the power of the variances that weighs the numbers of a frame.
+        validation: clips of the held-out music that are validated on.
     """
 
     name: str
     config: dict[str, Any]
+    codec: str = "mdct-16k"
+    length: int = 64000
+    emphasis: float = 0.25
+    validation: int = 128
 
 
-def covariance(music: Music, hop: int, length: int = 160000, batch: int = 16) -> Tensor:
-    """E[c c^T] of the MDCT coefficients of a whole data set, shape (hop, hop), float64.
+Latents = Callable[[Tensor], Tensor]
+"""Places in [0, 1), shape (B,), to standardised latents (B, T, D) of the clips that begin there."""
+
+
+def levelled(music: Music, places: Tensor, length: int) -> Tensor:
+    """Clips at the level of `loudness`, shape (B, 1, length); see `Music.clips`."""
+    x = music.clips(places, length).unsqueeze(1)
+    return x * gain(x)[:, None, None]
+
+
+def covariance(music: Music, hop: int, length: int = 64000, count: int = 3000) -> Tensor:
+    """E[c c^T] of the MDCT coefficients of evenly spread clips, shape (hop, hop), float64.
 
     Args:
         music: the pieces.
         hop: N.
-        length: samples that are transformed at a time.
-        batch: how many of them at once.
+        length: samples of a clip, all of which are brought to one level.
+        count: clips.
 
     Raises:
         ValueError: no piece is as long.
     """
     total, frames = torch.zeros(hop, hop, dtype=torch.float64), 0
-    for clips in music.blocks(length, batch):
-        c = mdct(clips.double(), hop).flatten(0, 1)
+    places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    for part in places.split(16):
+        c = mdct(levelled(music, part, length).squeeze(1), hop).flatten(0, 1).double()
         total += c.T @ c
         frames += len(c)
-    if frames == 0:
-        raise ValueError(f"length: no piece has {length} samples")
     return total / frames
 
 
@@ -114,7 +143,7 @@ class CodecTrainer(Trainer):
             assert isinstance(codec, spectral.SpecCodec)
             codec.fit(covariance(music, codec.hop))
         places = (torch.arange(recipe.validation) + 0.5) / recipe.validation
-        self.held = held.clips(places, recipe.length).unsqueeze(1).to(device)
+        self.held = levelled(held, places, recipe.length).to(device)
         self.evaluate: Callable[[Tensor, Tensor], Tensor] = self._reconstruct
 
     def build(self) -> nn.Module:
@@ -132,7 +161,7 @@ class CodecTrainer(Trainer):
         recipe = self.recipe
         # Where clips begin is drawn on the host: the pieces lie there, on disk.
         places = torch.rand(recipe.batch, generator=generator(self.seed, 4, self.steps))
-        x = self.music.clips(places, recipe.length).unsqueeze(1).to(self.device)
+        x = levelled(self.music, places, recipe.length).to(self.device)
         frames = self.network.frames(recipe.length)  # type: ignore[operator]
         shape = (recipe.batch, frames, self.recipe.config["size"])
         noise = recipe.noise * torch.randn(shape, generator=draw, device=self.device)
@@ -172,26 +201,29 @@ class FlowTrainer(Trainer):
 
     Args:
         recipe: what to train.
-        latents: of the training clips, standardised, shape (N, T, D), float16 or float32.
-        held: latents to validate on.
+        latents: of the training clips, by their places.
+        held: latents to validate on, standardised, shape (N, T, D).
+        weights: w, positive, shape (D,); ones when None.
         seed: of the weights and of every draw.
         device: where to train.
     """
 
-    outside = ("stem", "head", "conditioning", "modulation", "final", "offset")
+    outside = ("stem", "head", "gain", "conditioning", "modulation", "final", "offset")
 
     def __init__(
         self,
         recipe: FlowRecipe,
-        latents: Tensor,
+        latents: Latents,
         held: Tensor,
+        weights: Tensor | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
         self.recipe = recipe
         super().__init__(recipe, seed, device)
-        self.latents, self.held = latents.to(device), held.to(device)
-        self.order = Order(len(latents), recipe.batch, seed, device)
+        self.latents, self.held = latents, held.to(device)
+        ones = torch.ones(held.shape[2])
+        self.weights = (ones if weights is None else weights / weights.mean()).to(device)
         self.evaluate: Callable[..., Tensor] = self.network
 
     def build(self) -> nn.Module:
@@ -202,17 +234,19 @@ class FlowTrainer(Trainer):
 
     def loss(self, draw: torch.Generator) -> Tensor:
         options: dict[str, Any] = {"generator": draw, "device": self.device}
-        data = self.latents[self.order(self.steps)].float()
+        places = torch.rand(self.recipe.batch, generator=generator(self.seed, 4, self.steps))
+        data = self.latents(places).to(self.device).float()
         noise = torch.randn(data.shape, **options)
         t = torch.randn(len(data), **options).sigmoid()
         with self.autocast():
             return self._distance(self.evaluate, data, noise, t).mean()
 
-    @staticmethod
-    def _distance(network: Callable[..., Tensor], z1: Tensor, z0: Tensor, t: Tensor) -> Tensor:
+    def _distance(
+        self, network: Callable[..., Tensor], z1: Tensor, z0: Tensor, t: Tensor
+    ) -> Tensor:
         time = t[:, None, None]
         error = network(time * z1 + (1 - time) * z0, t) - (z1 - z0)
-        return error.square().mean((1, 2))
+        return (self.weights * error.square()).mean((1, 2))
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:

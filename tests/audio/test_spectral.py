@@ -107,3 +107,21 @@ def test_decode_has_gradients_of_first_and_second_order() -> None:
 def test_bad_input_is_named(call: object, argument: str) -> None:
     with pytest.raises(ValueError, match=argument):
         call(codec())  # type: ignore[operator]
+
+
+def test_a_knee_changes_latents_and_not_the_signal() -> None:
+    plain, bent = SpecCodec(32, 32, depth=0), SpecCodec(32, 32, depth=0, knee=0.2)
+    x = torch.randn(2, 1, 320, generator=torch.Generator().manual_seed(0))
+    z = plain.encode(x)
+    torch.testing.assert_close(bent.encode(x), (z / 0.2).asinh())
+    torch.testing.assert_close(bent.decode(bent.encode(x)), x, atol=1e-5, rtol=0)
+    wild = torch.full((1, 3, 32), 200.0, requires_grad=True)
+    bent.decode(wild).sum().backward()
+    assert wild.grad is not None and bool(wild.grad.isfinite().all())
+    with pytest.raises(ValueError, match="knee"):
+        SpecCodec(32, 32, knee=0.0)
+
+
+def test_without_depth_there_is_no_network() -> None:
+    codec = SpecCodec(32, 8, depth=0)
+    assert not list(codec.parameters()) and codec.reach == 0

@@ -1,0 +1,115 @@
+r"""Which frame rate the latents should have: what a linear codec keeps, what a gap gives away.
+
+    python -m ctrlgen.domains.audio.rates data/audio
+
+For N samples a hop and D numbers a frame, closed forms on music that was held out say
+
+    SNR    of the linear codec of `spectral`, the first D principal axes of N MDCT coefficients;
+    gap    the share of the variance of the latents inside of a gap that the best linear predictor
+           from the frames on both sides explains, and that of the gap's two halves alone: what a
+           Gaussian model of the music knows of how tones go on.
+
+The predictor is W = C_gc (C_cc + λ I)^{-1} from the covariances of gap g and context c over windows
+of the training music. Longer frames separate partials better and hold fewer of them per gap.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ctrlgen.domains.audio.data import RATE, Music, read
+from ctrlgen.domains.audio.mdct import mdct
+from ctrlgen.domains.audio.spectral import principal_axes
+
+__all__ = ["explained", "kept"]
+
+
+def _places(count: int) -> Tensor:
+    return (torch.arange(count) + 0.5) / count
+
+
+def _frames(music: Music, hop: int, seconds: float, count: int) -> Tensor:
+    """MDCT frames of evenly spread clips, the two at the ends left out, shape (count, T, hop)."""
+    length = round(seconds * RATE) + 2 * hop
+    length -= length % hop
+    rows = [mdct(part, hop)[:, 1:-1] for part in music.clips(_places(count), length).split(64)]
+    return torch.cat(rows)
+
+
+def kept(c: Tensor, held: Tensor, size: int) -> tuple[float, Tensor]:
+    """Mean SNR in dB of clips in the leading axes, and the axes over their deviations (N, D).
+
+    Args:
+        c: frames to fit on, shape (B, T, N).
+        held: frames to measure on.
+        size: D.
+    """
+    flat = c.flatten(0, 1).double()
+    values, axes = principal_axes(flat.T @ flat / len(flat), size)
+    rest = held.double() - held.double() @ axes @ axes.T
+    ratio = 10 * (held.double().square().sum((1, 2)) / rest.square().sum((1, 2))).log10()
+    return float(ratio[ratio.isfinite()].mean()), axes * values.rsqrt()
+
+
+def explained(z: Tensor, held: Tensor, gap: int, ridge: float = 1e-2) -> tuple[float, float]:
+    """Share of variance in a gap of so many frames, weighted by nothing, that context explains.
+
+    Args:
+        z: latents to fit on, unit variance, shape (B, T, D), the gap in their middle.
+        held: latents to measure on.
+        gap: frames.
+        ridge: λ over the mean variance.
+
+    Returns:
+        Over the whole gap, and over its first and last frame alone.
+    """
+    start = (z.shape[1] - gap) // 2
+    inside = torch.zeros(z.shape[1], dtype=torch.bool)
+    inside[start : start + gap] = True
+
+    def parts(z: Tensor) -> tuple[Tensor, Tensor]:
+        return z[:, ~inside].flatten(1), z[:, inside].flatten(1)
+
+    context, missing = parts(z)
+    gram = context.T @ context / len(context)
+    gram.diagonal().add_(ridge * float(gram.diagonal().mean()))
+    weights = torch.linalg.solve(gram, context.T @ missing / len(context))
+    context, missing = parts(held)
+    error = (missing - context @ weights).square().view(len(held), gap, -1).sum((0, 2))
+    total = missing.square().view(len(held), gap, -1).sum((0, 2))
+    edges = torch.tensor([0, gap - 1])
+    return (
+        1 - float(error.sum() / total.sum()),
+        1 - float(error[edges].sum() / total[edges].sum()),
+    )
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--windows", type=int, default=12000, help="of the training music")
+    parser.add_argument("--gap", type=float, default=0.4, help="seconds")
+    options = parser.parse_args()
+    music, held_out = read(options.folder), read(options.folder, "held-out")
+    print("| hop | frames/s | numbers | SNR (dB) | gap explained | its edges |\n|-|-|-|-|-|-|")
+    for hop, sizes in ((320, (64, 96)), (640, (128, 160, 192)), (1280, (256,))):
+        seconds = 3 * options.gap
+        c = _frames(music, hop, seconds, options.windows)
+        held = _frames(held_out, hop, seconds, options.windows // 8)
+        gap = round(options.gap * RATE / hop)
+        for size in sizes:
+            ratio, axes = kept(c, held, size)
+            z, z_held = c @ axes.float(), held @ axes.float()
+            whole, edges = explained(z, z_held, gap)
+            print(
+                f"| {hop} | {RATE / hop:g} | {size} | {ratio:.2f} | {whole:.4f} | {edges:.4f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    _main()
