@@ -17,6 +17,7 @@ Clips are brought to the level of `loudness` first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -95,18 +96,19 @@ def levelled(music: Music, places: Tensor, length: int) -> Tensor:
     return x * gain(x)[:, None, None]
 
 
-def covariance(music: Music, hop: int, length: int = 64000, count: int = 3000) -> Tensor:
+def covariance(music: Music, hop: int, length: int = 64000, count: int | None = None) -> Tensor:
     """E[c c^T] of the MDCT coefficients of evenly spread clips, shape (hop, hop), float64.
 
     Args:
         music: the pieces.
         hop: N.
         length: samples of a clip, all of which are brought to one level.
-        count: clips.
+        count: clips; as many as cover the music once, at most 3000, when None.
 
     Raises:
         ValueError: no piece is as long.
     """
+    count = min(3000, math.ceil(music.seconds * music.rate / length)) if count is None else count
     total, frames = torch.zeros(hop, hop, dtype=torch.float64), 0
     places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     for part in places.split(16):

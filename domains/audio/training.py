@@ -15,6 +15,7 @@ there the recipe has a larger batch and compiles its step. The mathematics is in
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ from ctrlgen.domains.audio.trainer import (
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.documents import write_whole
 from ctrlgen.runs.json_files import dumps
-from ctrlgen.training.session import check_budget, session
+from ctrlgen.training.session import check_run, session
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
@@ -177,7 +178,8 @@ def fit(recipe: CodecRecipe, music: Music, held: Music, out: Path, command: str)
     started = time.monotonic()
     codec = SpecCodec(**recipe.config)
     codec.fit(covariance(music, codec.hop))
-    places = (torch.arange(512) + 0.5) / 512
+    count = min(512, math.ceil(music.seconds * music.rate / recipe.length))
+    places = (torch.arange(count) + 0.5) / count
     parts = [codec.encode(levelled(music, part, recipe.length)) for part in places.split(16)]
     z = torch.cat(parts).flatten(0, 1)
     codec.mean.copy_(z.mean(0))
@@ -224,6 +226,7 @@ def train(
     threads: int | None = None,
     compiled: bool = False,
     resume_from_embedded: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Train one of the audio networks.
 
@@ -242,16 +245,18 @@ def train(
         compiled: compile the network first (needs a C++ compiler).
         resume_from_embedded: without a checkpoint, continue from the embedded weights with a
             fresh optimiser; the card keeps the recipe of the earlier part.
+        overwrite: replace the card and weights of another training.
 
     Returns:
         The path of the model card.
 
     Raises:
-        ValueError: an unknown name, not exactly one budget, or a checkpoint of another recipe.
+        ValueError: an unknown name, not exactly one budget, a checkpoint of another recipe, or a
+            card of another training in `out`.
         FileNotFoundError: no music; the command that makes it is named.
     """
     recipe = _recipe(name).on(device)
-    check_budget(minutes, steps)
+    check_run(f"audio/{name}", minutes, steps, out=out, resume=resume, overwrite=overwrite)
     if threads is not None:
         torch.set_num_threads(threads)
     music, held = _music(data)
@@ -275,4 +280,5 @@ def train(
         resume=resume,
         compiled=compiled,
         resume_from_embedded=resume_from_embedded,
+        overwrite=overwrite,
     )
