@@ -36,12 +36,12 @@ from torch import Tensor
 
 import ctrlgen
 from ctrlgen.costs import NegativePSNR
+from ctrlgen.costs.problems import InverseProblem
 from ctrlgen.domains.images.data import held_out
-from ctrlgen.domains.images.methods import METHODS, build, cost_for
 from ctrlgen.domains.images.metrics import psnr
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
-from ctrlgen.domains.images.settings import Case
 from ctrlgen.methods import DDRM, DPS, AncestralPiGDM, Method
+from ctrlgen.methods.tuned import METHODS, Case, build
 from ctrlgen.operators.base import LinearOperator, measure
 from ctrlgen.priors.paths import VP
 from ctrlgen.priors.prior import Prior
@@ -104,9 +104,10 @@ def overhead_of(
         budget: network evaluations of a run, or as few more as the method takes.
     """
     operator = SuperResolution(2).to(truth.device)
-    case = Case("upsample", operator, NOISE, NOISE)
-    method, seeds = method_for(name, case, budget), range(len(truth))
-    cost = cost_for(method, operator, measure(operator, truth, NOISE, seeds), NOISE)
+    seeds = range(len(truth))
+    problem = InverseProblem.of(operator, truth, NOISE, seeds)
+    method = method_for(name, problem.case, budget)
+    cost = problem.cost(method)
     ratios, spent = [], []
     method(prior, cost, seeds=seeds)  # warm-up
     for _ in range(repeats):

@@ -11,7 +11,9 @@ from ctrlgen.costs.measurement import (
     NegativePSNR,
     Reversed,
     SquaredError,
+    psnr,
 )
+from ctrlgen.costs.problems import InverseProblem, solve
 from ctrlgen.costs.property import PropertyCost
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "ClassifierCost",
     "Cost",
     "FunctionCost",
+    "InverseProblem",
     "LevelSet",
     "MeasurementCost",
     "NegativePSNR",
@@ -29,4 +32,6 @@ __all__ = [
     "SumCost",
     "ThroughCodec",
     "best_of",
+    "psnr",
+    "solve",
 ]

@@ -23,7 +23,7 @@ from ctrlgen.operators.base import LinearOperator, Measurement, Operator
 from ctrlgen.rows.batching import flat, rows_like
 from ctrlgen.rows.constants import follow
 
-__all__ = ["LevelSet", "MeasurementCost", "NegativePSNR", "Reversed", "SquaredError"]
+__all__ = ["LevelSet", "MeasurementCost", "NegativePSNR", "Reversed", "SquaredError", "psnr"]
 
 
 class MeasurementCost(Cost):
@@ -113,6 +113,11 @@ class NegativePSNR(MeasurementCost):
         else:
             mse = flat(residual).square().sum(1) / self.operator.measured(residual)
         return 10 * torch.log10(mse + self.floor) - 20 * math.log10(self.peak)
+
+
+def psnr(decibels: float) -> float:
+    """The cost −PSNR at a PSNR in dB: `target=psnr(40)` stops a sample there."""
+    return -float(decibels)
 
 
 class Reversed(Cost):

@@ -1,13 +1,244 @@
 """Controlled generation with pretrained flow and diffusion models, without training.
 
-prior = ctrlgen.load("mnist")
-result = DFlow.preset("sr2")(prior, cost, seeds=range(64))
+    import ctrlgen as cg
+
+    prior = cg.load("mnist")
+    blur = cg.images.SuperResolution(2)
+    problem = cg.InverseProblem(blur, blur.measure(cg.images.held_out("mnist", 4).images))
+    result = cg.solve(prior, problem, method="d-flow", seeds=range(4))
+
+Every name below is imported when it is first asked for.
 """
 
 from __future__ import annotations
 
-from ctrlgen.priors.prior import Prior, load
+from typing import TYPE_CHECKING
 
-__all__ = ["Prior", "__version__", "load"]
+from ctrlgen.lazy import attach
+
+if TYPE_CHECKING:
+    from ctrlgen.costs import (
+        BlackBoxCost,
+        ClassifierCost,
+        Cost,
+        FunctionCost,
+        InverseProblem,
+        LevelSet,
+        NegativePSNR,
+        PropertyCost,
+        Reversed,
+        SquaredError,
+        best_of,
+        psnr,
+        solve,
+    )
+    from ctrlgen.domains import images, molecules
+    from ctrlgen.methods import (
+        CTDTM,
+        DAPS,
+        DDRM,
+        DPS,
+        FTM,
+        LGDMC,
+        MPGD,
+        NDTM,
+        OTODE,
+        TFG,
+        UGD,
+        AncestralPiGDM,
+        BlindNDTM,
+        ClassifierGuidance,
+        CPiGDM,
+        CPiGFM,
+        DFlow,
+        DMPlug,
+        FlowGrad,
+        FlowPriors,
+        FreeDoM,
+        Method,
+        OCFlow,
+        OptimalControl,
+        PiGDM,
+        PnPFlow,
+        REDDiff,
+    )
+    from ctrlgen.methods.result import Result
+    from ctrlgen.methods.starts import Blend, GuidedStart, Refined, SourceSample
+    from ctrlgen.operators.base import LinearOperator, Operator, measure
+    from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
+    from ctrlgen.priors.prior import (
+        EDM,
+        VP,
+        Codec,
+        CondOT,
+        Cosine,
+        DiscreteVP,
+        Flow,
+        Gaussian,
+        Identity,
+        MaskedGaussian,
+        Prior,
+        Scaled,
+        Source,
+        available,
+        load,
+        trusting,
+    )
+    from ctrlgen.rows.status import Status
+    from ctrlgen.solvers import RK4, Dopri5, Euler, Heun, Midpoint
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CTDTM",
+    "DAPS",
+    "DDRM",
+    "DPS",
+    "EDM",
+    "FTM",
+    "LBFGS",
+    "LGDMC",
+    "MPGD",
+    "NDTM",
+    "OTODE",
+    "RK4",
+    "TFG",
+    "UGD",
+    "VP",
+    "Adam",
+    "AncestralPiGDM",
+    "BlackBoxCost",
+    "Blend",
+    "BlindNDTM",
+    "CPiGDM",
+    "CPiGFM",
+    "ClassifierCost",
+    "ClassifierGuidance",
+    "Codec",
+    "CondOT",
+    "Cosine",
+    "Cost",
+    "DFlow",
+    "DMPlug",
+    "DiscreteVP",
+    "Dopri5",
+    "Euler",
+    "Flow",
+    "FlowGrad",
+    "FlowPriors",
+    "FreeDoM",
+    "FunctionCost",
+    "Gaussian",
+    "GradientDescent",
+    "GuidedStart",
+    "Heun",
+    "Identity",
+    "InverseProblem",
+    "LevelSet",
+    "LinearOperator",
+    "MaskedGaussian",
+    "Method",
+    "Midpoint",
+    "NegativePSNR",
+    "OCFlow",
+    "Operator",
+    "OptimalControl",
+    "PiGDM",
+    "PnPFlow",
+    "Prior",
+    "PropertyCost",
+    "REDDiff",
+    "Refined",
+    "Result",
+    "Reversed",
+    "Scaled",
+    "Source",
+    "SourceSample",
+    "SquaredError",
+    "Status",
+    "__version__",
+    "available",
+    "best_of",
+    "images",
+    "load",
+    "measure",
+    "molecules",
+    "psnr",
+    "solve",
+    "trusting",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "costs": (
+            "BlackBoxCost",
+            "ClassifierCost",
+            "Cost",
+            "FunctionCost",
+            "InverseProblem",
+            "LevelSet",
+            "NegativePSNR",
+            "PropertyCost",
+            "Reversed",
+            "SquaredError",
+            "best_of",
+            "psnr",
+            "solve",
+        ),
+        "domains": ("images", "molecules"),
+        "methods": (
+            "CTDTM",
+            "DAPS",
+            "DDRM",
+            "DPS",
+            "FTM",
+            "LGDMC",
+            "MPGD",
+            "NDTM",
+            "OTODE",
+            "TFG",
+            "UGD",
+            "AncestralPiGDM",
+            "BlindNDTM",
+            "ClassifierGuidance",
+            "CPiGDM",
+            "CPiGFM",
+            "DFlow",
+            "DMPlug",
+            "FlowGrad",
+            "FlowPriors",
+            "FreeDoM",
+            "Method",
+            "OCFlow",
+            "OptimalControl",
+            "PiGDM",
+            "PnPFlow",
+            "REDDiff",
+        ),
+        "methods.result": ("Result",),
+        "methods.starts": ("Blend", "GuidedStart", "Refined", "SourceSample"),
+        "operators.base": ("LinearOperator", "Operator", "measure"),
+        "optimizers": ("LBFGS", "Adam", "GradientDescent"),
+        "priors": (
+            "EDM",
+            "VP",
+            "Codec",
+            "CondOT",
+            "Cosine",
+            "DiscreteVP",
+            "Flow",
+            "Gaussian",
+            "Identity",
+            "MaskedGaussian",
+            "Prior",
+            "Scaled",
+            "Source",
+            "available",
+            "load",
+            "trusting",
+        ),
+        "rows.status": ("Status",),
+        "solvers": ("RK4", "Dopri5", "Euler", "Heun", "Midpoint"),
+    },
+)

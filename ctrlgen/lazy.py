@@ -28,7 +28,11 @@ def attach(
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(importlib.import_module(f"{package}.{homes[name]}"), name)
+        home = f"{package}.{homes[name]}"
+        module = importlib.import_module(home)
+        if hasattr(module, name):
+            return getattr(module, name)
+        return importlib.import_module(f"{home}.{name}")
 
     def names() -> list[str]:
         return sorted(homes)

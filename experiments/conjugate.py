@@ -161,7 +161,7 @@ def fill(
 
     def trials(task: str, noise: float) -> tuple[Trial, Trial]:
         made = [
-            Trial(truth, seeds, TASKS[task](tuple(truth.shape[1:])), noise)
+            Trial.at(truth, seeds, TASKS[task](tuple(truth.shape[1:])), noise)
             for truth, seeds in parts
         ]
         return made[0], made[1]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
-from ctrlgen.domains.images.methods import Case, build
 from ctrlgen.domains.images.operators import GaussianBlur, Inpainting, SuperResolution
 from ctrlgen.methods import DDRM, DPS, OTODE, CPiGDM, CPiGFM, Method, PiGDM
 from ctrlgen.methods.analytic.cpigdm import truncated
+from ctrlgen.methods.tuned import Case, build
 from ctrlgen.operators.base import LinearOperator
 from ctrlgen.sampling.grids import Uniform
 
@@ -36,7 +36,6 @@ TASKS: dict[str, Callable[[tuple[int, ...]], LinearOperator]] = {
     "sr4": lambda shape: SuperResolution(4),
     "deblur": lambda shape: GaussianBlur(1.0),
 }
-KINDS = {"inpaint": "inpaint", "sr2": "upsample", "sr4": "upsample", "deblur": "deblur"}
 NOISY = ("sr4", "deblur")  # small singular values are what the approximation is about
 FORMS = ("exact", "released")
 
@@ -80,7 +79,7 @@ def settings(name: str, task: str, operator: LinearOperator, steps: int) -> dict
             return _flow(CPiGFM(jacobian="released"), steps, (8.0, 20.0, 60.0))
         case "pigfm":
             return _flow(OTODE(), steps, (0.5, 1.0, 3.0))
-    base = build(name, Case(KINDS[task], operator), evaluations=steps)
+    base = build(name, Case(operator), evaluations=steps)
     starts = (0.0, 0.3, 0.6)
     if isinstance(base, DDRM):
         return {

@@ -30,8 +30,8 @@ from torch import Tensor
 
 import ctrlgen
 from ctrlgen.costs import NegativePSNR
+from ctrlgen.costs.problems import InverseProblem, psnr_of
 from ctrlgen.domains.images.data import held_out
-from ctrlgen.domains.images.methods import METHODS, Case, build, cost_for, named, psnr_of
 from ctrlgen.domains.images.operators import (
     Denoise,
     GaussianBlur,
@@ -42,7 +42,8 @@ from ctrlgen.domains.images.operators import (
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.options import integers, names
 from ctrlgen.experiments.rows import Rows, publish, timed
-from ctrlgen.operators.base import Operator, measure
+from ctrlgen.methods.tuned import METHODS, build, named
+from ctrlgen.operators.base import Operator
 from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import Midpoint
 
@@ -56,27 +57,27 @@ class Task:
     """An inverse problem of the matrix.
 
     Attributes:
-        kind: of `ctrlgen image`, which decides on settings, or "other".
         operator: from the shape of one image and the seeds of all.
         noise: σ_y in [-1, 1].
     """
 
-    kind: str
     operator: Callable[[tuple[int, ...], range], Operator]
     noise: float = 0.0
 
-    def case(self, shape: tuple[int, ...], seeds: range) -> Case:
-        """The task as the methods' settings see it."""
-        return Case(self.kind, self.operator(shape, seeds), self.noise, self.noise)
+    def problem(self, truth: Tensor) -> InverseProblem:
+        """The measurements of some images, whose seeds are their places."""
+        seeds = range(len(truth))
+        operator = self.operator(tuple(truth.shape[1:]), seeds)
+        return InverseProblem.of(operator, truth, self.noise, seeds)
 
 
 TASKS = {
-    "inpaint": Task("inpaint", lambda shape, seeds: Inpainting.centre(10, shape)),
-    "random-inpaint": Task("inpaint", lambda shape, seeds: Inpainting.random(0.7, shape, seeds)),
-    "sr2": Task("upsample", lambda shape, seeds: SuperResolution(2)),
-    "deblur": Task("deblur", lambda shape, seeds: GaussianBlur(1.0), 0.05),
-    "denoise": Task("denoise", lambda shape, seeds: Denoise(), 0.2),
-    "nonlinear-blur": Task("deblur", lambda shape, seeds: NonlinearBlur(), 0.05),
+    "inpaint": Task(lambda shape, seeds: Inpainting.centre(10, shape)),
+    "random-inpaint": Task(lambda shape, seeds: Inpainting.random(0.7, shape, seeds)),
+    "sr2": Task(lambda shape, seeds: SuperResolution(2)),
+    "deblur": Task(lambda shape, seeds: GaussianBlur(1.0), 0.05),
+    "denoise": Task(lambda shape, seeds: Denoise(), 0.2),
+    "nonlinear-blur": Task(lambda shape, seeds: NonlinearBlur(), 0.05),
 }
 
 
@@ -84,14 +85,12 @@ def run_row(
     prior: Prior, truth: Tensor, task: Task, name: str, budget: int
 ) -> tuple[dict[str, Any], Tensor]:
     """A method on all images of a task at once."""
-    seeds = range(len(truth))
-    case = task.case(tuple(truth.shape[1:]), seeds)
+    problem = task.problem(truth)
     # PSNR asks for the mean of what the measurement allows; a sample lies some 3 dB below.
-    mean = name == "d-flow" and case.near
-    method = build(name, case, evaluations=budget, init="mean" if mean else None)
-    y = measure(case.operator, truth, case.noise, seeds)
-    cost = cost_for(method, case.operator, y, case.noise)
-    result, account = timed(method, prior, cost, seeds)
+    mean = name == "d-flow" and problem.case.near
+    method = problem.method(name, evaluations=budget, init="mean" if mean else None)
+    cost = problem.cost(method)
+    result, account = timed(method, prior, cost, range(len(truth)))
     assert prior.card is not None
     row = {
         "budget": budget,
@@ -104,19 +103,17 @@ def run_row(
 
 def plain_row(prior: Prior, truth: Tensor, task: Task) -> tuple[dict[str, Any], Tensor]:
     """The baseline that asks no network, H†y."""
-    seeds = range(len(truth))
-    case = task.case(tuple(truth.shape[1:]), seeds)
-    images = case.operator.pinv(measure(case.operator, truth, case.noise, seeds))
+    problem = task.problem(truth)
+    images = problem.operator.pinv(problem.y)
     assert prior.card is not None
     return quality(images, truth, prior.card.name), images
 
 
 def unguided_row(prior: Prior, truth: Tensor, task: Task) -> tuple[dict[str, Any], Tensor]:
     """What the prior draws from the same seeds when it is told nothing."""
-    seeds = range(len(truth))
-    case = task.case(tuple(truth.shape[1:]), seeds)
-    images = prior.sample(seeds, Midpoint(STEPS), device=truth.device)
-    cost = NegativePSNR(case.operator, measure(case.operator, truth, case.noise, seeds))
+    problem = task.problem(truth)
+    images = prior.sample(range(len(truth)), Midpoint(STEPS), device=truth.device)
+    cost = NegativePSNR(problem.operator, problem.y)
     assert prior.card is not None
     row = {
         **quality(images, truth, prior.card.name),
@@ -179,7 +176,7 @@ def run(
     for task in tasks:
         rows.get(f"{task}-plain", partial(plain_row, prior, truth, TASKS[task]))
         rows.get(f"{task}-unguided", partial(unguided_row, prior, truth, TASKS[task]))
-        case = TASKS[task].case(tuple(truth.shape[1:]), range(len(truth)))
+        case = TASKS[task].problem(truth).case
         for name in methods:
             for budget in budgets:
                 row = f"{task}-{name}-{budget}"

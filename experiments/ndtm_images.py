@@ -43,7 +43,6 @@ from torch.nn.functional import interpolate
 
 import ctrlgen
 from ctrlgen.costs import NegativePSNR, SquaredError
-from ctrlgen.domains.images.methods import Case, build
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.ndtm_settings import (
     ABLATED,
@@ -64,6 +63,7 @@ from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.controls.blind import BlindBlur
+from ctrlgen.methods.tuned import build
 from ctrlgen.operators.base import Operator
 from ctrlgen.priors.prior import Prior
 
@@ -117,7 +117,7 @@ def known_kernel(
     rows.get(f"{task}-measurement", partial(plain_row, prior, trial, shown))
     if not torch.equal(inverse, shown):
         rows.get(f"{task}-pinv", partial(plain_row, prior, trial, inverse))
-    case = Case(TASKS[task].kind, trial.operator, NOISE, NOISE)
+    case = trial.case
     for name in methods_for(task):
         choices = settings(name, case, evaluations)
         rows.get(f"tune-{task}-{name}", partial(tune, prior, other, choices))
@@ -139,8 +139,7 @@ def unknown_kernel(
     assert isinstance(trial.operator, WindowBlur)
     kernels = _drawn(trial.operator.kernel)
     rows.get(f"{task}-measurement", partial(plain_row, prior, trial, trial.y, kernels=kernels))
-    case = Case("deblur", trial.operator, NOISE, NOISE)
-    nonblind = settings("ndtm", case, evaluations)
+    nonblind = settings("ndtm", trial.case, evaluations)
     for name in ("blind", "delta", "known"):
         choices = blind_settings(evaluations) if name == "blind" else nonblind
         costs: list[CostLike] = []
@@ -213,7 +212,7 @@ def main(
                 operator = TASKS[task].operator(tuple(truth.shape[1:]), seeds)
             else:
                 operator = WindowBlur(BLIND[task](seeds))
-            trials.append(Trial(truth.to(device), seeds, operator.to(device), NOISE))
+            trials.append(Trial.at(truth.to(device), seeds, operator.to(device), NOISE))
         both = (trials[0], trials[1])
         if task in TASKS:
             known_kernel(model, both, rows, task, evaluations)

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.images.methods import METHODS, Case, build
 from ctrlgen.domains.images.operators import Inpainting, NonlinearBlur, SuperResolution
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
 from ctrlgen.methods import DDRM, DPS, NDTM, BlindNDTM, CPiGDM, Method, REDDiff
 from ctrlgen.methods.controls.blind import convolve
 from ctrlgen.methods.controls.transitions import GuidedTransitions
+from ctrlgen.methods.tuned import METHODS, Case, build
 from ctrlgen.operators.base import Operator
 from ctrlgen.optimizers import Adam
 from ctrlgen.sampling.grids import Uniform
@@ -52,6 +52,7 @@ class WindowBlur(Operator):
     """
 
     per_sample = ("kernel",)
+    task = "deblur"
 
     def __init__(self, kernel: Tensor) -> None:
         self.kernel = kernel
@@ -68,21 +69,18 @@ class Task:
     """An inverse problem of the tables.
 
     Attributes:
-        kind: of `ctrlgen image`, which decides on settings.
         operator: from the shape of one image and the seeds of all.
         linear: whether methods that need a linear operator take part.
     """
 
-    kind: str
     operator: Callable[[tuple[int, ...], range], Operator]
     linear: bool = True
 
 
 TASKS = {
-    "sr4": Task("upsample", lambda shape, seeds: SuperResolution(4)),
-    "random-inpaint": Task("inpaint", lambda shape, seeds: Inpainting.random(0.9, shape, seeds)),
-    # its kind is one where a run may start from H†y = y, which resembles the image
-    "nonlinear-deblur": Task("deblur", lambda shape, seeds: NonlinearBlur(), linear=False),
+    "sr4": Task(lambda shape, seeds: SuperResolution(4)),
+    "random-inpaint": Task(lambda shape, seeds: Inpainting.random(0.9, shape, seeds)),
+    "nonlinear-deblur": Task(lambda shape, seeds: NonlinearBlur(), linear=False),
 }
 
 BLIND: dict[str, Callable[[range], Tensor]] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ctrlgen.costs import MeasurementCost
-from ctrlgen.domains.images.methods import Comparison, cost_for
+from ctrlgen.costs.problems import Comparison, InverseProblem
 from ctrlgen.domains.images.operators import (
     Denoise,
     GaussianBlur,
@@ -44,7 +44,7 @@ def cost_of(
     noise: float,
     compare: Comparison = "measurement",
 ) -> MeasurementCost:
-    """The cost that a preset belongs to: ‖Hx − y‖ for optimal control, else `cost_for`'s.
+    """The cost that a preset belongs to: ‖Hx − y‖ for optimal control, else an `InverseProblem`'s.
 
     Args:
         method: a preset.
@@ -56,7 +56,7 @@ def cost_of(
     if isinstance(method, OptimalControl):
         return Misfit(operator, y, noise, "norm")
     own = compare if isinstance(method, DFlow) else "measurement"
-    return cost_for(method, operator, y, noise, own)
+    return InverseProblem(operator, y, noise, compare=own).cost(method)
 
 
 @dataclass(frozen=True)

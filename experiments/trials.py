@@ -17,15 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ctrlgen.costs.measurement import MeasurementCost
+from ctrlgen.costs.problems import InverseProblem, psnr_of
 from ctrlgen.domains.images.data import held_out
-from ctrlgen.domains.images.methods import MeasurementCost, cost_for, psnr_of
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.rows import timed
@@ -40,26 +40,21 @@ __all__ = ["METRICS", "Trial", "compare", "measured", "paired", "run", "split", 
 METRICS = ("psnr", "ssim", "frechet")
 
 
-@dataclass(frozen=True)
-class Trial:
-    """An inverse problem on some images.
+@dataclass(frozen=True, kw_only=True)
+class Trial(InverseProblem):
+    """An inverse problem on some images, shape (B, C, H, W) in [-1, 1], whose answers are known.
 
     Attributes:
-        truth: shape (B, C, H, W) in [-1, 1].
         seeds: one per image.
-        operator: H.
-        noise: σ_y in [-1, 1].
     """
 
-    truth: Tensor
     seeds: range
-    operator: Operator
-    noise: float
 
-    @cached_property
-    def y(self) -> Tensor:
-        """The measurements, shape (B, *measurement)."""
-        return measure(self.operator, self.truth, self.noise, self.seeds)
+    @classmethod
+    def at(cls, truth: Tensor, seeds: range, operator: Operator, noise: float) -> Trial:
+        """The images measured with the noise of their seeds."""
+        y = measure(operator, truth, noise, seeds)
+        return cls(operator=operator, y=y, noise=noise, truth=truth, seeds=seeds)
 
 
 def split(prior_name: str, images: int, few: int) -> tuple[tuple[Tensor, range], ...]:
@@ -109,16 +104,16 @@ def run(
     Returns:
         The row, the images (B, C, H, W) and the result.
     """
-    cost = cost_for(method, trial.operator, trial.y, trial.noise) if cost is None else cost
+    cost = trial.cost(method) if cost is None else cost
     result, account = timed(method, prior, cost, trial.seeds)
-    images = result.samples
-    assert prior.card is not None
+    images, truth = result.samples, trial.truth
+    assert prior.card is not None and truth is not None
     columns = (
-        quality(images, trial.truth, prior.card.name)
+        quality(images, truth, prior.card.name)
         if whole
         else {
-            "psnr": psnr(images, trial.truth).tolist(),
-            "ssim": ssim(images, trial.truth).tolist(),
+            "psnr": psnr(images, truth).tolist(),
+            "ssim": ssim(images, truth).tolist(),
         }
     )
     row = {**columns, "measurement_psnr": measured(cost, result, trial), **account}

@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.accelerated.session import Clock, Record
 from benchmarks.accelerated.workbench import Workbench, synchronise
 from benchmarks.methods import overhead_of
-from ctrlgen.domains.images.methods import METHODS
+from ctrlgen.methods.tuned import METHODS
 from ctrlgen.priors.prior import Prior
 
 __all__ = ["forms", "headline", "run"]

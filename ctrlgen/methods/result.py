@@ -117,6 +117,18 @@ class Result(PerSample):
         """How many samples ended how, by the status in words."""
         return dict(Counter(Status(code).label for code in self.status.tolist()))
 
+    def table(self) -> str:
+        """One line per sample in the order of the seeds: cost, evaluations and how it ended."""
+        rows = [("seed", "cost", "evaluations", "backward", "status")]
+        columns = (self.seeds, self.costs, self.evaluations, self.backward_passes, self.status)
+        for seed, cost, forward, backward, code in zip(*(c.tolist() for c in columns), strict=True):
+            rows.append((str(seed), f"{cost:.4g}", str(forward), str(backward), Status(code).label))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+        return "\n".join(
+            "  ".join([*(cell.rjust(w) for cell, w in zip(row, widths, strict=False)), row[-1]])
+            for row in rows
+        )
+
     def summary(self) -> dict[str, Any]:
         """The run in numbers, JSON-able: medians and extremes over all samples, none left out.
 

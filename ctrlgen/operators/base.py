@@ -18,7 +18,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Self
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -48,6 +48,9 @@ class Operator(PerSample, ABC):
 
     linear = False
     differentiable = True
+    task: ClassVar[str] = "other"
+    """What is done to a signal that it measured: "inpaint", "upsample", "deblur" or "denoise" where
+    one of these words fits. Settings of methods go by it."""
     entries: Tensor | None = None
     """Entries of the measurement that there are, where samples have several sizes; else None."""
 
@@ -85,6 +88,12 @@ class Operator(PerSample, ABC):
         padded.entries = mask
         padded.per_sample = (*self.per_sample, "entries")
         return padded
+
+    def measure(
+        self, x: Tensor, noise: float = 0.0, seeds: Seeds | Sequence[int] | None = None
+    ) -> Tensor:
+        """y = H(x) + σ_y n; see `measure`."""
+        return measure(self, x, noise, seeds)
 
     def measured(self, y: Tensor) -> Tensor:
         """How many entries of each measurement are measured, shape (B,): all, unless masked."""

@@ -3,10 +3,62 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ctrlgen.lazy import attach
 from ctrlgen.plugins import Domain
 
-__all__ = ["domain"]
+if TYPE_CHECKING:
+    from ctrlgen.domains.images.data import held_out
+    from ctrlgen.domains.images.files import read_image, write_image
+    from ctrlgen.domains.images.operators import (
+        HDR,
+        JPEG,
+        BlockAverage,
+        Blur,
+        Colourise,
+        Denoise,
+        GaussianBlur,
+        Inpainting,
+        MotionBlur,
+        NonlinearBlur,
+        PhaseRetrieval,
+        Quantise,
+        SuperResolution,
+    )
+
+__all__ = [
+    "HDR",
+    "JPEG",
+    "BlockAverage",
+    "Blur",
+    "Colourise",
+    "Denoise",
+    "GaussianBlur",
+    "Inpainting",
+    "MotionBlur",
+    "NonlinearBlur",
+    "PhaseRetrieval",
+    "Quantise",
+    "SuperResolution",
+    "domain",
+    "held_out",
+    "read_image",
+    "write_image",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "data": ("held_out",),
+        "files": ("read_image", "write_image"),
+        "operators": (
+            "HDR", "JPEG", "BlockAverage", "Blur", "Colourise", "Denoise", "GaussianBlur",
+            "Inpainting", "MotionBlur", "NonlinearBlur", "PhaseRetrieval", "Quantise",
+            "SuperResolution",
+        ),
+    },
+)  # fmt: skip
 
 _TRAIN = "ctrlgen.domains.images.training:train"
 

@@ -64,8 +64,7 @@ def restore(
             overlap=options.overlap,
         )
         name, evaluations = method_of(options, problem)
-        method = restoration.method_for(
-            problem,
+        method = problem.method(
             name,
             device=device,
             evaluations=evaluations,

@@ -3,7 +3,7 @@ r"""A problem from image files: from what a person has to what a method solves.
 The file is the measurement y = H(x) + σ n, or with `degrade` the true x, from which y is made. Of a
 file in bytes the rounding is part of the noise, σ² = σ_user² + σ_rounding². A sample has its target
 where its residual is the noise, at 20 log₁₀(2/σ) dB, or at the preset's level where that is lower.
-`ctrlgen.domains.images.methods` has the settings of every method.
+`ctrlgen.methods.tuned` has the settings of every method.
 """
 
 from __future__ import annotations
@@ -12,65 +12,32 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
+from ctrlgen.costs.problems import Comparison, InverseProblem
 from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels
-from ctrlgen.domains.images.methods import Case, Comparison, MeasurementCost, build, cost_for
 from ctrlgen.domains.images.tiles import Tiles, on_canvas, tile_operator
-from ctrlgen.methods import Method
 from ctrlgen.operators.base import LinearOperator, measure
 from ctrlgen.priors.prior import Card, Prior, available, load
 from ctrlgen.rows.errors import concerning
 
-__all__ = ["Problem", "choose", "method_for", "pose", "prior_of_images"]
+__all__ = ["Problem", "choose", "pose", "prior_of_images"]
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One measurement to restore.
+@dataclass(frozen=True, kw_only=True)
+class Problem(InverseProblem):
+    """One measurement to restore, shape (1, *measurement).
 
     Attributes:
         task: "inpaint", "upsample", "deblur" or "denoise".
         prior: chosen for the size and the colours.
-        operator: H.
-        y: the measurement, shape (1, *measurement).
-        noise: σ_user, as stated, in [−1, 1].
-        rounding: whether y was rounded to bytes.
-        truth: the true image (1, C, H, W), if it is known.
-        compare: what the cost compares, see `methods.cost_for`.
         tiles: of an image larger than the prior.
     """
 
     task: str
     prior: Prior
-    operator: LinearOperator
-    y: Tensor
-    noise: float
-    rounding: bool
-    truth: Tensor | None
-    compare: Comparison = "measurement"
     tiles: Tiles | None = None
-
-    @property
-    def gain(self) -> float:
-        """Of the comparison on white noise: √(Σ s⁻²/d), s the singular values, for H†y."""
-        if self.compare == "measurement":
-            return 1.0
-        s = self.operator.spectrum(self.operator.pinv(self.y)).values
-        return float(torch.where(s > 0, s**-2.0, 0).mean().sqrt())
-
-    @property
-    def sigma(self) -> float:
-        """σ, with the rounding."""
-        return math.hypot(self.noise, ROUNDING if self.rounding else 0.0)
-
-    def cost(self, method: Method, rows: int) -> MeasurementCost:
-        """The cost that a method takes, of `rows` samples that share the measurement."""
-        y = self.y.expand(rows, *self.y.shape[1:])
-        return cost_for(method, self.operator, y, self.sigma, self.compare)
 
 
 def choose(name: str | None, size: tuple[int, int], grey: bool) -> str:
@@ -134,7 +101,7 @@ def pose(
         truth: the true image.
         fit: crop and resample the file to what the prior takes; needs `prior`.
         device: of the network and the run.
-        compare: what the cost compares, see `methods.cost_for`.
+        compare: what the cost compares, see `InverseProblem`.
         tile: restore an image larger than the prior by tiles; needs `prior`.
         overlap: pixels that neighbouring tiles share; a quarter of a tile by default.
 
@@ -192,7 +159,17 @@ def pose(
         known, image = image, measure(made, image, noise, [0])
     elif task == "inpaint":
         image = made(image)
-    return Problem(task, loaded, made, image, noise, not degrade, known, compare, tiles)
+    return Problem(
+        task=task,
+        prior=loaded,
+        operator=made,
+        y=image,
+        noise=noise,
+        rounding=0.0 if degrade else ROUNDING,
+        truth=known,
+        compare=compare,
+        tiles=tiles,
+    )
 
 
 def prior_of_images(name: str, device: str = "cpu") -> Prior:
@@ -214,20 +191,3 @@ def _signal_shape(prior: Prior) -> tuple[int, ...]:
     """Shape of one image, which a codec may make another than that of a state."""
     with torch.no_grad():
         return tuple(prior.codec.decode(torch.zeros(1, *prior.source.shape)).shape[1:])
-
-
-def method_for(
-    problem: Problem, name: str = "d-flow", *, device: str = "cpu", **options: Any
-) -> Method:
-    """A method set for the task, its noise and its operator.
-
-    Args:
-        problem: what is to be solved.
-        name: of the method, see `ctrlgen.domains.images.methods`.
-        device: of the run.
-        **options: `evaluations`, `init`, `iterations` and `target` of `methods.build`.
-    """
-    case = Case(problem.task, problem.operator, problem.noise, problem.gain * problem.sigma)
-    method = build(name, case, device=device, **options)
-    problem.cost(method, 1)  # refuses a comparison that is not the method's
-    return method

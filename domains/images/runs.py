@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from ctrlgen.commands import console
+from ctrlgen.costs.problems import psnr_of
 from ctrlgen.domains.images.doubts import of_result
-from ctrlgen.domains.images.files import ROUNDING, write_image
-from ctrlgen.domains.images.methods import psnr_of
+from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.restoration import Problem
 from ctrlgen.domains.images.tiles import tiled
@@ -253,7 +253,7 @@ def _content(
         "prior": {"name": card.name, "sha256": card.sha256} if card else None,
         "operator": type(problem.operator).__name__,
         "noise": problem.noise,
-        "rounding": ROUNDING if problem.rounding else 0.0,
+        "rounding": problem.rounding,
         "compare": problem.compare,
         "tiles": None if problem.tiles is None else problem.tiles.places.tolist(),
         "method": result.method,

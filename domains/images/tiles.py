@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.images.methods import cost_for
+from ctrlgen.costs.problems import InverseProblem
 from ctrlgen.domains.images.operators import Denoise, Inpainting, SuperResolution
 from ctrlgen.methods import Method
 from ctrlgen.methods.result import Result
@@ -185,7 +185,7 @@ def tiled(
     """A method on all tiles of all samples, as one result of whole images.
 
     Args:
-        method: of images, see `methods.build`.
+        method: of images, see `ctrlgen.methods.tuned.build`.
         tiles: where they lie.
         prior: of images of a tile's size.
         operator: of the whole image; see `tile_operator`.
@@ -208,12 +208,13 @@ def tiled(
     count, scale = len(tiles.places), int(getattr(operator, "factor", 1))
     rows = names.repeat_interleave(count)
     parts = tile_operator(operator, tiles, len(names))
-    cost = cost_for(method, parts, tiles.cut(y, scale).repeat(len(names), 1, 1, 1), sigma)
+    cut = tiles.cut(y, scale).repeat(len(names), 1, 1, 1)
+    cost = InverseProblem(parts, cut, sigma).cost(method)
     placed = on_canvas(prior, tiles, len(names), label)
 
     def blended(result: Result) -> Result:
         images = tiles.blend(result.samples)
-        whole = cost_for(method, operator, y.expand(len(images), *y.shape[1:]).to(images), sigma)
+        whole = InverseProblem(operator, y.to(images), sigma).cost(method, len(images))
         with torch.no_grad():
             costs = whole(images)
         most: dict[str, Any] = {

@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ctrlgen.lazy import attach
 from ctrlgen.plugins import Domain
 
-__all__ = ["domain"]
+if TYPE_CHECKING:
+    from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
+    from ctrlgen.domains.molecules.properties import PROPERTIES
+
+__all__ = ["PROPERTIES", "FragmentCost", "SimilarityCost", "ValenceCost", "domain"]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "costs": ("FragmentCost", "SimilarityCost", "ValenceCost"),
+        "properties": ("PROPERTIES",),
+    },
+)
 
 _TRAIN = "ctrlgen.domains.molecules.training:train"
 

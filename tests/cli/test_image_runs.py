@@ -364,8 +364,8 @@ def test_the_default_method_is_the_best_of_the_matrix(
 
 def test_the_table_of_defaults_is_derived_from_the_committed_results() -> None:
     from ctrlgen.domains.images import defaults
-    from ctrlgen.domains.images.methods import METHODS
     from ctrlgen.experiments.image_defaults import derive
+    from ctrlgen.methods.tuned import METHODS
 
     table = defaults._table()
     assert table == json.loads(json.dumps(derive()))

@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import torch
 
-from ctrlgen.domains.images.methods import Case
-from ctrlgen.domains.images.methods import build as method
 from ctrlgen.experiments.ndtm_figures import table
 from ctrlgen.experiments.ndtm_images import claims, main
 from ctrlgen.experiments.ndtm_settings import (
@@ -24,6 +22,8 @@ from ctrlgen.experiments.ndtm_settings import (
     methods_for,
     settings,
 )
+from ctrlgen.methods.tuned import Case
+from ctrlgen.methods.tuned import build as method
 from ctrlgen.rows.errors import UnknownName
 
 SHAPE = (1, 28, 28)
@@ -79,7 +79,7 @@ def test_wrong_names_end_before_any_compute(tmp_path: Path) -> None:
 
 def test_every_method_has_as_many_settings() -> None:
     for task, about in TASKS.items():
-        case = Case(about.kind, about.operator(SHAPE, range(2)), 0.01, 0.01)
+        case = Case(about.operator(SHAPE, range(2)), 0.01, 0.01)
         for name in methods_for(task):
             choices = settings(name, case, 80)
             assert len(choices) == len(set(map(repr, choices.values()))) == 4

@@ -71,7 +71,7 @@ def test_tuning_images_are_others() -> None:
 
 def test_hidden_pixels_have_no_noise() -> None:
     truth = torch.zeros(1, 1, 12, 12)
-    y = Trial(truth, range(1), Inpainting.centre(4, truth.shape[1:]), 0.1).y
+    y = Trial.at(truth, range(1), Inpainting.centre(4, truth.shape[1:]), 0.1).y
     assert (y[..., 4:8, 4:8] == 0).all() and 0.05 < float(y[..., :4, :].std()) < 0.15
 
 
@@ -100,7 +100,7 @@ class Shift(Method):
 
 def test_the_setting_of_the_highest_psnr_is_chosen() -> None:
     truth = torch.zeros(2, 1, 16, 16)
-    trial = Trial(truth, range(2), Denoise(), 0.0)
+    trial = Trial.at(truth, range(2), Denoise(), 0.0)
     choices = {"far": Shift(0.5), "near": Shift(0.02), "lost": Shift(math.nan)}
     found, images = tune(ctrlgen.load("mnist"), trial, choices)
     assert found["best"] == "near" and torch.equal(images, truth + 0.02)
@@ -110,7 +110,7 @@ def test_the_setting_of_the_highest_psnr_is_chosen() -> None:
 
 def test_the_measurement_of_any_cost_is_in_db() -> None:
     truth = torch.zeros(2, 1, 16, 16)
-    trial = Trial(truth, range(2), Denoise(), 0.0)
+    trial = Trial.at(truth, range(2), Denoise(), 0.0)
     known = SquaredError(Denoise(), trial.y)
 
     def other(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ctrlgen.methods as methods
 from ctrlgen.costs import NegativePSNR, SquaredError
-from ctrlgen.domains.images.methods import METHODS, Case, build, cost_for, named, psnr_of
+from ctrlgen.costs.problems import InverseProblem, psnr_of
 from ctrlgen.domains.images.metrics import psnr
 from ctrlgen.domains.images.operators import (
     Denoise,
@@ -22,6 +22,7 @@ from ctrlgen.domains.images.operators import (
 )
 from ctrlgen.methods import DPS, NDTM
 from ctrlgen.methods.result import Result
+from ctrlgen.methods.tuned import METHODS, Case, build, named
 from ctrlgen.operators.base import Operator, measure
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
@@ -78,7 +79,7 @@ def truth() -> Tensor:
 
 def case_of(task: str) -> Case:
     operator, noise = TASKS[task]
-    return Case(task, operator, noise, noise)
+    return Case(operator, noise, noise)
 
 
 def solve(
@@ -88,7 +89,7 @@ def solve(
     case = case_of(task)
     y = measure(case.operator, truth, case.noise, SEEDS)
     method = build(name, case, **options)
-    cost = cost_for(method, case.operator, y, case.noise)
+    cost = InverseProblem(case.operator, y, case.noise).cost(method)
     result = method(prior, cost, seeds=SEEDS)
     return result, psnr_of(cost, result.costs)
 
@@ -179,7 +180,7 @@ def test_both_forms_of_the_cost_tell_the_same_psnr(truth: Tensor) -> None:
     y = measure(operator, truth)
     forms = []
     for name in ("d-flow", "ndtm"):
-        cost = cost_for(build(name, case_of("inpaint")), operator, y, 0.1)
+        cost = InverseProblem(operator, y, 0.1).cost(build(name, case_of("inpaint")))
         assert cost.measurement.noise == 0.1
         forms.append(type(cost))
         values = cost(truth + 0.1)
@@ -200,13 +201,13 @@ def test_a_subclass_is_given_the_cost_of_its_class(truth: Tensor) -> None:
     operator = Inpainting.centre(4, SHAPE)
     y = measure(operator, truth)
     for method, kind in ((Mine(), SquaredError), (DPS(), NegativePSNR), (Other(), SquaredError)):
-        assert type(cost_for(method, operator, y)) is kind
+        assert type(InverseProblem(operator, y).cost(method)) is kind
 
 
 def test_noise_lowers_the_weight_of_the_measurement() -> None:
     for name, field in (("ndtm", "terminal_weight"), ("tfg", "mu"), ("flow-priors", "weight")):
         weights = []
         for sigma in (0.0, 0.2, 0.4):
-            case = Case("denoise", Denoise(), sigma, sigma)
+            case = Case(Denoise(), sigma, sigma)
             weights.append(getattr(build(name, case), field))
         assert weights[0] > weights[1] and weights[1] == pytest.approx(4 * weights[2]), name

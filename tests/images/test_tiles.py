@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.images.methods import Case, build, cost_for
+from ctrlgen.costs.problems import InverseProblem
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
 from ctrlgen.domains.images.tiles import Canvas, Tiles, on_canvas, tile_operator, tiled
+from ctrlgen.methods.tuned import Case, build
 from ctrlgen.operators.base import Operator
 from ctrlgen.optimizers import Event
 from ctrlgen.priors.flows import Flow
@@ -71,26 +72,21 @@ def test_a_locally_exact_prior_leaves_no_seam(task: str, method: str) -> None:
         operator = Inpainting(operator.mask[0])
     y = operator(MEAN + STD * normal([9], (1, *plane)))
     tiles, noise = Tiles(plane, (12, 12), 4), 0.1
-    made = build(method, Case(task, operator, noise, noise), evaluations=40)
+    made = build(method, Case(operator, noise, noise), evaluations=40)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         result = tiled(made, tiles, prior(12, 12), operator, y, noise, seeds=[5, 6])
     assert result.samples.shape == (2, 1, *plane) and result.seeds.tolist() == [5, 6]
     parts = made(
         on_canvas(prior(12, 12), tiles, 2),
-        cost_for(
-            made,
-            tile_operator(operator, tiles, 2),
-            tiles.cut(y).repeat(2, 1, 1, 1),
-            noise,
-        ),
+        InverseProblem(
+            tile_operator(operator, tiles, 2), tiles.cut(y).repeat(2, 1, 1, 1), noise
+        ).cost(made),
         seeds=torch.tensor([5, 6]).repeat_interleave(len(tiles.places)),
     )
     # every tile is the cut of the blend: where they overlap they agree
     torch.testing.assert_close(tiles.cut(result.samples), parts.samples, atol=2e-5, rtol=0)
-    whole = made(
-        prior(*plane), cost_for(made, operator, y.expand(2, -1, -1, -1), noise), seeds=[5, 6]
-    )
+    whole = made(prior(*plane), InverseProblem(operator, y, noise).cost(made, 2), seeds=[5, 6])
     torch.testing.assert_close(result.samples, whole.samples, atol=2e-5, rtol=0)
     torch.testing.assert_close(result.costs, whole.costs, atol=1e-3, rtol=1e-3)
 
@@ -99,7 +95,7 @@ def test_a_locally_exact_prior_leaves_no_seam(task: str, method: str) -> None:
 def test_methods_that_weigh_a_tile_as_a_whole_run_too(method: str) -> None:
     tiles, noise, plane = Tiles((12, 20), (12, 12), 4), 0.2, (12, 20)
     y = MEAN + STD * normal([9], (1, *plane))
-    made = build(method, Case("denoise", Denoise(), noise, noise), evaluations=40)
+    made = build(method, Case(Denoise(), noise, noise), evaluations=40)
     result = tiled(made, tiles, prior(12, 12), Denoise(), y, noise, seeds=[5])
     assert result.samples.shape == (1, 1, *plane) and bool(result.samples.isfinite().all())
     # nearer to the measurement than the prior's mean, smoothly so across the tiles

@@ -35,8 +35,8 @@ def test_methods_say_what_they_are() -> None:
 
 
 def test_every_method_is_in_one_family_under_its_name() -> None:
-    from ctrlgen.domains.images.methods import METHODS
     from ctrlgen.methods.catalogue import FAMILIES, NAMES, method_named
+    from ctrlgen.methods.tuned import METHODS
 
     words = [word for family in FAMILIES.values() for word in family]
     assert len(words) == len(set(words)) == len(NAMES)

@@ -39,6 +39,8 @@ class GaussianBlur(Separable):
         cut: 1-D singular values of less are zero, in the measurement as well.
     """
 
+    task = "deblur"
+
     def __init__(
         self, std: float = 1.0, window: int = 61, boundary: str = "circular", cut: float = CUT
     ) -> None:
@@ -60,6 +62,8 @@ class Blur(LinearOperator):
         TypeError: where the kernel is no floating tensor.
         ValueError: for another shape, values that are not finite, or a cut outside [0, 1).
     """
+
+    task = "deblur"
 
     def __init__(self, kernel: Tensor, cut: float = CUT) -> None:
         if not isinstance(kernel, Tensor) or not kernel.is_floating_point():

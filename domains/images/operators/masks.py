@@ -31,6 +31,8 @@ def _same(x: Tensor) -> Tensor:
 class Denoise(LinearOperator):
     """The identity, y = x: what is measured differs from the image by its noise alone."""
 
+    task = "denoise"
+
     def __call__(self, x: Tensor) -> Tensor:
         check_images(x)
         return x
@@ -62,6 +64,8 @@ class Inpainting(LinearOperator):
         TypeError: where the mask is no tensor.
         ValueError: where it has another shape, values other than 0 and 1, or hides everything.
     """
+
+    task = "inpaint"
 
     def __init__(self, mask: Tensor) -> None:
         if not isinstance(mask, Tensor):

@@ -37,6 +37,8 @@ class NonlinearBlur(Operator):
         kernels: K >= 2, their number.
     """
 
+    task = "deblur"
+
     def __init__(
         self, seed: int = 0, size: int = 9, intensity: float = 0.5, kernels: int = 3
     ) -> None:

@@ -34,6 +34,8 @@ class SuperResolution(Separable):
         cut: 1-D singular values of less are zero, in the measurement as well.
     """
 
+    task = "upsample"
+
     def __init__(self, factor: int, cut: float = CUT) -> None:
         check_positive_integer(factor, "factor")
         centre = (factor - 1) / 2
@@ -50,6 +52,8 @@ class BlockAverage(Separable):
     Args:
         factor: f, any integer; it must divide height and width.
     """
+
+    task = "upsample"
 
     def __init__(self, factor: int) -> None:
         check_positive_integer(factor, "factor")
