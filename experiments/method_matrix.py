@@ -64,6 +64,11 @@ class Task:
     operator: Callable[[tuple[int, ...], range], Operator]
     noise: float = 0.0
 
+    @property
+    def kind(self) -> str:
+        """The command of `ctrlgen image` that does it."""
+        return self.operator((1, 32, 32), range(1)).task
+
     def problem(self, truth: Tensor) -> InverseProblem:
         """The measurements of some images, whose seeds are their places."""
         seeds = range(len(truth))
