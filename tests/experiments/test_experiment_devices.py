@@ -7,7 +7,6 @@ import torch
 
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.experiments.method_matrix import TASKS
-from ctrlgen.operators.base import measure
 from ctrlgen.rows.seeds import normal
 from ctrlgen.testing import DEVICE, Accelerator
 
@@ -20,8 +19,8 @@ def test_the_set_up_of_a_task_follows_its_images(name: str) -> None:
     truth = torch.tanh(normal(seeds, SHAPE, 3))
 
     def set_up(truth: torch.Tensor) -> list[torch.Tensor]:
-        operator = task.case(SHAPE, seeds).operator
-        y = measure(operator, truth, task.noise, seeds)
+        problem = task.problem(truth)
+        operator, y = problem.operator, problem.y
         cost = NegativePSNR(operator, y, task.noise)
         image = (0.5 * truth).requires_grad_()
         value = cost(image)
