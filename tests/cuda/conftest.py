@@ -5,29 +5,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from tests.laws.cases import base, select
+
 PLACE = os.environ.get("CTRLGEN_TEST_DEVICE", "cuda")
-
-
-def _registry() -> ModuleType:
-    file = Path(__file__).parent.parent / "laws" / "conftest.py"
-    spec = importlib.util.spec_from_file_location("ctrlgen_laws_registry", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-REGISTRY = _registry()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -42,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """The selections of the laws."""
-    REGISTRY.pytest_generate_tests(metafunc)
+    select(metafunc)
 
 
 @pytest.fixture
@@ -53,5 +40,5 @@ def place() -> torch.device:
 
 @pytest.fixture
 def registry() -> ModuleType:
-    """The laws' cases."""
-    return REGISTRY
+    """What the laws' cases are made of."""
+    return base

@@ -30,7 +30,7 @@ def test_every_component_is_under_the_laws(
         for kind in public_classes
         if issubclass(kind, base) and not inspect.isabstract(kind)
     } - {f"{kind.__module__}.{kind.__name__}" for kind in covered | NOT_BY_THEMSELVES}
-    assert not missing, f"add a case to tests/laws/conftest.py for {sorted(missing)}"
+    assert not missing, f"add a case to tests/laws/cases for {sorted(missing)}"
 
 
 def test_every_registered_operator_is_under_the_laws(registered_operators: dict[str, Any]) -> None:

@@ -1,0 +1,65 @@
+"""Cases of what else holds rows: projections, tables of a search, molecules."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ctrlgen.domains.molecules.data import Molecules
+from ctrlgen.domains.molecules.leads import Ball
+from ctrlgen.domains.molecules.ragged import Found
+from ctrlgen.methods.projections import Normalize
+from tests.laws.cases.base import MASK, RATES, SEEDS, Case, Outputs, draw, pick
+
+
+def normalize_case(isotropic: bool) -> Case:
+    normalize = Normalize(MASK, isotropic=isotropic)
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        return {"x": pick(normalize, index)(pick(draw(4, 5), index, dtype))}
+
+    return Case(Normalize, rows, (normalize, draw(4, 5)), part=lambda: normalize)
+
+
+def ball_case() -> Case:
+    ball = Ball(draw(4, 5, stream=44), RATES)
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        return {"x": pick(ball, index)(pick(draw(4, 5), index, dtype))}
+
+    return Case(Ball, rows, (ball, draw(4, 5)), part=lambda: ball)
+
+
+def found_case() -> Case:
+    def build() -> Found:
+        table = draw(2, 8, stream=46)
+        numbers = {key: SEEDS.clone() for key in Found.per_sample}
+        return Found(**{**numbers, "signals": table, "controls": table, "costs": RATES})
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        found = pick(build(), index, dtype)
+        return {key: getattr(found, key) for key in Found.per_sample}
+
+    return Case(Found, rows, rounding=None, part=build)
+
+
+def molecules_case() -> Case:
+    def build() -> Molecules:
+        classes = torch.where(MASK, 2, -1)
+        return Molecules(draw(4, 3, stream=47), classes, MASK.sum(1), {"mu": RATES}, SEEDS)
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        held = pick(build(), index, dtype)
+        return {"x": held.positions, "h": held.classes, "mu": held.properties["mu"]}
+
+    return Case(Molecules, rows, rounding=None, part=build)
+
+
+PROJECTIONS: dict[str, Case] = {
+    "columns": normalize_case(False),
+    "isotropic": normalize_case(True),
+    "ball": ball_case(),
+}
+
+
+ROW_HOLDERS = {"found": found_case(), "molecules": molecules_case()}
