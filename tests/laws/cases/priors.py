@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ctrlgen.adapters.latent import AutoencoderCodec
 from ctrlgen.domains.audio.spectral import SpecCodec
-from ctrlgen.domains.audio.states import Frames, LatentCodec
+from ctrlgen.domains.audio.states import Frames, LatentCodec, PretrainedCodec
 from ctrlgen.domains.images.tiles import Canvas
 from ctrlgen.domains.molecules.leads import Given
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
@@ -116,18 +117,34 @@ def initializer_case(initializer: Initializer) -> Case:
     return Case(type(initializer), rows, heavy=True, rounding=1e-3, made=initializer)
 
 
-def latent_audio_case() -> Case:
-    def build(dtype: torch.dtype = torch.float64) -> LatentCodec:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            network = SpecCodec(hop=8, size=4, width=8, depth=1, kernel=3)
-            for parameter in network.parameters():
-                nn.init.normal_(parameter, std=0.2)
-        network = network.to(dtype).requires_grad_(False)
-        mean, std = torch.linspace(-1, 1, 4), torch.linspace(0.5, 2, 4)
-        return LatentCodec(network, mean, std, 32, torch.tensor([5, 3, 4, 5]))
+def small_audio_codec() -> LatentCodec:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = SpecCodec(hop=8, size=4, width=8, depth=1, kernel=3)
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.2)
+    network.requires_grad_(False)
+    mean, std = torch.linspace(-1, 1, 4), torch.linspace(0.5, 2, 4)
+    return LatentCodec(network, mean, std, 32, torch.tensor([5, 3, 4, 5]))
 
-    codecs = {dtype: build(dtype) for dtype in (torch.float64, torch.float32)}
+
+def pretrained_audio_codec() -> LatentCodec:
+    codec = PretrainedCodec("mdct-16k")
+    codec.length = 3 * codec.network.hop
+    codec.frames = torch.tensor([4, 2, 3, 4])
+    return codec
+
+
+def latent_audio_case(build: Callable[[], LatentCodec]) -> Case:
+    def of(dtype: torch.dtype) -> LatentCodec:
+        codec = build()
+        codec.network = codec.network.to(dtype)
+        return codec
+
+    codecs = {dtype: of(dtype) for dtype in (torch.float64, torch.float32)}
+    codec = codecs[torch.float64]
+    assert codec.length is not None and codec.frames is not None
+    length, states = codec.length, (int(codec.frames.max()), codec.network.size)
 
     def there(x: Tensor) -> LatentCodec:
         part = copy.copy(codecs[x.dtype])
@@ -135,7 +152,7 @@ def latent_audio_case() -> Case:
         return part
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-        x = pick(draw(1, 32), index, dtype)
+        x = pick(draw(1, length), index, dtype)
         part = pick(there(x), index)
         z = part.encode(x)
         return {"encode": z, "decode": part.decode(z)}
@@ -143,7 +160,7 @@ def latent_audio_case() -> Case:
     def decode(z: Tensor) -> Tensor:
         return there(z).decode(z)
 
-    return Case(LatentCodec, rows, (decode, draw(5, 4)), part=build)
+    return Case(type(codec), rows, (decode, draw(*states)), part=lambda: of(torch.float64))
 
 
 def given_case() -> Case:
@@ -186,7 +203,8 @@ CODECS: dict[str, Case] = {
     "scaled-channels": codec_case(Scaled([2.0, 0.5, 3.0], [0.0, 1.0, -1.0]), (3, 4, 2)),
     "autoencoder": autoencoder_case(),
     "atoms": codec_case(AtomCodec(1.4, 0.2), (4, 7)),
-    "latent-audio": latent_audio_case(),
+    "latent-audio": latent_audio_case(small_audio_codec),
+    "pretrained-audio": latent_audio_case(pretrained_audio_codec),
 }
 
 
