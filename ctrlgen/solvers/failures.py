@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from ctrlgen.rows.batching import flat
 from ctrlgen.solvers.fixed import FixedStep
 
-__all__ = ["Failure", "failures"]
+__all__ = ["Failure", "failures", "lost_seeds", "lost_text"]
 
 
 class Failure(NamedTuple):
@@ -50,3 +50,43 @@ def failures(
             if not bool(alive.any()):
                 break
     return sorted(lost)
+
+
+def lost_seeds(
+    solver: FixedStep,
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    seeds: Sequence[int],
+    good: Tensor,
+) -> list[dict[str, Any]]:
+    """Seeds of samples that are no numbers, each with the step and the time at which they arose.
+
+    Args:
+        solver, velocity, x: of the solve, see `failures`.
+        seeds: of the rows.
+        good: rows whose samples are finite, bool, shape (B,).
+
+    Returns:
+        One {"seed", "step", "time"} for each other row; step and time are None where the states
+        stayed finite and what is made of them is not.
+    """
+    first = {failure.row: failure for failure in failures(solver, velocity, x)}
+    rows = (~good).nonzero().flatten().tolist()
+    return [
+        {
+            "seed": seeds[row],
+            "step": first[row].step if row in first else None,
+            "time": first[row].time if row in first else None,
+        }
+        for row in rows
+    ]
+
+
+def lost_text(lost: Sequence[dict[str, Any]], steps: int) -> str:
+    """What `lost_seeds` found, in words: the first step of all, and the first few seeds."""
+    first = min(lost, key=lambda item: (item["step"] is None, item["step"]))
+    names = ", ".join(str(item["seed"]) for item in lost[:8]) + (", ..." if len(lost) > 8 else "")
+    where = "in the codec"
+    if first["step"] is not None:
+        where = f"from step {first['step']} of {steps} (t = {first['time']:.3g}) on"
+    return f"its network gives what is no number {where}; seeds {names}"

@@ -16,8 +16,7 @@ from ctrlgen.priors.prior import BoundVelocity, Prior
 from ctrlgen.runs.interrupts import CutOff
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.runs.outputs import output_folder
-from ctrlgen.solvers.failures import failures
-from ctrlgen.solvers.fixed import FixedStep
+from ctrlgen.solvers.failures import lost_seeds, lost_text
 
 __all__ = ["draw"]
 
@@ -76,7 +75,8 @@ def draw(
                     images = bound.sample(part, solver)
                     good = images.isfinite().flatten(1).all(1)
                     if not bool(good.all()):
-                        lost += _lost(bound, solver, part, good)
+                        velocity, x = BoundVelocity(bound), bound.start(part)
+                        lost += lost_seeds(solver, velocity, x, part, good)
                     for seed, image, fine in zip(part, images, good.tolist(), strict=True):
                         if fine:
                             write_image(place / f"sample-{seed}.png", image)
@@ -88,7 +88,7 @@ def draw(
             if not done:
                 raise
         if lost and cause is None:
-            cause = ValueError(f"prior: {_words(lost, steps)}")
+            cause = ValueError(f"prior: {lost_text(lost, steps)}")
             if not done:
                 raise cause
         assert prior.card is not None
@@ -115,26 +115,3 @@ def draw(
 
 def _bound(prior: Prior, label: int | None, rows: int) -> Prior:
     return prior if label is None else prior.bind(label=torch.full((rows,), label))
-
-
-def _lost(prior: Prior, solver: FixedStep, seeds: list[int], good: Tensor) -> list[dict[str, Any]]:
-    """Seeds of images that are no numbers, with the step at which they ceased to be."""
-    found = {f.row: f for f in failures(solver, BoundVelocity(prior), prior.start(seeds))}
-    rows = (~good).nonzero().flatten().tolist()
-    return [
-        {
-            "seed": seeds[row],
-            "step": found[row].step if row in found else None,  # None: the codec's doing
-            "time": found[row].time if row in found else None,
-        }
-        for row in rows
-    ]
-
-
-def _words(lost: list[dict[str, Any]], steps: int) -> str:
-    first = min(lost, key=lambda item: (item["step"] is None, item["step"]))
-    names = ", ".join(str(item["seed"]) for item in lost[:8]) + (", ..." if len(lost) > 8 else "")
-    where = "in the codec"
-    if first["step"] is not None:
-        where = f"from step {first['step']} of {steps} (t = {first['time']:.3g}) on"
-    return f"its network gives what is no number {where}; seeds {names}"

@@ -14,7 +14,7 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.commands.options import sharing
-from ctrlgen.domains.molecules.inputs import check_records, places, read_molecules, seeds_of
+from ctrlgen.domains.molecules.inputs import check_records, places, read_molecule, seeds_of
 from ctrlgen.domains.molecules.options import Generation, Run, Search
 
 __all__ = ["app"]
@@ -90,7 +90,7 @@ def _search(
     wish = options.wish
     names = seeds_of(options.seeds, options.number, number)
     settings = running.settings_of(options)
-    start = None if lead is None else read_molecules(lead, "file")[0]
+    start = None if lead is None else read_molecule(lead, "file")
     if start is not None and wish.like is None:
         wish = replace(wish, like=start, resemblance=LIKENESS * wish.resemblance)
     inputs = (lead, options.fragment, options.similar)

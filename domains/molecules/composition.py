@@ -65,7 +65,7 @@ def parse_formula(text: str) -> dict[str, Interval]:
         raise ValueError(f"formula: expected one such as C7H10O2, got {text!r}")
     counts: dict[str, Interval] = {symbol: (0.0, 0.0) for symbol in ALL_ATOM}
     for symbol, number in parts:
-        check_element(symbol)
+        check_element(symbol, "formula")
         if counts[symbol][1]:
             raise ValueError(f"formula: expected each element once, got {symbol} twice in {text!r}")
         counts[symbol] = (float(number or 1), float(number or 1))
@@ -116,10 +116,10 @@ def possible_sizes(limits: Mapping[str, Interval], name: str) -> list[int]:
     return sorted(sizes)
 
 
-def check_element(symbol: str) -> None:
-    """Raise ValueError for an element outside H, C, N, O, F."""
+def check_element(symbol: str, what: str = "element") -> None:
+    """Raise ValueError for an element outside H, C, N, O, F; `what` is the argument that has it."""
     if symbol not in NUMBERS:
-        raise ValueError(f"element: expected one of {', '.join(ALL_ATOM)}, got {symbol!r}")
+        raise ValueError(f"{what}: expected elements H, C, N, O, F, got {symbol}")
 
 
 class ClassCost(Cost):

@@ -238,7 +238,7 @@ def allowed_classes(classes: Sequence[tuple[str, int]], name: str) -> Tensor:
     known = alphabet(name)
     rows = []
     for symbol, attached in classes:
-        check_element(symbol)
+        check_element(symbol, "fragment")
         row = [own == symbol and count <= attached for own, count in known]
         if not any(row):
             raise ValueError(f"fragment: {symbol!r} is no atom of the alphabet {name!r}")

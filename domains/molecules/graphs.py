@@ -35,7 +35,10 @@ from ctrlgen.extras import require
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["arrays", "build", "mols", "smiles", "tensors"]
+__all__ = ["arrays", "build", "crowded", "mols", "smiles", "tensors"]
+
+_TOUCHING = 0.1
+"""Distance in A below which two atoms are in one place; the shortest bond, H-H, has 0.74."""
 
 
 def _chem() -> Any:
@@ -141,6 +144,20 @@ def _smiles(mol: Mol, chem: Any) -> str | None:
     return chem.MolToSmiles(chem.RemoveHs(largest, sanitize=False), isomericSmiles=False)
 
 
+def crowded(positions: np.ndarray) -> str:
+    """What is wrong where two atoms are in one place, in words; empty where none are.
+
+    Args:
+        positions: (n, 3) in A, finite.
+    """
+    gaps = np.linalg.norm(positions[:, None] - positions[None], axis=2)
+    pairs = np.argwhere(np.triu(gaps < _TOUCHING, 1))
+    if not len(pairs):
+        return ""
+    one, other = pairs[0] + 1
+    return f"expected every atom in a place of its own, got atoms {one} and {other} in one"
+
+
 def arrays(molecules: Sequence[Mol | None], width: int | None = None) -> tuple[Tensor, Tensor]:
     """Atomic numbers (B, A) and positions (B, A, 3) of molecules, padded with zeros.
 
@@ -180,8 +197,8 @@ def tensors(molecules: Sequence[Mol], alphabet: str = "qm9") -> tuple[Tensor, Te
 
     Raises:
         ValueError: an element outside H C N O F, a molecule outside the sizes of QM9 or with a net
-            charge, hydrogens without a place in "qm9", no positions, or more hydrogens on an atom
-            than its valence. Molecules are counted from 1.
+            charge, hydrogens without a place in "qm9", no positions, two atoms in one place, or
+            more hydrogens on an atom than its valence. Molecules are counted from 1.
     """
     known_alphabet(alphabet)
     heavy_only = alphabet == "qm9-heavy"
@@ -214,6 +231,9 @@ def tensors(molecules: Sequence[Mol], alphabet: str = "qm9") -> tuple[Tensor, Te
             raise ValueError(
                 f"molecule {row + 1}: expected finite positions, got NaN or infinite ones"
             )
+        wrong = crowded(mol.GetConformer().GetPositions())
+        if wrong:
+            raise ValueError(f"molecule {row + 1}: {wrong}")
         positions[row, : len(kept)] = (places - places.mean(dim=0)).float()
         numbers[row, : len(kept)] = torch.tensor([a.GetAtomicNum() for a in kept])
         counts = [a.GetTotalNumHs(includeNeighbors=True) if heavy_only else 0 for a in kept]

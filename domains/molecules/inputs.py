@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ctrlgen.domains.molecules.readers import Record
     from ctrlgen.domains.molecules.wishes import Wish
 
-__all__ = ["check_records", "places", "read_molecules", "scorer", "seeds_of", "wish_of"]
+__all__ = ["check_records", "places", "read_molecule", "scorer", "seeds_of", "wish_of"]
 
 SUFFIXES = (".sdf", ".xyz", ".csv", ".json", ".png")
 
@@ -83,23 +83,29 @@ def seeds_of(text: str | None, number: int | None, default: int) -> list[int]:
     return seeds
 
 
-def read_molecules(file: Path, what: str) -> list[Mol]:
-    """Molecules of a file, with positions; bonds of XYZ and PDB are perceived.
+def read_molecule(file: Path, what: str, *, piece: bool = False) -> Mol:
+    """The first molecule of a file, with positions; bonds of XYZ and PDB are perceived.
+
+    Args:
+        file: SDF, XYZ or another that `readers` takes.
+        what: name of the argument, for errors.
+        piece: it may be a part of a molecule.
 
     Raises:
-        ValueError: no such file, another suffix, or a record that is no molecule.
+        ValueError: no such file, another suffix, or no molecule that the priors could write.
     """
     from ctrlgen.domains.molecules.readers import read_records
 
-    records = read_records(file, what)
-    for record in records:
-        if record.mol is None:
-            raise ValueError(f"{what}: {_where(file, record)}: {record.reason}")
-    return [cast("Mol", record.mol) for record in records]
+    records = read_records(file, what)[:1]
+    if records[0].mol is None or not piece:
+        check_records(records, file, what, "qm9-heavy")
+    return cast("Mol", records[0].mol)
 
 
-def check_records(records: Sequence[Record], file: Path) -> None:
-    """Refuse records that cannot be scored.
+def check_records(
+    records: Sequence[Record], file: Path, what: str = "file", name: str = "qm9"
+) -> None:
+    """Refuse records that cannot be written in an alphabet.
 
     Raises:
         ValueError: the first one, with its number and title.
@@ -110,10 +116,10 @@ def check_records(records: Sequence[Record], file: Path) -> None:
         try:
             if record.mol is None:
                 raise ValueError(record.reason)
-            tensors([record.mol])
+            tensors([record.mol], name)
         except ValueError as error:
             reason = str(error).removeprefix("molecule 1: ")
-            raise ValueError(f"file: {_where(file, record)}: {reason}") from error
+            raise ValueError(f"{what}: {_where(file, record)}: {reason}") from error
 
 
 def _where(file: Path, record: Record) -> str:
@@ -164,8 +170,8 @@ def wish_of(
         smallest=smallest,
         weights=dict(map(_weight, weights or [])),
         limits=limits,
-        fragment=None if fragment is None else read_molecules(fragment, "fragment")[0],
-        like=None if similar is None else read_molecules(similar, "similar")[0],
+        fragment=None if fragment is None else read_molecule(fragment, "fragment", piece=True),
+        like=None if similar is None else read_molecule(similar, "similar"),
         resemblance=resemblance,
         far=far,
     )

@@ -25,6 +25,7 @@ from ctrlgen.domains.molecules.files import (
     sdf_entry,
     sdf_records,
 )
+from ctrlgen.domains.molecules.graphs import crowded
 from ctrlgen.domains.molecules.perception import embed as embedded
 from ctrlgen.domains.molecules.perception import perceive
 from ctrlgen.extras import require
@@ -150,8 +151,8 @@ def _bare(frames: Sequence[Frame]) -> list[Record]:
             reason = f"expected at most {most} atoms, got {len(frame.symbols)}"
         elif not np.isfinite(frame.positions).all():
             reason = "expected finite coordinates, got others"
-        elif len(np.unique(frame.positions, axis=0)) < len(frame.symbols):
-            reason = "expected every atom in a place of its own, got two in one"
+        else:
+            reason = crowded(frame.positions)
         mol = None
         if not reason:
             numbers = torch.tensor([[NUMBERS[symbol] for symbol in frame.symbols]])
@@ -175,6 +176,8 @@ def _completed(records: list[Record], embed: bool) -> list[Record]:
         record.mol.UpdatePropertyCache(strict=False)
         if not record.mol.GetNumConformers() or not record.mol.GetConformer().Is3D():
             flat.append(place)
+        elif reason := crowded(record.mol.GetConformer().GetPositions()):
+            records[place] = record._replace(mol=None, reason=reason)
         elif any(atom.GetTotalNumHs() for atom in record.mol.GetAtoms()):
             bare.append(place)
     made = embedded([records[i].mol for i in flat]) if embed else [None] * len(flat)

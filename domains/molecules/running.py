@@ -27,10 +27,11 @@ from ctrlgen.domains.molecules.sheets import Sheet
 from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
 from ctrlgen.priors.flows import Evaluations
-from ctrlgen.priors.prior import Prior, load
+from ctrlgen.priors.prior import BoundVelocity, Prior, load
 from ctrlgen.rows.errors import concerning
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.interrupts import exit_code, terminable
+from ctrlgen.solvers.failures import lost_seeds, lost_text
 
 __all__ = [
     "BatchProgress",
@@ -191,6 +192,7 @@ def draw(
     steps: int,
     batch: int,
     keep: Callable[[], None],
+    lost: list[dict[str, Any]],
 ) -> Evaluations:
     """Molecules of the prior alone, into a sheet, batch by batch.
 
@@ -202,14 +204,19 @@ def draw(
         steps: midpoint steps.
         batch: molecules at a time.
         keep: called whenever the sheet has grown.
+        lost: grows by the molecules that are no numbers, see `solvers.failures.lost_seeds`.
     """
     name, before = alphabet_of(prior), prior.flow.evaluations.copy()
     allowed = [n for n in parse_atoms(atoms, name) if n <= prior.source.shape[0]]
     drawn = sizes(name).only(allowed).draw([], seeds)
     for rows in torch.arange(len(seeds)).split(batch):
         counts, own = drawn[rows], torch.tensor(seeds)[rows]
-        bound = fitted(prior, counts)
-        sheet.add(unsteered(bound.sample(own, prior.solver(steps)), counts, own), rows.tolist())
+        bound, solver = fitted(prior, counts), prior.solver(steps)
+        signals = bound.sample(own, solver)
+        good = signals.isfinite().flatten(1).all(1)
+        if not bool(good.all()):
+            lost += lost_seeds(solver, BoundVelocity(bound), bound.start(own), own.tolist(), good)
+        sheet.add(unsteered(signals, counts, own), rows.tolist())
         keep()
     return prior.flow.evaluations - before
 
@@ -236,7 +243,11 @@ def sample(
     json: bool,
     posebusters: bool = False,
 ) -> None:
-    """Draw molecules of a prior into files, and show them."""
+    """Draw molecules of a prior into files, and show them.
+
+    Raises:
+        ValueError: after that, if some of them are no numbers; says at which step they arose.
+    """
     with concerning("prior"):
         model = load(prior, device=console.device_named(device))
     name, begun = alphabet_of(model), time.perf_counter()
@@ -247,10 +258,14 @@ def sample(
         "asked": [],
         "prior": {"name": card.name, "sha256": card.sha256} if card else None,
         "solver": repr(model.solver(steps)),
+        "lost": [],
     }
+    lost, keep = content["lost"], lambda: sheet.write(file)
     with keeping(file, sheet, content, begun):
-        spent = draw(model, atoms, seeds, sheet, steps, batch, lambda: sheet.write(file))
+        spent = draw(model, atoms, seeds, sheet, steps, batch, keep, lost)
     _end(file, sheet, content, begun, spent, json)
+    if lost:
+        raise ValueError(f"prior: {lost_text(lost, steps)}")
 
 
 def score(

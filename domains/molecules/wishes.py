@@ -23,7 +23,7 @@ from ctrlgen.costs.property import Form
 from ctrlgen.domains.molecules.composition import CompositionCost, Interval, possible_sizes
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
 from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, alphabet
-from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.graphs import crowded, tensors
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request, parse_request
 from ctrlgen.domains.molecules.scoring import Guide, Network
 from ctrlgen.domains.molecules.sizes import DEVIATION, Sizes, sizes
@@ -69,7 +69,7 @@ def parse_extreme(text: str) -> tuple[str, float | None]:
     """
     if "=" not in text:
         if text not in PROPERTIES:
-            raise ValueError(f"property: expected one of {', '.join(PROPERTIES)}, got {text!r}")
+            raise ValueError(f"expected a property, {', '.join(PROPERTIES)}, got {text!r}")
         return text, None
     request = parse_request(text)
     if not request.is_target:
@@ -270,7 +270,7 @@ def _heavy(mol: Mol) -> list[tuple[str, int]]:
     """(symbol, hydrogens) of the heavy atoms of a molecule.
 
     Raises:
-        ValueError: if there is none, or it has no positions.
+        ValueError: if there is none, it has no positions, or two atoms are in one place.
     """
     mol.UpdatePropertyCache(strict=False)
     found = [
@@ -280,4 +280,6 @@ def _heavy(mol: Mol) -> list[tuple[str, int]]:
     ]
     if not found or not mol.GetNumConformers():
         raise ValueError("fragment: expected heavy atoms with positions, got none")
+    if wrong := crowded(mol.GetConformer().GetPositions()):
+        raise ValueError(f"fragment: {wrong}")
     return found

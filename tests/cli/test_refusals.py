@@ -12,10 +12,18 @@ from torch import Tensor
 
 from ctrlgen.domains.images.networks import Velocity
 from ctrlgen.domains.molecules.networks import MoleculeVelocity
+from ctrlgen.domains.molecules.properties import PROPERTIES
 
 Run = Callable[..., Any]
 
 FILE, CARD, NEVER = "FILE", "CARD", ("none.png", "no folder/x.png", "", ".")
+CHLORINE, CROWDED, ION = "CHLORINE", "CROWDED", "ION"
+MOLECULES = {
+    CHLORINE: "1\n\nCl 0 0 0\n",
+    CROWDED: "3\n\nC 0 0 0\nO 0 0 1.2\nC 0 0 0.01\n",
+    ION: "1\ncharge=1\nN 0 0 0\n",
+}
+"""XYZ of molecules that cannot be used."""
 NUMBERS = ("x", "", "nan", "1e999", "-1")
 RESTORE = {
     "inpaint": ("--centre", "4"),
@@ -63,8 +71,8 @@ MOLECULE = {
     "--minimise": ("x",),
     "--formula": ("x", "C0", "Xe2", "C7H10O2Q", "-C"),
     "--element": ("x", "N<", "N<=x", "Xe>=1"),
-    "--fragment": ("none.sdf", "x.txt", ""),
-    "--similar": ("none.sdf",),
+    "--fragment": ("none.sdf", "x.txt", "", CHLORINE, CROWDED),
+    "--similar": ("none.sdf", CHLORINE, CROWDED),
     "--resemblance": ("-1", "x"),
     "--prior": ("imagenet", "none.json", "mnist"),
     "--guide": ("none", "mnist-classifier", "none.json"),
@@ -105,6 +113,10 @@ def cases() -> Iterator[Any]:
     for file in NEVER:
         yield pytest.param("file", ("image", "inpaint", file, "--centre", "4"), id=f"file {file}")
         yield pytest.param("file", ("molecule", "score", file), id=f"score {file}")
+    for file in ("none.sdf", CHLORINE, CROWDED, ION):
+        words = ("molecule", "optimize", file, "--property", "gap=6.8eV")
+        yield pytest.param("file", words, id=f"optimize {file}")
+        yield pytest.param("file", ("molecule", "score", file, "--strict"), id=f"strict {file}")
     for cost in ("x", "none.py:f", "no.such:f", ":", "a:", ":b", "a b:c", "os:no_such"):
         yield pytest.param("cost", ("check", cost, "--prior", CARD), id=f"cost {cost}")
     for recipe in ("x", "images/none", "", "../x"):
@@ -148,11 +160,21 @@ def nothing_happens(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     assert set(tmp_path.rglob("*")) - before <= {tmp_path / "grey.png"}
 
 
+@pytest.fixture(scope="module")
+def molecules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files of MOLECULES."""
+    folder = tmp_path_factory.mktemp("molecules")
+    for name, text in MOLECULES.items():
+        (folder / f"{name.lower()}.xyz").write_text(text)
+    return {name: str(folder / f"{name.lower()}.xyz") for name in MOLECULES}
+
+
 @pytest.mark.parametrize(("argument", "words"), CASES)
 def test_every_option(
-    ctrlgen: Run, grey_card: Path, grey_file: Path, argument: str, words: tuple[str, ...]
-) -> None:
-    known = {FILE: str(grey_file), CARD: str(grey_card)}
+    ctrlgen: Run, grey_card: Path, grey_file: Path, molecules: dict[str, str], argument: str,
+    words: tuple[str, ...],
+) -> None:  # fmt: skip
+    known = {FILE: str(grey_file), CARD: str(grey_card), **molecules}
     outcome = ctrlgen(
         *(known.get(word, word.replace(f"{FILE}/", f"{grey_file}/")) for word in words)
     )
@@ -163,6 +185,8 @@ def test_every_option(
     if not argument.startswith("-"):  # an argument as usage has it, or the word itself
         forms += rf"|'\{{?{name}\}}?'"
     assert re.search(forms, outcome.err, re.IGNORECASE), outcome.err
+    inner = re.match(r"error [\w-]+: ([a-z_]+): ", outcome.err)  # a name that nobody typed
+    assert inner is None or inner[1] in PROPERTIES, outcome.err
     assert "Traceback" not in outcome.err and "torch." not in outcome.err.replace("torch.f", "")
     assert outcome.err.count("\n") <= 12
 

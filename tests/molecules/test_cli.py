@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -399,8 +401,8 @@ def refused(
         ([], "nothing is asked for"),
         (["-p", "gap=6.8eV", "--atoms", "30"], "atoms: expected 2 to 9 heavy atoms"),
         (["-p", "gap=6.8eV", "--atoms", "many"], "atoms: expected N or LOW..HIGH"),
-        (["--element", "S<=1"], "element: expected one of H, C, N, O, F, got 'S'"),
-        (["--formula", "C6H6Cl"], "element: expected one of H, C, N, O, F, got 'Cl'"),
+        (["--element", "S<=1"], "error element: expected elements H, C, N, O, F, got S"),
+        (["--formula", "C6H6Cl"], "error formula: expected elements H, C, N, O, F, got Cl"),
         (["--element", "N<=2", "--formula", "CH4"], "--formula says everything"),
         (["--element", "N<=1", "--element", "N>=2"], "limits on N contradict"),
         (["-p", "gap=6.8eV", "--weight", "mu=2"], "weight: 'mu' is not among"),
@@ -558,6 +560,83 @@ def test_an_interrupted_sample_leaves_its_json(
     content = json.loads((tmp_path / "out.json").read_text())
     assert not content["complete"] and content["missing"] == [2, 3]
     assert len(content["molecules"]) == len(read_csv(tmp_path / "out.csv")) == 2
+
+
+def test_a_network_that_is_no_number_is_an_error_with_its_step(
+    ctrlgen: Command, cards: Cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = MoleculeVelocity.forward
+
+    def singular(self: Any, x: torch.Tensor, t: torch.Tensor, **more: Any) -> torch.Tensor:
+        value = forward(self, x, t, **more)
+        late = (t > 0.6) & (x[:, 0, 0] > 0)  # some molecules, not before that time
+        return torch.where(late[:, None, None], torch.nan, value)
+
+    monkeypatch.setattr(MoleculeVelocity, "forward", singular)
+    words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 4, "--batch", 3]
+    outcome = ctrlgen("sample", "-n", 6, "--atoms", 3, *words, "-o", "out.sdf")
+    assert outcome.code == 2
+    content = json.loads((tmp_path / "out.json").read_text())
+    lost = {item["seed"]: item["step"] for item in content["lost"]}
+    assert lost and len(content["molecules"]) == 6  # none is left out, none harms another
+    assert set(lost.values()) == {3}  # whose middle is 0.625
+    said = " ".join(outcome.err.split())
+    assert "error prior: its network gives what is no number from step 3 of 4 (t = 0.75)" in said
+    for row in content["molecules"]:
+        assert (row["reason"] == "positions are not finite") == (row["seed"] in lost)
+
+
+DOCUMENTED = (Path(__file__).parents[2] / "docs" / "reference-molecules.md").read_text()
+
+
+def documented(title: str) -> set[str]:
+    """The first cells of the tables of a section, and what it lists in words."""
+    section = DOCUMENTED.split(f"## {title}", 1)[1].split("\n## ", 1)[0]
+    cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def general(name: str) -> str:
+    """A column with a property's name and unit in it as the page writes it."""
+    for own, about in PROPERTIES.items():
+        if name == f"xtb mu ({about.unit})":
+            return name
+        name = name.replace(f" {own} ({about.unit})", " NAME (UNIT)")
+        name = re.sub(rf"^without evaluator {own}$", "without evaluator NAME", name)
+    return name
+
+
+def test_the_reference_page_has_every_column_and_key(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    pytest.importorskip("posebusters")
+    lead, words = ethanol(tmp_path), ["-p", "mu=2D", "-n", 1, *cards.options]
+    asked = ["--element", "N<=2", "--fragment", lead, "--similar", lead, "--posebusters"]
+    bare = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "-n", 1]
+    contents = [
+        solved(ctrlgen, "generate", *words, *asked, "--atoms", 4, "-o", "a.sdf"),
+        solved(ctrlgen, "optimize", lead, *words, "-o", "b.sdf"),
+        solved(ctrlgen, "sample", *bare, "--atoms", 3, "-o", "c.sdf"),
+        solved(ctrlgen, "score", lead, "--evaluator", cards.evaluator, "-o", "d.sdf"),
+    ]
+    columns = {name for file in "abcd" for name in read_csv(tmp_path / f"{file}.csv")[0]}
+    rows = {name for content in contents for row in content["molecules"] for name in row}
+    assert columns == rows | {"name"}
+    page = documented("A row")
+    assert {general(name) for name in columns} - page == set(), "columns that are not explained"
+    there = {general(name) for name in columns}
+    if importlib.util.find_spec("tblite") is None:
+        there.add("xtb mu (D)")
+    assert page - there == set(), "columns that no command writes"
+    keys = documented("NAME.json")
+    summary = {general(name) for content in contents for name in content["summary"]}
+    summary = {"FLAG, unknown" if name.endswith(", unknown") else name for name in summary}
+    assert {name for content in contents for name in content} | summary == keys
+    inner = {
+        *contents[0]["settings"], *contents[0]["network"], *contents[0]["prior"],
+        *json.loads(ctrlgen("properties", "--json").out)[0],
+    }  # fmt: skip
+    assert inner <= set(re.findall(r"`([^`]+)`", DOCUMENTED))
 
 
 def test_a_function_that_fails_and_a_network_of_the_wrong_kind_are_named(

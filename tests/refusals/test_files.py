@@ -123,6 +123,7 @@ RECORDS: dict[str, Any] = {
     "a.sdf infinite": sdf(place("C", "inf")),
     "a.sdf text for a number": sdf(place("C", "x.xxxx")),
     "a.sdf unknown element": sdf(place("Zz")),
+    "a.sdf two in one place": sdf(place("C"), place("O", "1.0000"), place("C", "0.0005")),
     "a.sdf absurd count": sdf(place("C"), counts="999999  0  0  0  0  0  0  0  0999 V2000"),
     "a.sdf negative count": sdf(place("C"), counts=" -1  0  0  0  0  0  0  0  0  0999 V2000"),
     "a.sdf text for a count": sdf(place("C"), counts="abc  0  0  0  0  0  0  0  0  0999 V2000"),
@@ -174,6 +175,7 @@ RECORDS: dict[str, Any] = {
     "a.sdf folder": Path.mkdir,
     "a.xyz broken link": lambda file: file.symlink_to("nowhere"),
     "a.smi link to itself": lambda file: file.symlink_to(file.name),
+    "a.pdb two in one place": pdb("C") + pdb("O"),
     "a.pdb absent": lambda file: None,
 }
 SOUNDS: dict[str, Any] = {
