@@ -9,7 +9,7 @@ which is what `log_det` is for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -22,7 +22,14 @@ __all__ = ["Codec", "Identity", "Scaled"]
 
 
 class Codec(PerSample, ABC):
-    """Encodes signals (B, *signal) into states (B, *state) and decodes them differentiably."""
+    """Encodes signals (B, *signal) into states (B, *state) and decodes them differentiably.
+
+    Attributes:
+        named: `config` names the networks of the codec, which lie elsewhere; they are not among
+            the weights of a prior.
+    """
+
+    named: ClassVar[bool] = False
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:

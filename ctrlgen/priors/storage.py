@@ -215,7 +215,9 @@ def _parts(prior: Prior) -> dict[str, Any]:
 def _tensors(prior: Prior) -> dict[str, Tensor]:
     """Everything that a prior's network has learned, and its codec, by name."""
     parts = {"": prior.flow.network}
-    parts |= {f"{k}.": v for k, v in vars(prior.codec).items() if isinstance(v, torch.nn.Module)}
+    if not prior.codec.named:
+        held = vars(prior.codec).items()
+        parts |= {f"{k}.": v for k, v in held if isinstance(v, torch.nn.Module)}
     return {
         f"{prefix}{key}": value.detach().cpu().contiguous().clone()
         for prefix, part in parts.items()

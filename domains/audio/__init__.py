@@ -13,6 +13,8 @@ _TRAIN = "ctrlgen.domains.audio.training:train"
 domain = Domain(
     name="audio",
     cards=Path(__file__).parent / "weights",
+    command="audio",
+    app="ctrlgen.domains.audio.cli:app",
     recipes={"mdct-16k": _TRAIN, "mdct-16k-compact": _TRAIN, "freedoom-music": _TRAIN},
     builders=("ctrlgen.domains.audio.networks:build", "ctrlgen.domains.audio.spectral:build"),
 )

@@ -89,6 +89,8 @@ class PretrainedCodec(LatentCodec):
         CardError: no such card, or it has other weights.
     """
 
+    named = True
+
     def __init__(self, card: str, sha256: str | None = None, length: int | None = None) -> None:
         file = WEIGHTS / f"{card}.json" if plain_name(card) else None
         if file is None or not file.is_file():

@@ -1,0 +1,200 @@
+"""`ctrlgen audio ...` on files, with a small prior that has learned nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ctrlgen.commands.main import main
+from ctrlgen.domains.audio import networks
+from ctrlgen.domains.audio import restoration as work
+from ctrlgen.domains.audio.files import Recording, read, write
+from ctrlgen.domains.audio.states import Frames, PretrainedCodec
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.storage import load
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory: Any) -> str:
+    """A card of a prior on the package's codec, windows of 0.4 s."""
+    config = {"features": 640, "width": 16, "depth": 1, "heads": 2}
+    prior = Prior(
+        Flow(networks.build(**config), CondOT(), "velocity"),
+        Frames(11, 640),
+        PretrainedCodec("mdct-16k"),
+    )
+    folder = tmp_path_factory.mktemp("card")
+    prior.save(
+        folder, "small", factory="ctrlgen.domains.audio.networks:build", config=config,
+        domain="audio",
+    )  # fmt: skip
+    assert isinstance(load(folder / "small.json").codec, PretrainedCodec)
+    return str(folder / "small.json")
+
+
+@pytest.fixture()
+def wave(tmp_path: Path) -> Path:
+    """A second of a tone at 16 kHz."""
+    time = torch.arange(16000, dtype=torch.float64) / 16000
+    return write(tmp_path / "in.wav", Recording(0.2 * (2764.6 * time).sin()[None], 16000))
+
+
+def audio(*words: object) -> int:
+    """Exit code of a command."""
+    try:
+        main(["audio", *map(str, words)])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_inpaint_writes_what_it_says(wave: Path, card: str, capsys: Any) -> None:
+    out = wave.with_name("out.wav")
+    quick = ("--prior", card, "--iterations", 1)
+    assert audio("inpaint", wave, "--gap", "0.5-0.55", "-o", out, "--json", *quick) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["gaps_s"] == [[0.5, 0.55]]
+    assert content["takes"][0]["rows"][0]["evaluations"] > 0
+    assert json.loads(out.with_suffix(".json").read_text())["takes"] == content["takes"]
+    before, after = read(wave), read(out)
+    changed = (before.samples != after.samples)[0].nonzero().flatten()
+    assert int(changed.min()) >= 8000 and int(changed.max()) < 8800
+
+
+def test_takes_and_labels_and_a_refusal_to_overwrite(wave: Path, card: str, capsys: Any) -> None:
+    file = wave.with_name("labels.txt")
+    file.write_text("0.2\t0.22\tx\n")
+    words = ("inpaint", wave, "--labels", file, "--takes", 2, "--prior", card, "--iterations", 0)
+    assert audio(*words) == 0
+    assert wave.with_name("in-inpaint-1.wav").is_file()
+    assert wave.with_name("in-inpaint-2.wav").is_file()
+    assert audio(*words) == 2
+    assert "in-inpaint-1.wav is there" in capsys.readouterr().err.replace("\n", "")
+    assert audio(*words, "--overwrite") == 0
+
+
+def test_a_dry_run_writes_nothing(wave: Path, card: str, capsys: Any) -> None:
+    before = sorted(wave.parent.iterdir())
+    assert audio("inpaint", wave, "--gap", "0.5-0.55", "--dry-run", "--prior", card) == 0
+    assert "1 rows, at most" in capsys.readouterr().out
+    assert sorted(wave.parent.iterdir()) == before
+
+
+def test_a_folder_goes_on_after_a_file_that_fails(wave: Path, card: str, capsys: Any) -> None:
+    folder = wave.parent / "songs"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(b"no sound")
+    (folder / "b.wav").write_bytes(wave.read_bytes())
+    (folder / "notes.txt").write_text("not a file of sound")
+    quick = ("--prior", card, "--iterations", 0)
+    assert audio("inpaint", folder, "--gap", "0.5-0.55", *quick) == 1
+    assert (wave.parent / "songs-inpaint" / "b.wav").is_file()
+    told = " ".join(capsys.readouterr().err.split())
+    assert "a.wav" in told and "1 of 2 files failed" in told
+
+
+def test_degrade_makes_what_the_others_take(wave: Path, card: str) -> None:
+    low, holed = wave.with_name("low.wav"), wave.with_name("holed.wav")
+    assert audio("degrade", wave, "--rate", 8000, "-o", low) == 0
+    assert read(low).rate == 8000
+    assert audio("degrade", wave, "--gap", "0.1-0.15", "-o", holed) == 0
+    samples = read(holed).samples
+    assert not bool(samples[:, 1600:2400].any()) and bool(samples[:, :1600].any())
+    quick = ("--prior", card, "--iterations", 0)
+    assert audio("upsample", low, "-o", wave.with_name("wide.wav"), *quick) == 0
+    assert read(wave.with_name("wide.wav")).rate == 16000
+    assert audio("inpaint", holed, "--auto-gaps", "-o", wave.with_name("f.wav"), *quick) == 0
+    assert audio("extend", wave, "--seconds", 0.1, "-o", wave.with_name("long.wav"), *quick) == 0
+    assert read(wave.with_name("long.wav")).samples.shape == (1, 17600)
+
+
+def test_sample_draws_windows(card: str, tmp_path: Path) -> None:
+    out = tmp_path / "drawn"
+    assert audio("sample", "-n", 2, "--prior", card, "--steps", 2, "-o", out) == 0
+    first, second = (read(out / f"000{i}.wav").samples for i in range(2))
+    assert first.shape == (1, 6400) and not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--gap", "0.9-1.5"), "lies outside of the file"),
+        (("--gap", "0.5-0.5"), "end after the start"),
+        (("--gap", "0.1-0.2", "--gap", "0.15-0.25"), "overlaps the next"),
+        (("--gap", "0.1-0.9"), "at most 0.2 s"),
+        (("--gap", "one-two"), "expected moments"),
+        (("--auto-gaps",), "no run of zeros"),
+        ((), "exactly one of --gap"),
+        (("--gap", "0.1-0.2", "--auto-gaps"), "exactly one of --gap"),
+        (("--gap", "0.1-0.2", "--preset", "slow"), "preset: expected one of"),
+        (("--gap", "0.1-0.2", "-o", "x.flac"), "ends in .wav"),
+        (("--gap", "0.1-0.2", "--prior", "mnist"), "prior: expected one of audio"),
+        (("--gap", "0.1-0.2", "--prior", "nothing"), "prior"),
+        (("--gap", "0.1-0.2", "--fade", "-5"), "fade"),
+    ],
+)
+def test_bad_input_is_refused_before_any_compute(
+    wave: Path, card: str, words: tuple[str, ...], said: str, capsys: Any, monkeypatch: Any
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(work, "inpaint", never)
+    prior = () if "--prior" in words else ("--prior", card)
+    assert audio("inpaint", wave, *words, *prior) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_bad_files_are_refused(wave: Path, card: str, tmp_path: Path, capsys: Any) -> None:
+    rest = ("--gap", "0.1-0.15", "--prior", card)
+    empty, film, nan = tmp_path / "empty.wav", tmp_path / "film.mp4", tmp_path / "nan.wav"
+    empty.write_bytes(b"")
+    film.write_bytes(b"\x00\x00\x00\x18ftypmp42" + bytes(200))
+    bad = torch.full((1, 16000), math.nan, dtype=torch.float64)
+    import soundfile
+
+    soundfile.write(nan, bad[0].numpy(), 16000, subtype="FLOAT")
+    silent = write(tmp_path / "silent.wav", Recording(torch.zeros(1, 16000), 16000))
+    for file, said in (
+        (empty, "no sound file"),
+        (film, "no sound file"),
+        (nan, "are no numbers"),
+        (silent, "it is silent"),
+        (tmp_path / "missing.wav", "is not there"),
+    ):
+        assert audio("inpaint", file, *rest) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert audio("inpaint", wave, *rest, "-o", wave, "--overwrite") == 2
+    assert "which is read" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_interruption_writes_the_best_so_far(
+    wave: Path, card: str, capsys: Any, monkeypatch: Any
+) -> None:
+    from ctrlgen.domains.audio.spectral import SpecCodec
+
+    calls = {"number": 0}
+    plain = SpecCodec.decode
+
+    def decode(self: SpecCodec, z: Any, *rest: Any, **named: Any) -> Any:
+        calls["number"] += bool(z.requires_grad)
+        if calls["number"] == 4:
+            raise KeyboardInterrupt
+        return plain(self, z, *rest, **named)
+
+    monkeypatch.setattr(SpecCodec, "decode", decode)
+    out = wave.with_name("out.wav")
+    monkeypatch.setattr(work.Settings, "__post_init__", lambda s: object.__setattr__(s, "batch", 1))
+    gaps = ("--gap", "0.2-0.22", "--gap", "0.5-0.55")
+    assert audio("inpaint", wave, *gaps, "-o", out, "--prior", card, "--fit", 90) == 130
+    rows = json.loads(out.with_suffix(".json").read_text())["takes"][0]["rows"]
+    assert rows[0]["objective_calls"] > 0 and rows[1]["status"] == "not begun"
+    assert read(out).samples.shape == (1, 16000)
+    assert "interrupted; the best so far is in" in " ".join(capsys.readouterr().err.split())
