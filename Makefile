@@ -4,6 +4,7 @@
 #   make test    all tests, on two processes of one thread each
 #   make portable  the tests that rest on rounding, with the plainest instruction set
 #   make lint    ruff, and mypy on the installed package
+#   make docs    the site, in site/
 #   make format  let ruff rewrite the layout
 #   make clean   remove the virtual environment and all caches
 
@@ -19,7 +20,7 @@ ROUNDING := tests/core/test_optimizers.py tests/core/test_optimizers_lbfgs.py \
     tests/core/test_dflow.py tests/core/test_adaptive.py tests/methods/test_optimal_control.py \
     tests/methods/test_flowgrad.py tests/laws/test_ragged.py
 
-.PHONY: venv demo test portable lint format clean
+.PHONY: venv demo test portable lint installed docs format clean
 
 venv: $(STAMP)
 
@@ -47,17 +48,27 @@ portable: export ONEDNN_MAX_CPU_ISA := SSE41
 portable: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal $(ROUNDING)
 
-lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+# The tree as it installs: every module under its import name, for tools that read and do not run.
+installed: $(STAMP)
 	rm -rf build $(CHECK)
 	$(BIN)/python -m pip install -q --no-deps --target $(CHECK) .
+
+lint: $(STAMP) installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	cd $(CHECK) && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) \
 	    --cache-dir $(abspath .mypy_cache) -p ctrlgen
+
+# In an environment of its own: what builds a site has no business beside torch.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: installed
+	test -x .cache/docs/bin/python || $(PYTHON) -m venv .cache/docs
+	.cache/docs/bin/pip install -q "mkdocs-material>=9.5" "mkdocstrings[python]>=0.27" ruff
+	.cache/docs/bin/mkdocs build --strict
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build dist site .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

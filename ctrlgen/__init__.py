@@ -64,9 +64,10 @@ if TYPE_CHECKING:
     )
     from ctrlgen.methods.result import Result
     from ctrlgen.methods.starts import Blend, GuidedStart, Refined, SourceSample
+    from ctrlgen.methods.stepping import RuledMethod, SteppedMethod
     from ctrlgen.operators.base import LinearOperator, Operator, measure
     from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
-    from ctrlgen.priors.prior import (
+    from ctrlgen.priors import (
         EDM,
         VP,
         Codec,
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
         trusting,
     )
     from ctrlgen.rows.status import Status
+    from ctrlgen.sampling.grids import Karras, Power, Times, Uniform
     from ctrlgen.solvers import RK4, Dopri5, Euler, Heun, Midpoint
 
 __version__ = "0.1.0"
@@ -134,6 +136,7 @@ __all__ = [
     "Heun",
     "Identity",
     "InverseProblem",
+    "Karras",
     "LevelSet",
     "LinearOperator",
     "MaskedGaussian",
@@ -145,17 +148,22 @@ __all__ = [
     "OptimalControl",
     "PiGDM",
     "PnPFlow",
+    "Power",
     "Prior",
     "PropertyCost",
     "REDDiff",
     "Refined",
     "Result",
     "Reversed",
+    "RuledMethod",
     "Scaled",
     "Source",
     "SourceSample",
     "SquaredError",
     "Status",
+    "SteppedMethod",
+    "Times",
+    "Uniform",
     "__version__",
     "available",
     "best_of",
@@ -186,7 +194,10 @@ __getattr__, __dir__ = attach(
             "psnr",
             "solve",
         ),
-        "domains": ("images", "molecules"),
+        "domains": (
+            "images",
+            "molecules",
+        ),
         "methods": (
             "CTDTM",
             "DAPS",
@@ -217,9 +228,26 @@ __getattr__, __dir__ = attach(
             "REDDiff",
         ),
         "methods.result": ("Result",),
-        "methods.starts": ("Blend", "GuidedStart", "Refined", "SourceSample"),
-        "operators.base": ("LinearOperator", "Operator", "measure"),
-        "optimizers": ("LBFGS", "Adam", "GradientDescent"),
+        "methods.stepping": (
+            "RuledMethod",
+            "SteppedMethod",
+        ),
+        "methods.starts": (
+            "Blend",
+            "GuidedStart",
+            "Refined",
+            "SourceSample",
+        ),
+        "operators.base": (
+            "LinearOperator",
+            "Operator",
+            "measure",
+        ),
+        "optimizers": (
+            "LBFGS",
+            "Adam",
+            "GradientDescent",
+        ),
         "priors": (
             "EDM",
             "VP",
@@ -239,6 +267,18 @@ __getattr__, __dir__ = attach(
             "trusting",
         ),
         "rows.status": ("Status",),
-        "solvers": ("RK4", "Dopri5", "Euler", "Heun", "Midpoint"),
+        "sampling.grids": (
+            "Karras",
+            "Power",
+            "Times",
+            "Uniform",
+        ),
+        "solvers": (
+            "RK4",
+            "Dopri5",
+            "Euler",
+            "Heun",
+            "Midpoint",
+        ),
     },
 )

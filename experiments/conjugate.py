@@ -59,7 +59,7 @@ from ctrlgen.experiments.conjugate_settings import (
 )
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.options import integers, names
-from ctrlgen.experiments.rows import Rows, publish
+from ctrlgen.experiments.rows import RESULTS, Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import CPiGDM, CPiGFM, Method
 from ctrlgen.operators.base import LinearOperator
@@ -214,7 +214,7 @@ def main(
     key = {"sha256": model.card.sha256, "images": images, "few": few}
     rows = Rows(cache / "conjugate" / prior, key)
     fill(model, parts, rows, wanted, levels)
-    out = out or Path(__file__).parent / "results" / f"conjugate_{prior}"
+    out = out or RESULTS / f"conjugate_{prior}"
     results = {"prior": prior, **key, "tasks": wanted, "budgets": levels, "noise": NOISE}
     results |= {"rows": rows.rows, "claims": claims(rows.rows, levels)}
     publish(out, results, table(results))

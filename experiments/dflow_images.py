@@ -38,7 +38,7 @@ from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.frechet import embed, frechet_distance, load_embedder
 from ctrlgen.domains.images.metrics import lpips, psnr, ssim
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
-from ctrlgen.experiments.rows import Rows, publish
+from ctrlgen.experiments.rows import RESULTS, Rows, publish
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.regularizers import Chi, GaussianNLL
 from ctrlgen.methods.result import Result
@@ -251,7 +251,7 @@ def main(
     key = {"sha256": model.card.sha256, "images": images, "evaluations": evaluations, "few": few}
     rows = Rows(cache / "dflow_images" / prior, key)
     settings = run(model, truth, rows, iterations, evaluations, few)
-    out = out or Path(__file__).parent / "results" / f"dflow_{prior}"
+    out = out or RESULTS / f"dflow_{prior}"
     results = {"prior": prior, **key, **settings, "rows": rows.rows}
     publish(out, results, table(results))
     figures(results, rows.images, truth, out)

@@ -41,7 +41,7 @@ from ctrlgen.domains.images.operators import (
 )
 from ctrlgen.experiments.dflow_images import quality
 from ctrlgen.experiments.options import integers, names
-from ctrlgen.experiments.rows import Rows, publish, timed
+from ctrlgen.experiments.rows import RESULTS, Rows, publish, timed
 from ctrlgen.methods.tuned import METHODS, build, named
 from ctrlgen.operators.base import Operator
 from ctrlgen.priors.prior import Prior
@@ -219,7 +219,7 @@ def main(
     key = {"sha256": model.card.sha256, "images": images}
     rows = Rows(cache / "method_matrix" / prior, key)
     about = run(model, truth, rows, wanted, asked, levels)
-    out = out or Path(__file__).parent / "results" / f"method_matrix_{prior}"
+    out = out or RESULTS / f"method_matrix_{prior}"
     results = {"prior": prior, **key, **about, "rows": rows.rows}
     results["verdicts"] = verdicts(results)
     publish(out, results, table(results))

@@ -43,7 +43,7 @@ from ctrlgen.domains.images.frechet import embed, frechet_distance
 from ctrlgen.experiments.mnist_judge import judge as load_judge
 from ctrlgen.experiments.mnist_settings import METHODS
 from ctrlgen.experiments.options import names
-from ctrlgen.experiments.rows import Rows, publish, timed
+from ctrlgen.experiments.rows import RESULTS, Rows, publish, timed
 from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import Midpoint
 
@@ -205,7 +205,7 @@ def main(
     key = {"sha256": prior.card.sha256, "images": images, "judge": about["accuracy"]}
     rows = Rows(folder, key)
     found = run(bench, rows, asked)
-    out = out or Path(__file__).parent / "results" / "mnist_classes"
+    out = out or RESULTS / "mnist_classes"
     results = {"prior": "mnist", **key, "judge": about, **found, "rows": rows.rows}
     publish(out, results, table(results))
     figures(results, rows.images, out)

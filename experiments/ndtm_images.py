@@ -58,7 +58,7 @@ from ctrlgen.experiments.ndtm_settings import (
     settings,
 )
 from ctrlgen.experiments.options import names
-from ctrlgen.experiments.rows import Rows, publish
+from ctrlgen.experiments.rows import RESULTS, Rows, publish
 from ctrlgen.experiments.trials import METRICS, Trial, compare, run, split, tune
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
@@ -218,7 +218,7 @@ def main(
             known_kernel(model, both, rows, task, evaluations)
         else:
             unknown_kernel(model, both, rows, task, blind)
-    out = out or Path(__file__).parent / "results" / f"ndtm_{prior}"
+    out = out or RESULTS / f"ndtm_{prior}"
     results = {"prior": prior, **key, "noise": NOISE, "tasks": wanted, "rows": rows.rows}
     results["claims"] = claims(rows.rows)
     publish(out, results, table(results))

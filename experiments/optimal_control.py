@@ -58,7 +58,7 @@ from ctrlgen.experiments.optimal_control_settings import (
     Form,
 )
 from ctrlgen.experiments.optimal_control_verdicts import swept, verdicts
-from ctrlgen.experiments.rows import Rows, publish, timed
+from ctrlgen.experiments.rows import RESULTS, Rows, publish, timed
 from ctrlgen.operators.base import LinearOperator, Operator, measure
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import flat
@@ -220,7 +220,7 @@ def main(
     key = {"sha256": model.card.sha256, "images": images}
     rows = Rows(cache / "optimal_control" / prior, key)
     about = run(model, truth, rows)
-    out = out or Path(__file__).parent / "results" / f"optimal_control_{prior}"
+    out = out or RESULTS / f"optimal_control_{prior}"
     results = {"prior": prior, **key, **about, "rows": rows.rows}
     publish(out, results, table(results))
     figures(results, rows.images, truth, out)

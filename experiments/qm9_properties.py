@@ -67,6 +67,7 @@ from ctrlgen.experiments.qm9_rows import (
     shuffled,
     unguided,
 )
+from ctrlgen.experiments.rows import RESULTS
 from ctrlgen.priors.cards import write_whole
 from ctrlgen.priors.prior import load
 from ctrlgen.runs.json_files import write_json
@@ -219,7 +220,7 @@ def main(
         "strengths": tried,
         "networks": {k: regressor_card(name)[0].sha256 for k, name in networks.items()},
     }  # fmt: skip
-    out = out or Path(__file__).parent / "results" / f"qm9_{label}"
+    out = out or RESULTS / f"qm9_{label}"
     out.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {**key, "prior": label, "rows": {}, "targets": {}}
     rows = [

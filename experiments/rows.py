@@ -23,7 +23,10 @@ from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.json_files import read_json, write_json
 
-__all__ = ["Rows", "publish", "timed"]
+__all__ = ["RESULTS", "Rows", "publish", "timed"]
+
+RESULTS = Path("experiments/results")
+"""Where tables are written, below the working folder: in a checkout, beside the experiments."""
 
 
 class Rows:

@@ -241,7 +241,6 @@ class DDPMUniform(Grid):
         t_end: indices lie below it, in 1..T; less than T is a truncated start.
         t_start: least index, the last that is visited, in 0..t_end−1.
         table: of ᾱ_i; that of DDPM by default.
-        spacing: "even", or "released".
     """
 
     steps: int = 50
@@ -292,7 +291,6 @@ class Respaced(Grid):
     Args:
         states: n, of the trajectory, source point included; in 2..T.
         table: of ᾱ_i; that of DDPM by default.
-        spacing: "even", or "released".
     """
 
     states: int = 20
