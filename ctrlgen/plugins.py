@@ -42,6 +42,7 @@ class Domain:
         demo: "module:function" that `ctrlgen demo` runs; called as `run(out, ...)`.
         builders: functions that build networks from the configuration of a card, each
             "module:function"; cards may name these, and classes of the domain's own package.
+        panel: "module:attribute" of the `ctrlgen.report.panels.Panel` that reads and shows results.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Domain:
     recipes: dict[str, str] = field(default_factory=dict)
     demo: str | None = None
     builders: tuple[str, ...] = ()
+    panel: str | None = None
 
 
 @cache

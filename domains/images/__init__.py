@@ -75,5 +75,6 @@ domain = Domain(
         "mnist-classifier": _TRAIN,
     },
     demo="ctrlgen.domains.images.demo:run",
+    panel="ctrlgen.domains.images.panel:PANEL",
     builders=("ctrlgen.domains.images.networks:build", "ctrlgen.domains.images.classifier:build"),
 )

@@ -30,6 +30,7 @@ domain = Domain(
     command="molecule",
     app="ctrlgen.domains.molecules.cli:app",
     demo="ctrlgen.domains.molecules.demo:run",
+    panel="ctrlgen.domains.molecules.panel:PANEL",
     builders=(
         "ctrlgen.domains.molecules.networks:build",
         "ctrlgen.domains.molecules.regressors:build",

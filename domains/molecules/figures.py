@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ctrlgen.domains.molecules.depictions import flat
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.extras import require
 from ctrlgen.report.figures import save_figure
@@ -22,21 +23,13 @@ INK, FAINT, GUIDE, EVALUATOR = "#26242e", "#8d8a99", "#e2725b", "#5b4bc4"
 
 def draw_grid(mols: Sequence[Mol | None], captions: Sequence[str], columns: int = 4) -> Any:
     """Two-dimensional drawings side by side as an array (H, W, 3) of bytes."""
-    chem = require("rdkit.Chem", "molecules")
     draw = require("rdkit.Chem.Draw.rdMolDraw2D", "molecules")
     pyplot = require("matplotlib.image", "molecules")
     side, rows = 260, math.ceil(len(mols) / columns)
     canvas = draw.MolDraw2DCairo(columns * side, rows * side, side, side)
     options = canvas.drawOptions()
     options.legendFontSize, options.padding = 17, 0.08
-    flat = []
-    for mol in mols:
-        # What RDKit cannot draw as a graph is left empty above its caption.
-        bare = chem.Mol() if mol is None else chem.RemoveHs(mol, sanitize=False)
-        bare.RemoveAllConformers()
-        bare.UpdatePropertyCache(strict=False)
-        flat.append(draw.PrepareMolForDrawing(bare, kekulize=False))
-    canvas.DrawMolecules(flat, legends=list(captions))
+    canvas.DrawMolecules([flat(mol) for mol in mols], legends=list(captions))
     canvas.FinishDrawing()
     return pyplot.imread(io.BytesIO(canvas.GetDrawingText()), format="png")
 

@@ -1,0 +1,109 @@
+"""From folders of results to the sections of a page.
+
+A run folder (`docs/runs.md`) is read here, and its domain adds the pictures; a result that
+`Result.save` wrote is numbers alone; every other form is asked of the domains' panels. A folder that
+is nothing of these stands for the results in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ctrlgen.report.media import BUDGET
+from ctrlgen.report.panels import panels
+from ctrlgen.report.sections import Metric, Sample, Section, thinned, trouble
+
+__all__ = ["object_of", "read", "read_all"]
+
+_COUNTS = ("evaluations", "backward_passes", "objective_calls", "iterations")
+
+
+def read_all(places: Sequence[Path | str], budget: float = BUDGET) -> list[Section]:
+    """The sections of several folders or files, in their order; errors as of `read`."""
+    return [
+        section for place in places for section in read(place, budget / max(len(places), 1))
+    ]
+
+
+def read(place: Path | str, budget: float = BUDGET) -> list[Section]:
+    """The sections of one folder or file of results.
+
+    Args:
+        place: a folder, or one of the files of a result.
+        budget: bytes that its pictures and sounds may take.
+
+    Raises:
+        ValueError: if there is nothing, nothing of ours, or something damaged.
+    """
+    path = Path(place)
+    if not path.exists():
+        raise ValueError(f"dir: there is no {path}")
+    sections = _read(path, budget)
+    if sections is None and path.is_dir():
+        parts = [part for part in sorted(path.iterdir()) if part.is_dir()]
+        inner = [part for part in parts if not part.name.startswith(".") and _ours(part)]
+        sections = [s for part in inner for s in _read(part, budget / len(inner)) or ()]
+    if not sections:
+        raise ValueError(f"dir: expected results of ours, {path} holds none")
+    return sections
+
+
+def _ours(folder: Path) -> bool:
+    return any(folder.glob("*.json"))
+
+
+def _read(path: Path, budget: float) -> list[Section] | None:
+    manifest = object_of(path / "manifest.json") if path.is_dir() else None
+    if manifest is not None and manifest.get("kind") == "ctrlgen-run":
+        return [_run(path, budget)]
+    for panel in panels().values():
+        sections = panel.read(path, budget)
+        if sections is not None:
+            return sections
+    content = object_of(path) if path.suffix == ".json" else None
+    return [_result(path)] if content is not None and content.get("kind") == "result" else None
+
+
+def object_of(file: Path) -> dict[str, Any] | None:
+    """The object of a JSON file; None where there is no file.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    if not file.is_file():
+        return None
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"dir: {file} is no JSON, it is damaged ({error})") from error
+    return value if isinstance(value, dict) else None
+
+
+def _result(file: Path) -> Section:
+    """A result that `Result.save` wrote."""
+    from ctrlgen.methods.result import Result
+    from ctrlgen.rows.status import Status
+
+    result = Result.load(file)
+    courses = _courses(result.history)
+    samples = [
+        Sample(
+            id, int(result.seeds[id]), Status(code).label, float(result.costs[id]),
+            counts={name: int(getattr(result, name)[id]) for name in _COUNTS},
+            flags=trouble(Status(code).label), course=next(courses, None),
+        )
+        for id, code in enumerate(result.status.tolist())
+    ]  # fmt: skip
+    facts = {"method": result.method, **vars(result.network)}
+    return Section(title=file.stem, samples=samples, facts=facts)
+
+
+def _courses(history: Mapping[str, Any]) -> Iterator[tuple[list[float], list[float]]]:
+    """The course of every sample of a history."""
+    if "cost" in history and "evaluations" in history and len(history["cost"]):
+        columns = history["evaluations"].T.tolist(), history["cost"].T.tolist()
+        for evaluations, costs in zip(*columns, strict=True):
+            yield thinned(evaluations, costs)
