@@ -8,13 +8,15 @@ is nothing of these stands for the results in it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import panels
-from ctrlgen.report.sections import Metric, Sample, Section, thinned, trouble
+from ctrlgen.report.sections import Sample, Section, trouble
+from ctrlgen.report.stored import courses, run_section
+from ctrlgen.runs.schema import BACKUP, HISTORY, MANIFEST
 
 __all__ = ["object_of", "read", "read_all"]
 
@@ -51,15 +53,21 @@ def read(place: Path | str, budget: float = BUDGET) -> list[Section]:
     return sections
 
 
+def _is_run(path: Path) -> bool:
+    if (path / BACKUP).is_file():  # which serves where the manifest is damaged
+        return True
+    return (object_of(path / MANIFEST) or {}).get("kind") == "ctrlgen-run"
+
+
 def _ours(folder: Path) -> bool:
     return any(folder.glob("*.json"))
 
 
 def _read(path: Path, budget: float) -> list[Section] | None:
-    manifest = object_of(path / "manifest.json") if path.is_dir() else None
-    if manifest is not None and manifest.get("kind") == "ctrlgen-run":
-        return [_run(path, budget)]
-    for panel in panels().values():
+    made = panels()
+    if _is_run(path):
+        return [run_section(path, made, budget)]
+    for panel in made.values():
         sections = panel.read(path, budget)
         if sections is not None:
             return sections
@@ -88,22 +96,16 @@ def _result(file: Path) -> Section:
     from ctrlgen.rows.status import Status
 
     result = Result.load(file)
-    courses = _courses(result.history)
+    history = {f"{HISTORY}{name}": value for name, value in result.history.items()}
+    course = courses(history)
     samples = [
         Sample(
             id, int(result.seeds[id]), Status(code).label, float(result.costs[id]),
             counts={name: int(getattr(result, name)[id]) for name in _COUNTS},
-            flags=trouble(Status(code).label), course=next(courses, None),
+            flags=trouble(Status(code).label), course=next(course, None),
         )
         for id, code in enumerate(result.status.tolist())
     ]  # fmt: skip
     facts = {"method": result.method, **vars(result.network)}
     return Section(title=file.stem, samples=samples, facts=facts)
 
-
-def _courses(history: Mapping[str, Any]) -> Iterator[tuple[list[float], list[float]]]:
-    """The course of every sample of a history."""
-    if "cost" in history and "evaluations" in history and len(history["cost"]):
-        columns = history["evaluations"].T.tolist(), history["cost"].T.tolist()
-        for evaluations, costs in zip(*columns, strict=True):
-            yield thinned(evaluations, costs)
