@@ -3,7 +3,7 @@
     from ctrlgen.report import read, write_page
     write_page("report.html", read("runs/first") + read("runs/second"))
 
-`sections` has the words, `reading` the folders, `pages` the page, `comparison` the paired intervals.
+`sections` has the words, `reading` the folders, `pages` the page, `comparison` paired intervals.
 The page in itself knows no domain: each brings a `panels.Panel`.
 """
 

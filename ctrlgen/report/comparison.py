@@ -1,9 +1,10 @@
 r"""Two runs on the same problems, sample by sample.
 
 Samples of two runs that have one seed are a pair, and d_i = b_i - a_i its difference. The mean of
-the differences has the interval of the bias-corrected and accelerated bootstrap over pairs: B. Efron,
-"Better bootstrap confidence intervals", J. Am. Stat. Assoc. 82 (1987), as `scipy.stats.bootstrap`
-computes it. Pairs of which a value is missing or not finite have no difference; they are counted.
+the differences has the interval of the bias-corrected and accelerated bootstrap over pairs:
+B. Efron, "Better bootstrap confidence intervals", J. Am. Stat. Assoc. 82 (1987), as
+`scipy.stats.bootstrap` computes it. Pairs of which a value is missing or not finite have no
+difference; they are counted.
 """
 
 from __future__ import annotations

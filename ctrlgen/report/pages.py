@@ -69,7 +69,7 @@ def page(sections: Sequence[Section], title: str | None = None) -> str:
     own += [available[name].script() for name in names if name is not None]
     scripts = [plotly(), "\n".join([*own, _asset(_SCRIPTS[-1])])]
     policy = (
-        "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; media-src data: blob:; "
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'; script-src " + " ".join(map(_hash, scripts))
     )
     parts = {

@@ -2,9 +2,9 @@
 
 A domain brings the module that reads its results and a script that draws one sample:
 
-    PANEL = Panel("images", script=(Path(__file__).parent / "panel.js").read_text, read=read, show=show)
+    PANEL = Panel("images", Path(__file__).with_name("panel.js").read_text, read, show)
 
-and names it in its `Domain(..., panel="module:PANEL")`. The script is given to the page once and says
+and names it in its `Domain(..., panel="module:PANEL")`. The page holds the script once; it says
 
     ctrlgen.panel("images", {
         picture(section, sample) { ... },          // a small element for the table, or null

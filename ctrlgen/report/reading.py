@@ -1,8 +1,8 @@
 """From folders of results to the sections of a page.
 
 A run folder (`docs/runs.md`) is read here, and its domain adds the pictures; a result that
-`Result.save` wrote is numbers alone; every other form is asked of the domains' panels. A folder that
-is nothing of these stands for the results in it.
+`Result.save` wrote is numbers alone; every other form is asked of the domains' panels. A folder
+that is nothing of these stands for the results in it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ _COUNTS = ("evaluations", "backward_passes", "objective_calls", "iterations")
 
 def read_all(places: Sequence[Path | str], budget: float = BUDGET) -> list[Section]:
     """The sections of several folders or files, in their order; errors as of `read`."""
-    return [
-        section for place in places for section in read(place, budget / max(len(places), 1))
-    ]
+    return [section for place in places for section in read(place, budget / max(len(places), 1))]
 
 
 def read(place: Path | str, budget: float = BUDGET) -> list[Section]:
@@ -108,4 +106,3 @@ def _result(file: Path) -> Section:
     ]  # fmt: skip
     facts = {"method": result.method, **vars(result.network)}
     return Section(title=file.stem, samples=samples, facts=facts)
-

@@ -110,7 +110,9 @@ def _metrics(manifest: Mapping[str, Any], samples: Any) -> list[Metric]:
 def _problem(manifest: Mapping[str, Any], tensors: Mapping[str, Any]) -> str | None:
     """Runs of one measurement solve one problem, and so do those of one wish or one cost."""
     about, key = manifest.get("about") or {}, manifest.get("key") or {}
-    said = {name: about[name] for name in ("problem", "operator", "noise", "asked") if name in about}
+    said = {
+        name: about[name] for name in ("problem", "operator", "noise", "asked") if name in about
+    }
     if "measurement" in tensors:
         y = tensors["measurement"].contiguous()
         digest = hashlib.sha256(y.numpy().tobytes()).hexdigest()

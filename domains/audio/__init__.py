@@ -17,4 +17,5 @@ domain = Domain(
     app="ctrlgen.domains.audio.cli:app",
     recipes={"mdct-16k": _TRAIN, "mdct-16k-compact": _TRAIN, "freedoom-music": _TRAIN},
     builders=("ctrlgen.domains.audio.networks:build", "ctrlgen.domains.audio.spectral:build"),
+    panel="ctrlgen.domains.audio.panel:PANEL",
 )

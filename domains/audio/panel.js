@@ -3,6 +3,7 @@
 ctrlgen.panel("audio", (() => {
   const bytes = uri => Uint8Array.from(atob(uri.slice(uri.indexOf(",") + 1)), c => c.charCodeAt(0)).buffer;
   const clock = seconds => `${Math.floor(seconds / 60)}:${(seconds % 60).toFixed(2).padStart(5, "0")}`;
+  const FEW = 6;
   let playing = null;  /* one sound at a time on the page */
 
   /* All versions run together and one is heard, so that a change keeps the place to the sample. */
@@ -94,9 +95,15 @@ ctrlgen.panel("audio", (() => {
     context.beginPath(); context.moveTo(x(at), 0); context.lineTo(x(at), height); context.stroke();
   };
 
+  /* What all samples share, this one, and where they are few the others as well. */
+  const whole = (section, sample) => {
+    const others = section.samples.length > FEW ? [] : section.samples.filter(other => other !== sample && other.panel);
+    return { ...sample.panel, tracks: [...(section.shared?.tracks || []), ...sample.panel.tracks, ...others.flatMap(other => other.panel.tracks.filter(track => !sample.panel.tracks.some(own => own.name === track.name)))] };
+  };
+
   return {
     draw(place, section, sample, page) {
-      const { h, format } = page, panel = sample.panel, player = new Player(panel);
+      const { h, format } = page, panel = whole(section, sample), player = new Player(panel);
       const group = `track-${section.title}-${sample.id}-${page.data.sections.indexOf(section)}`;
       const play = h("button", { class: "plain", type: "button", "aria-label": "Play or pause", click: () => player.toggle() }, "▶ play");
       const slider = h("input", { type: "range", min: 0, max: panel.seconds, step: 0.001, value: 0, "aria-label": "Position in seconds", style: { flex: "1 1 10rem" }, input: () => player.seek(Number(slider.value)) });
@@ -141,7 +148,7 @@ ctrlgen.panel("audio", (() => {
       }
       Promise.all(images.map(image => image.decode())).then(() => { draw(); place.dataset.ready = "yes"; });
       new ResizeObserver(draw).observe(place);
-      document.getElementById("sample").addEventListener("close", () => { if (player.begun !== null) player.pause(); player.context?.close(); player.context = null; }, { once: true });
+      document.getElementById("sample").addEventListener("leave", () => { if (player.begun !== null) player.pause(); player.context?.close(); player.context = null; }, { once: true });
     },
   };
 })());

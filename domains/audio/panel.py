@@ -4,15 +4,15 @@ r"""Audio in a report: players that keep their place, spectrograms, the seams of
                                ranges=[(1.8, 2.2)], numbers={"take 1": {"LSD (dB)": 2.1}})
 
 Tracks are heard at one level: of each the level outside the ranges (of all of it, where there are
-none) is that of the first. Spectrograms show 10 log10 |STFT|^2 from -80 to 0 dB of the loudest point
-of the first track, on a logarithmic axis of frequency.
+none) is that of the first. Spectrograms show 10 log10 |STFT|^2 from -80 to 0 dB of the loudest
+point of the first track, on a logarithmic axis of frequency.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,9 +184,7 @@ def _wave(name: str, value: Tensor) -> Tensor:
     wave = torch.as_tensor(value).detach().cpu().float()
     wave = wave[None] if wave.ndim == 1 else wave
     if wave.ndim != 2 or not wave.shape[1]:
-        raise ValueError(
-            f"tracks: expected (channels, time), {name} has shape {tuple(wave.shape)}"
-        )
+        raise ValueError(f"tracks: expected (channels, time), {name} has shape {tuple(wave.shape)}")
     return wave.nan_to_num(0.0, 0.0, 0.0)
 
 
@@ -223,9 +221,48 @@ def _seam(wave: Tensor, rate: int, at: float) -> list[int]:
     return (part * 1e4).round().int().tolist()
 
 
+def show(
+    section: Section,
+    manifest: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    units: Iterable[Any],
+    budget: float = BUDGET,
+) -> None:
+    """Add the sounds of a run folder; see `ctrlgen.report.panels.Panel`.
+
+    The manifest's `about` says `sample_rate` (Hz) and, where they are known, `gaps` (pairs of
+    seconds) and `cutoff` (Hz). Tensors are (N, channels, time).
+    """
+    about = manifest.get("about") or {}
+    rate = int(about["sample_rate"])
+    names = {"truth": "original", "measurement": "degraded", "baseline": "trivial"}
+    samples = {sample.id: sample for sample in section.samples}
+    share = budget / max(len(samples) + len(names), 1)
+    ranges = [(float(start), float(end)) for start, end in about.get("gaps") or ()]
+    for unit in units:
+        signals = unit.tensors["samples"]
+        alike = {
+            word: tensors[name][0]
+            for name, word in names.items()
+            if name in tensors and tensors[name].shape[-1] == signals.shape[-1]
+        }
+        for id, signal in zip(unit.ids, signals, strict=True):
+            own = f"seed {samples[id].seed}"
+            panel = audio_panel(
+                {**alike, own: signal},
+                rate,
+                ranges=ranges,
+                cutoff=about.get("cutoff"),
+                numbers={own: {k: v for k, v in samples[id].metrics.items() if v is not None}},
+                budget=share * (len(alike) + 1),
+            )
+            section.shared = section.shared or {"tracks": panel["tracks"][:-1]}
+            samples[id].panel = {**panel, "tracks": panel["tracks"][-1:]}
+
+
 def read(path: Path, budget: float = BUDGET) -> list[Section] | None:
     """Sections of this domain's own files: there are none, its runs are run folders."""
     return None
 
 
-PANEL = Panel("audio", script=(Path(__file__).parent / "panel.js").read_text, read=read)
+PANEL = Panel("audio", Path(__file__).with_name("panel.js").read_text, read, show)

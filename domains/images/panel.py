@@ -1,7 +1,7 @@
 """Images in a report: what was measured, what came out, what is true and where they differ.
 
-Reads the folders of `ctrlgen image ...` and of the demonstration; of run folders (`docs/runs.md`) it
-adds the pictures. The pictures are exact as long as they fit into the page's budget.
+Reads the folders of `ctrlgen image ...` and of the demonstration; of run folders (`docs/runs.md`)
+it adds the pictures. The pictures are exact as long as they fit into the page's budget.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -64,7 +63,9 @@ class _Pictures:
     def note(self, shared: dict[str, Any]) -> dict[str, Any]:
         """What the page says of them."""
         if not self.exact:
-            shared["note"] = "The pictures are compressed to fit the page; the run's folder has the exact ones."
+            shared["note"] = (
+                "The pictures are compressed to fit the page; the run's folder has the exact ones."
+            )
         return shared
 
 
@@ -96,12 +97,16 @@ def _restoration(folder: Path, content: dict[str, Any], budget: float) -> Sectio
         course = thinned(*(each[0] for each in courses)) if all(courses) else None
         samples.append(
             Sample(
-                id, row["seed"], row["status"], _negative(row.get("measurement_psnr")),
+                id,
+                row["seed"],
+                row["status"],
+                _negative(row.get("measurement_psnr")),
                 {key: row[key] for key in METRICS if key in row},
                 {key: row[key] for key in _COUNTS if key in row},
                 flags=_flags(row["status"], name is not None),
-                course=course, panel={"picture": made} if made else None,
-            )  # fmt: skip
+                course=course,
+                panel={"picture": made} if made else None,
+            )
         )
     shared = {name: pictures.uri(read_image(file)) for name, file in alike.items()}
     return Section(
@@ -117,13 +122,17 @@ def _restoration(folder: Path, content: dict[str, Any], budget: float) -> Sectio
             "operator": content.get("operator"),
             "noise": content.get("noise") or None,
             "seconds": content.get("seconds"),
-            **{f"H†y: {k} ({METRICS[k].unit or 1})": v for k, v in (content.get("pseudo_inverse") or {}).items() if k in METRICS},
+            **{
+                f"H†y: {k} ({METRICS[k].unit or 1})": v
+                for k, v in (content.get("pseudo_inverse") or {}).items()
+                if k in METRICS
+            },
         },
         **_about(content),
         course="PSNR of the measurement (dB)",
         better="higher",
         target=content.get("target_psnr"),
-    )  # fmt: skip
+    )
 
 
 def _draws(folder: Path, content: dict[str, Any], budget: float) -> Section:
@@ -144,9 +153,14 @@ def _draws(folder: Path, content: dict[str, Any], budget: float) -> Section:
         samples=samples,
         panel="images",
         shared=pictures.note({}),
-        facts={"prior": prior, "label": content.get("label"), "solver": content["solver"], "seconds": content.get("seconds")},
+        facts={
+            "prior": prior,
+            "label": content.get("label"),
+            "solver": content["solver"],
+            "seconds": content.get("seconds"),
+        },
         **_about(content),
-    )  # fmt: skip
+    )
 
 
 def _scenes(folder: Path, content: dict[str, Any], budget: float) -> list[Section]:
@@ -162,7 +176,9 @@ def _scenes(folder: Path, content: dict[str, Any], budget: float) -> list[Sectio
         images = own["samples"]
         rows = len(images)
         pictures = _Pictures(4 * rows, budget / max(len(content["scenes"]), 1))
-        there = {k: [pictures.uri(x) for x in own[k]] for k in _SHARED if k in own and is_image(own[k])}
+        there = {
+            k: [pictures.uri(x) for x in own[k]] for k in _SHARED if k in own and is_image(own[k])
+        }
         metrics = [METRICS[name] for name in METRICS if name in numbers]
         samples = []
         for id in range(rows):
@@ -170,22 +186,41 @@ def _scenes(folder: Path, content: dict[str, Any], budget: float) -> list[Sectio
             status = numbers["status"][id]
             samples.append(
                 Sample(
-                    id, numbers["seeds"][id], status, float(own["costs"][id]),
+                    id,
+                    numbers["seeds"][id],
+                    status,
+                    float(own["costs"][id]),
                     {metric.name: numbers[metric.name][id] for metric in metrics},
                     {key: numbers[key][id] for key in _COUNTS if key in numbers},
-                    flags=_flags(status, True), course=thinned(x, y),
-                    panel={"picture": pictures.uri(images[id]), **{k: v[id] for k, v in there.items()}},
-                )  # fmt: skip
+                    flags=_flags(status, True),
+                    course=thinned(x, y),
+                    panel={
+                        "picture": pictures.uri(images[id]),
+                        **{k: v[id] for k, v in there.items()},
+                    },
+                )
             )
         sections.append(
             Section(
-                title=title, samples=samples, metrics=metrics, panel="images",
+                title=title,
+                samples=samples,
+                metrics=metrics,
+                panel="images",
                 shared=pictures.note({}),
-                facts={"prior": numbers["prior"], "method": numbers["summary"].get("method"), "operator": numbers.get("operator"), "seconds": numbers["seconds"]},
-                environment=_about(content)["environment"], command="ctrlgen demo",
-                target=None if numbers.get("target") is None else float(numbers["target"]) * (-1 if "psnr" in numbers else 1),
-                settings=numbers["summary"], seconds=numbers["seconds"],
-            )  # fmt: skip
+                facts={
+                    "prior": numbers["prior"],
+                    "method": numbers["summary"].get("method"),
+                    "operator": numbers.get("operator"),
+                    "seconds": numbers["seconds"],
+                },
+                environment=_about(content)["environment"],
+                command="ctrlgen demo",
+                target=None
+                if numbers.get("target") is None
+                else float(numbers["target"]) * (-1 if "psnr" in numbers else 1),
+                settings=numbers["summary"],
+                seconds=numbers["seconds"],
+            )
         )
     return sections
 
@@ -213,9 +248,7 @@ def show(
     section.shared = pictures.note(shared)
 
 
-PANEL = Panel(
-    "images", script=(Path(__file__).parent / "panel.js").read_text, read=read, show=show
-)
+PANEL = Panel("images", Path(__file__).with_name("panel.js").read_text, read, show)
 
 
 def _about(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Molecules in a report: the drawing, the model in space, properties wanted against found.
 
 Reads what `ctrlgen molecule ...` and the demonstration write, FILE.json with FILE.sdf beside it. A
-molecule is a few short strings on the page: its elements, its positions in hundredths of an Angstrom,
-its bonds, and the SVG of RDKit; the model is built when it is looked at.
+molecule is a few short strings on the page: its elements, its positions in hundredths of an
+Angstrom, its bonds, and the SVG of RDKit; the model is built when it is looked at.
 """
 
 from __future__ import annotations
@@ -143,18 +143,24 @@ def _sample(id: int, row: Mapping[str, Any], mol: Mol | None, asked: Sequence[st
     seed = int(first) if first.isdecimal() else int(row.get("record", row.get("seed", id)))
     panel = drawn(mol)
     if panel is not None:
-        panel["wanted"] = {name: bounds(str(row[_key("target", name)])) for name in asked if _key("target", name) in row}
+        panel["wanted"] = {
+            name: bounds(str(row[_key("target", name)]))
+            for name in asked
+            if _key("target", name) in row
+        }
     return Sample(
         id=id,
         seed=seed,
         status=status,
         cost=row.get("cost"),
-        metrics={key: value for key, value in row.items() if key not in _APART and not _empty(value)},
+        metrics={
+            key: value for key, value in row.items() if key not in _APART and not _empty(value)
+        },
         counts={name: row[name] for name in _COUNTS if name in row},
         flags=flags,
         reason=row.get("reason"),
         panel=panel,
-    )  # fmt: skip
+    )
 
 
 def _empty(value: Any) -> bool:
@@ -170,7 +176,11 @@ def _metrics(rows: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> list[Me
     listed += [*_VERDICTS, *_QUALITY, "strain (kcal/mol)"]
     if not asked:
         listed += [key for key in keys if key.startswith("evaluator ")]
-    digits = {_key(w, n): PROPERTIES[n].decimals for n in PROPERTIES for w in ("guide", "evaluator", "error")}
+    digits = {
+        _key(w, n): PROPERTIES[n].decimals
+        for n in PROPERTIES
+        for w in ("guide", "evaluator", "error")
+    }
     lower = {"strain (kcal/mol)", *(_key("error", name) for name in PROPERTIES)}
     higher = {*_VERDICTS, *_QUALITY, "similarity", "similarity to the lead"}
     order = [key for key in listed if key in keys] + [key for key in keys if key not in listed]
@@ -185,4 +195,4 @@ def _metrics(rows: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> list[Me
     ]
 
 
-PANEL = Panel("molecules", script=(Path(__file__).parent / "panel.js").read_text, read=read)
+PANEL = Panel("molecules", Path(__file__).with_name("panel.js").read_text, read)
