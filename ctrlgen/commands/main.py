@@ -18,6 +18,7 @@ import typer
 
 from ctrlgen import __version__, plugins
 from ctrlgen.commands import console
+from ctrlgen.commands import report as reports
 from ctrlgen.commands import train as recipes
 from ctrlgen.commands.options import common
 from ctrlgen.rows.errors import UnknownName, concerning
@@ -163,6 +164,7 @@ def methods(
 
 
 app.command()(recipes.train)
+app.command()(reports.report)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """Options that several commands share, written once, as the fields of a dataclass.
 
-`common` gives --quiet, --verbose and --wide to every command of an application, whosever it is, and
---trust to those that take a card; a command that is interrupted ends in the same way everywhere.
+`common` gives --quiet, --verbose and --wide to every command of an application, whosever it is,
+--trust to those that take a card, --no-report to those that end with a report; a command that is
+interrupted ends in the same way everywhere.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ctrlgen.commands import console
+from ctrlgen.commands.report import concluding
 from ctrlgen.priors.trust import trusting
 from ctrlgen.runs.interrupts import exit_code
 
-__all__ = ["common", "sharing"]
+__all__ = ["common", "reporting", "sharing"]
 
 _OUTPUT = "Output"
 
@@ -35,6 +37,11 @@ _COMMON = {
         typer.Option("--wide", help="Tables wider than the terminal.", rich_help_panel=_OUTPUT),
     ],
 }
+
+_REPORT = Annotated[
+    bool,
+    typer.Option("--no-report", help="Write no report.html at the end.", rich_help_panel=_OUTPUT),
+]
 
 _CARDS = {"prior", "guide", "evaluator"}
 _TRUST = Annotated[
@@ -78,6 +85,12 @@ def sharing(shared: type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
+def reporting(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark a command that announces results: it ends with their report, or has --no-report."""
+    function.reports = True  # type: ignore[attr-defined]
+    return function
+
+
 def common(app: typer.Typer) -> None:
     """Give every command of an application, and of those below it, the options of all commands."""
     for info in app.registered_commands:
@@ -98,6 +111,10 @@ def _speaking(function: Callable[..., Any]) -> Callable[..., Any]:
         if name not in names
     ]
 
+    ends = bool(getattr(function, "reports", False))
+    if ends:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        own.append(inspect.Parameter("no_report", kind, default=False, annotation=_REPORT))
     cards = []
     if names & _CARDS:
         kind = inspect.Parameter.KEYWORD_ONLY
@@ -106,7 +123,12 @@ def _speaking(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def command(**values: Any) -> Any:
         said = {p.name: values.pop(p.name) for p in added}
-        with console.speaking(**said), trusting(values.pop("trust", None) or ()):
+        wanted = ends and not values.pop("no_report")
+        with (
+            console.speaking(**said),
+            trusting(values.pop("trust", None) or ()),
+            concluding(wanted, bool(values.get("json"))),
+        ):
             try:
                 return function(**values)
             except KeyboardInterrupt as stop:

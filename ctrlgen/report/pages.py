@@ -26,7 +26,9 @@ from ctrlgen.report.panels import panels
 from ctrlgen.report.sections import Section
 from ctrlgen.runs.json_files import plain
 
-__all__ = ["embedded", "page", "write_page"]
+__all__ = ["embedded", "is_page", "page", "write_page"]
+
+_MARK = b'<meta name="generator" content="ctrlgen report">'
 
 _SCRIPTS = ("base.js", "charts.js", "overview.js", "table.js", "sample.js", "main.js")
 
@@ -85,6 +87,14 @@ def page(sections: Sequence[Section], title: str | None = None) -> str:
         made += before + part
     # A file name that is no Unicode cannot stand in a page.
     return (made + left).encode(errors="replace").decode()
+
+
+def is_page(file: Path) -> bool:
+    """Whether a file is a page that `write_page` has written."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return _MARK in opened.read(8192)
 
 
 def embedded(value: Any) -> str:
