@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         psnr,
         solve,
     )
-    from ctrlgen.domains import images, molecules
+    from ctrlgen.domains import audio, images, molecules
     from ctrlgen.methods import (
         CTDTM,
         DAPS,
@@ -165,6 +165,7 @@ __all__ = [
     "Times",
     "Uniform",
     "__version__",
+    "audio",
     "available",
     "best_of",
     "images",
@@ -195,6 +196,7 @@ __getattr__, __dir__ = attach(
             "solve",
         ),
         "domains": (
+            "audio",
             "images",
             "molecules",
         ),

@@ -5,7 +5,7 @@ A package offers a `Domain` under the entry point group `ctrlgen.domains`,
     [project.entry-points."ctrlgen.domains"]
     images = "ctrlgen.domains.images:domain"
 
-and the core finds its priors, its operators and its commands there without importing any domain
+and the core finds its priors and its commands there without importing any domain
 by name.
 """
 
@@ -37,7 +37,6 @@ class Domain:
         cards: folder of model cards (`*.json`) beside their weights.
         command: the word under which `app` appears, e.g. "image"; None for no command.
         app: "module:attribute" of a typer application, imported when the command line starts.
-        operators: "module:attribute" of a mapping from name to operator.
         recipes: training recipes by name, each "module:function".
         demo: "module:function" that `ctrlgen demo` runs; called as `run(out, ...)`.
         builders: functions that build networks from the configuration of a card, each
@@ -49,7 +48,6 @@ class Domain:
     cards: Path
     command: str | None = None
     app: str | None = None
-    operators: str | None = None
     recipes: dict[str, str] = field(default_factory=dict)
     demo: str | None = None
     builders: tuple[str, ...] = ()

@@ -67,7 +67,6 @@ domain = Domain(
     cards=Path(__file__).parent / "weights",
     command="image",
     app="ctrlgen.domains.images.cli:app",
-    operators="ctrlgen.domains.images.operators:OPERATORS",
     recipes={
         "mnist": _TRAIN,
         "cifar10": _TRAIN,

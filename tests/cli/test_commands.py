@@ -206,9 +206,9 @@ def test_train_packs_data_instead_of_training(
     assert ctrlgen(*words).code == 2
 
 
-def test_every_recipe_and_operator_of_a_domain_exists() -> None:
+def test_every_recipe_and_command_of_a_domain_exists() -> None:
     for domain in plugins.domains().values():
-        references = [*domain.recipes.values(), domain.app, domain.operators, domain.demo]
+        references = [*domain.recipes.values(), domain.app, domain.demo]
         for reference in references:
             assert reference is None or plugins.resolve(reference) is not None
     from ctrlgen.domains.images.training import RECIPES

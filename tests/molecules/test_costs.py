@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -24,11 +21,9 @@ from ctrlgen.domains.molecules.costs import (
     ValenceCost,
     allowed_classes,
 )
-from ctrlgen.domains.molecules.dipoles import XTBDipole
 from ctrlgen.domains.molecules.elements import HEAVY
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import join, split
-from ctrlgen.rows.errors import MissingExtra
 from ctrlgen.rows.seeds import normal
 
 SEEDS = [5, 1, 8]
@@ -303,41 +298,3 @@ def test_valences_have_the_gradient_of_their_value() -> None:
     slope = (cost(start + 1e-6 * way) - cost(start - 1e-6 * way)).detach() / 2e-6
     assert torch.allclose((gradient * way).sum((1, 2)), slope, rtol=1e-4)
     assert gradient.isfinite().all() and gradient[..., 3:].any() and gradient[..., :3].any()
-
-
-# ------------------------------------------------------------------ xTB by dxtb
-
-
-class Calculator:
-    """What dxtb's calculator is asked for; its dipole is the sum of the atoms' positions in a0."""
-
-    def __init__(self, numbers: Tensor, method: str, **options: Any) -> None:
-        assert method == "GFN1" and options["opts"]["batch_mode"] == 1
-        assert options["interaction"][0].requires_grad
-        self.numbers = numbers
-
-    def get_dipole(self, positions: Tensor, charge: Tensor) -> Tensor:
-        assert charge.tolist() == [0.0] * len(positions)
-        return (positions * self.numbers.sign()[..., None]).sum(1)
-
-
-def test_xtb_dipoles_are_in_debye_and_have_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = SimpleNamespace(
-        Calculator=Calculator, GFN1_XTB="GFN1", external=SimpleNamespace(new_efield=lambda f: f)
-    )
-    monkeypatch.setitem(sys.modules, "dxtb", fake)
-    monkeypatch.setitem(sys.modules, "tad_libcint", SimpleNamespace())
-    x = molecules(5)
-    x = torch.cat((x[..., :3] + 0.1 * (x[..., 3:] != 0).any(2, keepdim=True), x[..., 3:]), 2)
-    x.requires_grad_()
-    value = XTBDipole()(x)
-    expected = torch.tensor([6.0, 4.0, 5.0], dtype=x.dtype) * 0.1 * math.sqrt(3) / 0.529177211
-    assert torch.allclose(value[:, 0], 2.541746473 * expected, rtol=1e-6)
-    (gradient,) = torch.autograd.grad(value.sum(), x)
-    assert gradient[..., :3].abs().sum() > 0
-
-
-def test_dxtb_is_an_extra_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "dxtb", None)
-    with pytest.raises(MissingExtra, match=r"ctrlgen\[dxtb\]"):
-        XTBDipole()
