@@ -20,7 +20,9 @@ from ctrlgen import __version__, plugins
 from ctrlgen.commands import console
 from ctrlgen.commands import report as reports
 from ctrlgen.commands import train as recipes
-from ctrlgen.commands.options import common
+from ctrlgen.commands.options import common, sharing
+from ctrlgen.commands.running import Running, go_on, with_ray
+from ctrlgen.priors.trust import trusting
 from ctrlgen.rows.errors import UnknownName, concerning
 from ctrlgen.runs.interrupts import terminable
 from ctrlgen.runs.outputs import check_output
@@ -51,7 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _attach_domains()
         common(app)
         with terminable():
-            app(words, prog_name="ctrlgen", obj={"command": shlex.join(["ctrlgen", *words])})
+            app(
+                with_ray(words),
+                prog_name="ctrlgen",
+                obj={"command": shlex.join(["ctrlgen", *words])},
+            )
     except EXPECTED as error:
         if os.environ.get("CTRLGEN_DEBUG") == "1":
             raise
@@ -98,6 +104,25 @@ def demo(
             check_output(folder, overwrite)
     for domain, folder in zip(shown, folders, strict=True):
         plugins.resolve(cast(str, domain.demo))(folder, overwrite=overwrite, json=json)
+
+
+@app.command()
+@sharing(Running)
+def resume(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run that was cut off.")],
+    options: Running,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(help="A package or file.py that the run may name: it runs with your rights."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Go on with a run: what is finished is kept, what is missing computed.
+
+    [dim]Example:[/]  ctrlgen resume runs/inpaint-photo --workers 4
+    """
+    with trusting(trust or ()):
+        go_on(folder, options, json)
 
 
 @app.command()

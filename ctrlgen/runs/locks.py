@@ -22,7 +22,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Held", "acquire", "holder", "lock_folder"]
+__all__ = ["Held", "acquire", "holder", "lock_folder", "release"]
 
 
 class Held(ValueError):
@@ -46,13 +46,13 @@ def lock_folder(folder: Path, part: str = "") -> Iterator[None]:
         handle = acquire(own)
         if handle is None:
             raise Held(_words(folder, own))
-        stack.callback(_release, own, handle)
+        stack.callback(release, own, handle)
         for other in [folder / ".lock"] if part else sorted(folder.glob(".lock-*")):
             if other.exists():
                 theirs = acquire(other, say=False)
                 if theirs is None:
                     raise Held(_words(folder, other))
-                _release(other, theirs)
+                release(other, theirs)
         yield
 
 
@@ -83,7 +83,8 @@ def acquire(lock: Path, say: bool = True) -> int | None:
     return handle
 
 
-def _release(lock: Path, handle: int) -> None:
+def release(lock: Path, handle: int) -> None:
+    """Let go of a lock of `acquire`, and take its file away."""
     lock.unlink(missing_ok=True)
     os.close(handle)
 

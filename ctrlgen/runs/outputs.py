@@ -5,10 +5,9 @@
         with output_folder(folder) as place:                          # appears when it is whole
             write(place / "result.json")
 
-A place that is held has a hidden file beside it, `.NAME.lock`, which is locked (flock) as long as
-its run lives; so of two runs into one place the second is refused, or takes the next free name
-where it was not told any. The lock ends with the process, however it ends. Writing that file is
-also what shows a disk that is full or read-only.
+A place that is held has a hidden file beside it, `.NAME.lock` (`ctrlgen.runs.locks`); so of two
+runs into one place the second is refused, or takes the next free name where it was not told any.
+Some bytes that are written beside it show a disk that is full or read-only.
 
 Results are written into another hidden folder, which takes the place's name when everything is
 there. An error leaves nothing behind.
@@ -17,16 +16,16 @@ there. An error leaves nothing behind.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # no such locks on this system: places are not held
-    fcntl = None  # type: ignore[assignment]
+from ctrlgen.priors.documents import read_object
+from ctrlgen.runs.locks import Held, acquire, holder, release
+from ctrlgen.runs.schema import MANIFEST, RESULT, SHARDS
 
 __all__ = [
     "Held",
@@ -38,14 +37,11 @@ __all__ = [
     "new_folder",
     "output_folder",
     "reserved",
+    "run_folder",
 ]
 
 _PROBE = 1 << 18
 """Bytes that are written to see whether a disk has room; the smallest result takes some."""
-
-
-class Held(ValueError):
-    """Another run writes there."""
 
 
 def check_output(folder: Path, overwrite: bool = False, inputs: Iterable[Path] = ()) -> Path:
@@ -67,13 +63,26 @@ def check_output(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
         raise ValueError(f"out: expected a folder, {folder} is a file")
     if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
-            raise ValueError(f"out: {folder} is not empty; name another folder or add --overwrite")
-        if not (folder / "result.json").is_file():
+            goes_on = f", or go on with it: ctrlgen resume {folder}" if _cut_off(folder) else ""
+            raise ValueError(
+                f"out: {folder} is not empty; name another folder or add --overwrite{goes_on}"
+            )
+        if not any((folder / name).is_file() for name in (RESULT, MANIFEST)):
             raise ValueError(f"out: {folder} holds no result.json of ours and is not replaced")
         for file in inputs:
             if file.resolve().is_relative_to(folder.resolve()):
                 raise ValueError(f"out: {folder} holds {file}, which is read; name another folder")
     return folder
+
+
+def _cut_off(folder: Path) -> bool:
+    """Whether a folder holds a run that can go on."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    try:
+        return read_object(folder / RESULT, 2**28).get("complete") is not True
+    except ValueError:
+        return True
 
 
 def check_inputs(outputs: Iterable[Path], inputs: Iterable[Path | None]) -> None:
@@ -141,12 +150,11 @@ def hold(path: Path) -> Iterator[Path]:
     try:
         with naming(path), ExitStack() as stack:
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-            stack.callback(os.close, handle)
-            if not _locked(handle, lock):
-                raise Held(f"out: another run writes {path}; name another place")
-            stack.callback(lock.unlink, missing_ok=True)
-            _fill(handle)
+            handle = acquire(lock)
+            if handle is None:
+                raise Held(f"out: another run writes {path}{_whose(lock)}; name another place")
+            stack.callback(release, lock, handle)
+            _fill(lock.with_name(f"{lock.name}.probe"))
             if path.is_dir():  # it is replaced from beside it, and must itself be ours to replace
                 check_place(path / "x")
             rest = stack.pop_all()
@@ -160,28 +168,20 @@ def hold(path: Path) -> Iterator[Path]:
                 break
 
 
-def _locked(handle: int, lock: Path) -> bool:
-    """Whether the lock is ours, and still the one that others meet."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    try:
-        return os.fstat(handle).st_ino == lock.stat().st_ino
-    except FileNotFoundError:  # its last owner has just gone, and taken it along
-        return False
+def _whose(lock: Path) -> str:
+    who = holder(lock)
+    return f" (process {who.get('pid')} on {who.get('host')})" if who else ""
 
 
-def _fill(handle: int) -> None:
+def _fill(file: Path) -> None:
     """Write some bytes and take them back."""
-    left = _PROBE
-    while left:
-        left -= os.write(handle, bytes(left))
-    os.ftruncate(handle, 0)
+    handle, left = os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), _PROBE
+    try:
+        while left:
+            left -= os.write(handle, bytes(left))
+    finally:
+        os.close(handle)
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -233,6 +233,34 @@ def reserved(
     check_output(out, overwrite, inputs)
     with hold(out):
         yield check_output(out, overwrite, inputs)
+
+
+@contextmanager
+def run_folder(folder: Path) -> Iterator[Path]:
+    """The folder of a run, which is filled as it goes; earlier results there make room.
+
+    If the block ends with an error before a unit was finished, the folder is gone and what was
+    there is back.
+    """
+    aside, empty = None, folder.is_dir()
+    with naming(folder):
+        if folder.is_dir() and any(folder.iterdir()):
+            aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.old")
+            os.replace(folder, aside)
+    try:
+        yield folder
+    except BaseException:
+        if not any((folder / SHARDS).glob("*.jsonl")) and not (folder / RESULT).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            if aside is not None:
+                os.replace(aside, folder)
+            elif empty:
+                folder.mkdir()
+        elif aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def new_folder(stem: str, root: Path = Path("runs")) -> Path:

@@ -155,6 +155,11 @@ class Store:
             self.manifest["chunk"] = shard.header["chunk"]
             manifests.write(self.folder, self.manifest)
 
+    def discard(self) -> None:
+        """Forget all that is finished."""
+        for file in (self.folder / SHARDS).iterdir():
+            file.unlink()
+
     def put(self, **tensors: Tensor | None) -> None:
         """Write what the samples share or are compared with: measurement, truth, baseline."""
         given = {name: value for name, value in tensors.items() if value is not None}

@@ -7,15 +7,15 @@ method that is named, and writes the reconstructions, a figure and every number 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from ctrlgen.commands import console
-from ctrlgen.domains.images.commands import cut_off, restore, typed
+from ctrlgen.commands.options import sharing
+from ctrlgen.commands.running import Running, carry_out, place, typed
+from ctrlgen.domains.images.commands import restore
 from ctrlgen.domains.images.options import PROBLEM, Options, restoring
-from ctrlgen.runs.interrupts import CutOff
-from ctrlgen.runs.outputs import reserved
 
 __all__ = ["app"]
 
@@ -61,33 +61,13 @@ def inpaint(
 
       ctrlgen image inpaint clean.png --centre 12 --degrade
     """
-    from ctrlgen.domains.images.files import read_mask
-    from ctrlgen.domains.images.operators import Inpainting
-
     if sum(way is not None for way in (mask, centre, random)) != 1:
         raise ValueError("mask: expected exactly one of --mask, --centre and --random")
     if random is not None and not 0 < random < 1:
         raise ValueError(f"random: expected a fraction between 0 and 1, got {random}")
 
-    def operator(shape: tuple[int, ...]) -> Any:
-        if centre is not None:
-            if centre >= min(shape[1:]):
-                raise ValueError(
-                    f"centre: expected a side below {min(shape[1:])}, the image's, got {centre}"
-                )
-            return Inpainting.centre(centre, shape)
-        if random is not None:  # one mask for all samples
-            return Inpainting(Inpainting.random(random, shape, [0]).mask[0])
-        assert mask is not None
-        known = read_mask(mask, (shape[1], shape[2]) if options.fit else None)
-        if tuple(known.shape) != shape[1:]:
-            raise ValueError(
-                f"mask: expected {shape[1:]}, the size of the file, got {tuple(known.shape)}"
-            )
-        return Inpainting(known)
-
     way = {"mask": mask, "centre": centre, "random": random}
-    restore(ctx, "inpaint", file, operator, options, way)
+    restore(ctx, "inpaint", file, options, way)
 
 
 @app.command()
@@ -108,26 +88,7 @@ def upsample(
 
       ctrlgen image upsample clean.png --factor 4 --degrade
     """
-    from ctrlgen.domains.images.operators import SuperResolution
-
-    def reduction(shape: tuple[int, ...]) -> SuperResolution:
-        height, width = shape[-2:]
-        if height % factor or width % factor:
-            raise ValueError(
-                f"factor: expected one that divides height and width, got {factor} "
-                f"for {height}x{width}"
-            )
-        return SuperResolution(factor)
-
-    restore(
-        ctx,
-        "upsample",
-        file,
-        reduction,
-        options,
-        {"factor": factor},
-        factor,
-    )
+    restore(ctx, "upsample", file, options, {"factor": factor})
 
 
 @app.command()
@@ -166,11 +127,7 @@ def deblur(
 
       ctrlgen image deblur clean.png --std 1.5 --degrade --noise 0.05
     """
-    from ctrlgen.domains.images.operators import GaussianBlur
-
-    made = GaussianBlur(std, boundary=boundary)
-    way = {"std": std, "boundary": boundary}
-    restore(ctx, "deblur", file, lambda _: made, options, way, compare=compare)
+    restore(ctx, "deblur", file, options, {"std": std, "boundary": boundary}, compare)
 
 
 @app.command()
@@ -184,22 +141,21 @@ def denoise(ctx: typer.Context, file: File, options: Options) -> None:
 
       ctrlgen image denoise clean.png --noise 0.2 --degrade --samples 3
     """
-    from ctrlgen.domains.images.operators import Denoise
-
     if options.noise == 0:
         raise ValueError("noise: expected the noise of the file, above 0; add e.g. --noise 0.1")
-    restore(ctx, "denoise", file, lambda _: Denoise(), options, {})
+    restore(ctx, "denoise", file, options, {})
 
 
 @app.command()
+@sharing(Running)
 def sample(
     ctx: typer.Context,
     prior: Annotated[str, typer.Option(help="Name of a prior, or path of a card.")],
+    options: Running,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images.")] = 64,
     label: Annotated[int | None, typer.Option(help="Class of all of them.")] = None,
     first_seed: Annotated[int, typer.Option(min=0, help="Seeds count up from here.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Midpoint steps, two evaluations each.")] = 50,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
     overwrite: Annotated[
@@ -212,23 +168,15 @@ def sample(
     [dim]Example:[/]  ctrlgen image sample --prior mnist -n 64 --label 3
     """
     stem = f"sample-{Path(prior).stem}"
-    with reserved(out, stem, overwrite=overwrite, inputs=[Path(prior)]) as folder:
-        from ctrlgen.domains.images import sampling
+    card = Path(prior).resolve() if Path(prior).suffix == ".json" else prior
+    with place(out, stem, options, overwrite=overwrite, inputs=[Path(prior)]) as folder:
+        from ctrlgen.domains.images.sampling import Drawing
 
-        try:
-            content = sampling.draw(
-                prior,
-                list(range(first_seed, first_seed + number)),
-                folder,
-                label=label,
-                steps=steps,
-                batch=batch,
-                device=console.device_named(device),
-                command=typed(ctx),
-            )
-        except CutOff as stop:
-            cut_off(stop, len(stop.content["seeds"]), number, "images", folder)
-        if json:
-            print(console.dumps({"folder": folder, **content}))
-        else:
-            console.say(f"{number} images in {content['seconds']:.1f} s\n{folder / 'grid.png'}")
+        drawing = Drawing(
+            str(card), first_seed, number, label, steps, console.device_named(device),
+            options.size(number),
+        )  # fmt: skip
+        carry_out(
+            drawing, drawing.job(), folder, options,
+            json=json, command=typed(ctx), domain="images", title="sampling",
+        )  # fmt: skip

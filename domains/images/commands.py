@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import typer
 from rich.markup import escape
 
 from ctrlgen.commands import console
+from ctrlgen.commands.running import carry_out, place, typed
 from ctrlgen.domains.images.options import Options
-from ctrlgen.runs.interrupts import CutOff, exit_code
-from ctrlgen.runs.outputs import reserved
+from ctrlgen.runs.json_files import plain
 
-__all__ = ["cut_off", "method_of", "restore", "seeds_of", "show", "typed"]
+__all__ = ["method_of", "restore", "show"]
 
 
 def restore(
     ctx: typer.Context,
     task: str,
     file: Path,
-    operator: Callable[[tuple[int, ...]], Any],
     options: Options,
     settings: dict[str, Any],
-    scale: int = 1,
     compare: Any = "measurement",
 ) -> None:
     """Pose, solve, write and show.
@@ -34,66 +31,35 @@ def restore(
         ctx: of the command.
         task: "inpaint", "upsample", "deblur" or "denoise".
         file: of the command.
-        operator: H for images of a shape (C, H, W).
         options: of the command.
         settings: its own options, for `result.json`.
-        scale: size of the result over that of the file.
         compare: what the cost compares.
     """
-    seeds = seeds_of(options.seeds, options.samples)
+    from ctrlgen.domains.images.runs import Restoration, seeds_of
+
+    seeds_of(options.seeds, options.samples)
     read = [f for f in (file, options.truth, settings.get("mask")) if f is not None]
     stem = f"{task}-{file.stem}"
-    with reserved(options.out, stem, overwrite=options.overwrite, inputs=read) as folder:
-        from ctrlgen.domains.images import doubts, restoration, runs
+    overwrite = options.overwrite
+    with place(options.out, stem, options, overwrite=overwrite, inputs=read) as folder:
+        from ctrlgen.domains.images import doubts
 
-        device = console.device_named(options.device)
-        problem = restoration.pose(
-            task,
-            file,
-            operator,
-            scale=scale,
-            prior=options.prior,
-            label=options.label,
-            degrade=options.degrade,
-            noise=options.noise,
-            truth=options.truth,
-            fit=options.fit,
-            device=device,
-            compare=compare,
-            tile=options.tile,
-            overlap=options.overlap,
-        )
-        name, evaluations = method_of(options, problem)
-        method = problem.method(
-            name,
-            device=device,
-            evaluations=evaluations,
-            init=options.init,
-            iterations=options.iterations,
-            target=options.target,
-        )
-        warnings = doubts.of_problem(problem, options.target)
+        plan = Restoration.of(task, file, settings, options, compare)
+        # errors name the paths that were typed
+        job = Restoration(task, file, settings, options, compare).job()
+        warnings = doubts.of_problem(job.method.problem, options.target)  # type: ignore[attr-defined]
         for text in warnings:
             console.warn(text)
-        try:
-            content = runs.restore(
-                problem,
-                method,
-                seeds,
-                folder,
-                label=options.label,
-                batch=options.batch,
-                command=typed(ctx),
-                file=file,
-                settings=settings,
-                warnings=warnings,
-            )
-        except CutOff as stop:
-            cut_off(stop, len(stop.content["samples"]), len(seeds), "reconstructions", folder)
-        if options.json:
-            print(console.dumps({"folder": folder, **content}))
-        else:
-            show(content, folder)
+        about = {
+            "file": str(file),
+            "settings": {k: v if v is None else plain(v) for k, v in settings.items()},
+            "label": options.label,
+            "warnings": warnings,
+        }
+        carry_out(
+            plan, job, folder, options,
+            json=options.json, command=typed(ctx), domain="images", title=task, about=about,
+        )  # fmt: skip
 
 
 def method_of(options: Options, problem: Any) -> tuple[str, int | None]:
@@ -112,40 +78,6 @@ def method_of(options: Options, problem: Any) -> tuple[str, int | None]:
     method, evaluations = default_for(card.name if card else None, problem.task)
     console.log.debug("method: %s", method)
     return method, options.evaluations or evaluations
-
-
-def cut_off(stop: CutOff, there: int, number: int, what: str, folder: Path) -> NoReturn:
-    """Say what a run that did not come to its end has left, and end."""
-    text = f"{there} of {number} {what} are in {folder}"
-    if not isinstance(stop.cause, KeyboardInterrupt):
-        console.warn(text)
-        raise stop.cause
-    console.warn(f"interrupted; {text}")
-    raise typer.Exit(exit_code(stop.cause)) from None
-
-
-def typed(ctx: typer.Context) -> str:
-    """The words that were typed."""
-    return str((ctx.obj or {}).get("command", ""))
-
-
-def seeds_of(text: str | None, samples: int | None) -> list[int]:
-    """Seeds 0 to N − 1, or those that are named.
-
-    Raises:
-        ValueError: for both, no integers, or one twice.
-    """
-    if text is None:
-        return list(range(samples or 1))
-    if samples is not None:
-        raise ValueError("seeds: expected one of --seeds and --samples")
-    try:
-        seeds = [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"seeds: expected integers as in 3,5,8, got {text!r}") from error
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: expected each once, got {text!r}")
-    return seeds
 
 
 def show(content: dict[str, Any], folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ctrlgen.commands.options import sharing
+from ctrlgen.commands.running import Running
 
 __all__ = ["PROBLEM", "Options", "restoring"]
 
@@ -16,7 +17,7 @@ PROBLEM, RUN, OUTPUT = "The problem", "The run", "Output"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Running):
     """The options that all restorations share; each field is one."""
 
     degrade: Annotated[
@@ -133,14 +134,6 @@ class Options:
             rich_help_panel=RUN,
         ),
     ] = None
-    batch: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Reconstructions at a time; it changes nothing but memory and time.",
-            rich_help_panel=RUN,
-        ),
-    ] = 64
     device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=RUN)] = "cpu"
     out: Annotated[
         Path | None,

@@ -9,20 +9,22 @@ where its residual is the noise, at 20 log₁₀(2/σ) dB, or at the preset's le
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ctrlgen.costs.problems import Comparison, InverseProblem
-from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, with_channels
+from ctrlgen.domains.images.files import ROUNDING, is_grey, read_image, read_mask, with_channels
+from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
 from ctrlgen.domains.images.tiles import Tiles, on_canvas, tile_operator
 from ctrlgen.operators.base import LinearOperator, measure
 from ctrlgen.priors.prior import Card, Prior, available, load
 from ctrlgen.rows.errors import concerning
 
-__all__ = ["Problem", "choose", "pose", "prior_of_images"]
+__all__ = ["Problem", "choose", "operator_of", "pose", "prior_of_images"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +40,53 @@ class Problem(InverseProblem):
     task: str
     prior: Prior
     tiles: Tiles | None = None
+
+
+def operator_of(
+    task: str, way: Mapping[str, Any], fit: bool = False
+) -> Callable[[tuple[int, ...]], LinearOperator]:
+    """H of a task by the options of its command, for images of a shape (C, H, W).
+
+    Args:
+        task: "inpaint", "upsample", "deblur" or "denoise".
+        way: its own options; see `ctrlgen.domains.images.cli`.
+        fit: whether a mask is fitted to the shape.
+
+    Raises:
+        ValueError: at once or for a shape, where they do not fit.
+    """
+    if task == "denoise":
+        return lambda _: Denoise()
+    if task == "deblur":
+        blur = GaussianBlur(way["std"], boundary=way["boundary"])
+        return lambda _: blur
+    return lambda shape: (_reduction if task == "upsample" else _hole)(shape, way, fit)
+
+
+def _reduction(shape: tuple[int, ...], way: Mapping[str, Any], fit: bool) -> LinearOperator:
+    (height, width), factor = shape[-2:], way["factor"]
+    if height % factor or width % factor:
+        raise ValueError(
+            f"factor: expected one that divides height and width, got {factor} for {height}x{width}"
+        )
+    return SuperResolution(factor)
+
+
+def _hole(shape: tuple[int, ...], way: Mapping[str, Any], fit: bool) -> LinearOperator:
+    if way["centre"] is not None:
+        if way["centre"] >= min(shape[1:]):
+            raise ValueError(
+                f"centre: expected a side below {min(shape[1:])}, the image's, got {way['centre']}"
+            )
+        return Inpainting.centre(way["centre"], shape)
+    if way["random"] is not None:  # one mask for all samples
+        return Inpainting(Inpainting.random(way["random"], shape, [0]).mask[0])
+    known = read_mask(way["mask"], (shape[1], shape[2]) if fit else None)
+    if tuple(known.shape) != shape[1:]:
+        raise ValueError(
+            f"mask: expected {shape[1:]}, the size of the file, got {tuple(known.shape)}"
+        )
+    return Inpainting(known)
 
 
 def choose(name: str | None, size: tuple[int, int], grey: bool) -> str:

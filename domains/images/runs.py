@@ -1,19 +1,18 @@
-"""A restoration run: batch by batch into files, and what is finished is kept when it is cut off.
+"""A restoration as a run: from the options of a command to a job, and from shards to files.
 
-Images are written as their batches end, into a folder that takes its name at the end. A run that is
-interrupted, or broken by an error, after something was finished leaves that, with `complete` false
-and the seeds that are missing in `result.json`.
+Reconstructions of the same measurement, one per seed, are the samples. A run that is interrupted,
+or broken by an error, after something was finished leaves that, with `complete` false and the seeds
+that are missing in `result.json`; `ctrlgen resume` goes on with it.
 """
 
 from __future__ import annotations
 
-import time
+import math
 import warnings
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,19 +22,21 @@ from ctrlgen.costs.problems import psnr_of
 from ctrlgen.domains.images.doubts import of_result
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.metrics import psnr, ssim
-from ctrlgen.domains.images.restoration import Problem
+from ctrlgen.domains.images.options import Options
+from ctrlgen.domains.images.restoration import Problem, operator_of, pose
 from ctrlgen.domains.images.tiles import tiled
 from ctrlgen.methods import Method
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers import Event, Observer
-from ctrlgen.rows.counts import Evaluations
-from ctrlgen.rows.errors import Doubtful, partial_of
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.errors import Doubtful
 from ctrlgen.rows.status import Status
-from ctrlgen.runs.interrupts import CutOff
+from ctrlgen.runs.job import Job, Metric
 from ctrlgen.runs.json_files import write_json
-from ctrlgen.runs.outputs import output_folder
+from ctrlgen.runs.schema import Record
+from ctrlgen.runs.store import Rows, Store
 
-__all__ = ["SHOWN", "Solved", "restore", "target_of"]
+__all__ = ["SHOWN", "Restoration", "Restorer", "target_of"]
 
 SHOWN = 12
 """Reconstructions in the figure."""
@@ -44,154 +45,284 @@ _HISTORIES = 256
 """Samples whose course is written; those of more would be most of the file."""
 
 
-@dataclass
-class Solved:
-    """What a run has finished so far.
+@dataclass(frozen=True)
+class Restorer:
+    """A method on a problem, on tiles where it has some.
 
     Attributes:
-        rows: of `result.json`, one per sample.
-        parts: results of the batches, without their images.
-        images: the first `SHOWN` of them.
-        courses: PSNR of the measurement and evaluations of the first samples, by iteration.
-        seconds: of the methods.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    parts: list[Result] = field(default_factory=list)
-    images: list[Tensor] = field(default_factory=list)
-    courses: dict[str, list[list[float]]] = field(
-        default_factory=lambda: {"measurement_psnr": [], "evaluations": []}
-    )
-    seconds: float = 0.0
-
-    def add(self, problem: Problem, method: Method, result: Result, place: Path) -> None:
-        """Note a batch, and write its images."""
-        cost = problem.cost(method, len(result))
-        rows = _rows(problem, psnr_of(cost, result.costs), result)
-        for row, image in zip(rows, result.samples, strict=True):
-            if bool(image.isfinite().all()):
-                write_image(place / f"reconstruction-{row['seed']}.png", image)
-            else:
-                row["file"] = None  # black squares would hide it
-        self.rows += rows
-        self.images += list(result.samples[: max(0, SHOWN - len(self.images))])
-        self.parts.append(replace(result, samples=result.samples[:, :0], history={}))
-        history = result.history
-        left = max(0, _HISTORIES - len(self.courses["evaluations"]))
-        if "cost" in history:
-            self.courses["measurement_psnr"] += psnr_of(cost, history["cost"]).T[:left].tolist()
-            self.courses["evaluations"] += history["evaluations"].T[:left].tolist()
-
-    @property
-    def result(self) -> Result:
-        """All batches as one, without images and courses."""
-        first = self.parts[0]
-        none = first.costs.new_zeros(sum(len(part) for part in self.parts), 0)
-        network = sum((part.network for part in self.parts), Evaluations())
-        joined: dict[str, Any] = {"samples": none, "controls": none, "network": network}
-        for name in first.per_sample:
-            if name not in joined:
-                joined[name] = torch.cat([getattr(part, name) for part in self.parts])
-        return replace(first, **joined)
-
-
-def restore(
-    problem: Problem,
-    method: Method,
-    seeds: list[int],
-    folder: Path,
-    *,
-    label: int | None = None,
-    batch: int = 64,
-    **about: Any,
-) -> dict[str, Any]:
-    """Solve, and write images, figure and `result.json` into a new folder.
-
-    Args:
-        problem: what is to be solved.
+        problem: what is solved.
         method: how.
-        seeds: one per reconstruction.
-        folder: to write.
         label: class of the image.
-        batch: reconstructions at a time; it changes nothing but memory and time.
-        **about: what else `result.json` says.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        CutOff: after something was finished and written.
-        ValueError: if not a single reconstruction is a number.
     """
-    done, cause = Solved(), None
-    with output_folder(folder) as place:
-        try:
-            for result in _solved(problem, method, seeds, label, batch, done):
-                done.add(problem, method, result, place)
-        except BaseException as error:
-            partial = partial_of(error)
-            if isinstance(partial, Result):
-                with suppress(Exception):  # the error that is told is the first one
-                    done.add(problem, method, partial, place)
-            if not done.rows:
-                raise
-            cause = error
+
+    problem: Problem
+    method: Method
+    label: int | None = None
+
+    def __call__(
+        self, prior: Prior, cost: Any, *, seeds: Sequence[int], observer: Observer | None = None
+    ) -> Result:
+        """Reconstructions of some seeds; of the target `doubts` has spoken."""
+        problem = self.problem
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Doubtful)
+            if problem.tiles is None:
+                return self.method(prior, cost, seeds=seeds, observer=observer)
+            return tiled(
+                self.method, problem.tiles, prior, problem.operator, problem.y, problem.sigma,
+                seeds=seeds, label=self.label, observer=observer,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric of images, as a report shows it.
+
+    Attributes:
+        name: "psnr", "ssim" or "measurement_psnr".
+        problem: with the truth.
+        method: whose form of the cost that of the measurement has.
+        unit: of the number.
+        better: which end is the better one.
+    """
+
+    name: str
+    problem: Problem
+    method: Method
+    unit: str | None = "dB"
+    better: str = "higher"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """One number per image (b, C, H, W)."""
+        if self.name == "measurement_psnr":
+            cost = self.problem.cost(self.method, len(images))
+            return psnr_of(cost, cost(images))
+        assert self.problem.truth is not None
+        score = psnr if self.name == "psnr" else ssim
+        return score(images, self.problem.truth.expand_as(images))
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """Reconstructions of one file.
+
+    Attributes:
+        task: "inpaint", "upsample", "deblur" or "denoise".
+        file: the measurement, or the clean image.
+        settings: the command's own options.
+        options: those that all restorations share.
+        compare: what the cost compares.
+    """
+
+    task: str
+    file: Path
+    settings: dict[str, Any]
+    options: Options
+    compare: Any = "measurement"
+
+    what: ClassVar[str] = "reconstructions"
+
+    @classmethod
+    def of(
+        cls, task: str, file: Path, settings: dict[str, Any], options: Options, compare: Any
+    ) -> Restoration:
+        """A restoration by what was typed, whose paths hold from any folder."""
+        prior = options.prior
+        if prior is not None and prior.endswith(".json"):
+            prior = str(Path(prior).absolute())
+        truth = None if options.truth is None else options.truth.absolute()
+        own = {k: v.absolute() if isinstance(v, Path) else v for k, v in settings.items()}
+        lasting = replace(
+            options, prior=prior, truth=truth, out=None, overwrite=False, json=False,
+            workers=None, shard=None, ray=None, json_lines=False,
+            batch=str(options.size(len(seeds_of(options.seeds, options.samples)))),
+        )  # fmt: skip
+        return cls(task, file.absolute(), own, lasting, compare)
+
+    def problem(self) -> Problem:
+        """What is to be solved; reads the files."""
+        options = self.options
+        return pose(
+            self.task,
+            self.file,
+            operator_of(self.task, self.settings, options.fit),
+            scale=self.settings.get("factor", 1),
+            prior=options.prior,
+            label=options.label,
+            degrade=options.degrade,
+            noise=options.noise,
+            truth=options.truth,
+            fit=options.fit,
+            device=console.device_named(options.device),
+            compare=self.compare,
+            tile=options.tile,
+            overlap=options.overlap,
+        )
+
+    def job(self) -> Job:
+        """The job.
+
+        Raises:
+            ValueError: for files, sizes or options that do not fit together.
+        """
+        from ctrlgen.domains.images.commands import method_of
+
+        options, problem = self.options, self.problem()
+        name, evaluations = method_of(options, problem)
+        method = problem.method(
+            name,
+            device=options.device,
+            evaluations=evaluations,
+            init=options.init,
+            iterations=options.iterations,
+            target=options.target,
+        )
+        seeds, prior = seeds_of(options.seeds, options.samples), problem.prior
+        if options.label is not None and problem.tiles is None:
+            prior = prior.bind(label=torch.full((len(seeds),), options.label))
+        metrics: dict[str, Metric] = {}
+        if problem.tiles is None:
+            metrics["measurement_psnr"] = Score("measurement_psnr", problem, method)
+        if problem.truth is not None:
+            metrics["psnr"] = Score("psnr", problem, method)
+            if min(problem.truth.shape[-2:]) >= 11:  # its window fits
+                metrics["ssim"] = Score("ssim", problem, method, None)
+        return Job(
+            prior,
+            problem.cost(method, len(seeds)),
+            Restorer(problem, method, options.label),
+            seeds,
+            options.size(len(seeds)),
+            metrics,
+        )
+
+    def files(self) -> list[Path]:
+        """What it reads."""
+        named = [self.file, self.options.truth, *self.settings.values()]
+        return [file for file in named if isinstance(file, Path)]
+
+    def progress(self, job: Job) -> dict[str, Any]:
+        """PSNR of the measurement, in dB."""
+        problem, method = _parts(job)
+        cost = problem.cost(method, 1)
+
+        def decibels(_: Sequence[int], event: Event) -> Event:
+            return event._replace(monitor=-psnr_of(cost, event.monitor))
+
+        return {
+            "unit": "dB",
+            "sign": -1,
+            "target": target_of(method),
+            "shown": lambda value: -float(psnr_of(cost, torch.tensor(value))),
+            "event": decibels,
+        }
+
+    def put(self, job: Job, store: Store) -> None:
+        """Write measurement, truth and pseudo-inverse for reports."""
+        problem, _ = _parts(job)
+        plain = problem.operator.pinv(problem.y) if problem.tiles is None else None
+        store.put(measurement=problem.y, truth=problem.truth, baseline=plain)
+
+    def finish(self, job: Job, store: Store) -> dict[str, Any]:
+        """Images, figure and `result.json`.
+
+        Raises:
+            ValueError: if not a single reconstruction is a number.
+        """
+        problem, method = _parts(job)
+        done = _Done(problem, method)
+        for rows in store.rows():
+            done.add(rows, store.folder)
         if all(row["file"] is None for row in done.rows):
             raise ValueError(f"prior: no sample of {problem.task} is a number; see its network")
-        about = {**about, "label": label}
-        content = _content(problem, method, done, seeds, complete=cause is None, about=about)
+        content = _content(problem, method, done, store)
         decibels = torch.tensor([row["measurement_psnr"] for row in done.rows])
-        for text in of_result(decibels, problem.gain * problem.noise):
+        for text in (*of_result(decibels, problem.gain * problem.noise), *_failures(done)):
             console.warn(text)
             content["warnings"].append(text)
-        _write(problem, done, content, place)
-    if cause is not None:
-        raise CutOff(cause, content) from cause
-    return content
+        _write(problem, done, content, store.folder)
+        return content
+
+    def show(self, content: dict[str, Any], folder: Path) -> None:
+        """The table, and the path of the figure."""
+        from ctrlgen.domains.images.commands import show
+
+        show(content, folder)
 
 
-def _solved(
-    problem: Problem, method: Method, seeds: list[int], label: int | None, batch: int, done: Solved
-) -> Iterator[Result]:
-    for start in range(0, len(seeds), batch):
-        part = seeds[start : start + batch]
-        cost = problem.cost(method, len(part))
-        title = problem.task
-        if len(part) < len(seeds):
-            title += f" {start + 1} to {start + len(part)} of {len(seeds)}"
-        tiles = 1 if problem.tiles is None else len(problem.tiles.places)
-        rows = [seed for seed in part for _ in range(tiles)]
-        begun = time.perf_counter()
-        try:
-            with console.SampleProgress(
-                title, rows, unit="dB", sign=-1, target=target_of(method)
-            ) as progress:
-                watch = _in_decibels(progress, cost)
-                with warnings.catch_warnings():  # of the target `doubts` has spoken
-                    warnings.simplefilter("ignore", Doubtful)
-                    result = _batch(problem, method, part, label, cost, watch)
-        finally:
-            done.seconds += time.perf_counter() - begun
-        yield result
+class _Done:
+    """Rows, first images and first courses of what is finished."""
+
+    def __init__(self, problem: Problem, method: Method) -> None:
+        self.problem, self.cost = problem, problem.cost(method, 1)
+        self.rows: list[dict[str, Any]] = []
+        self.images: list[Tensor] = []
+        self.reasons: list[str] = []
+        self.courses: dict[str, list[list[float]]] = {"measurement_psnr": [], "evaluations": []}
+
+    def add(self, rows: Rows, folder: Path) -> None:
+        """Note a unit, and write its images."""
+        for record, image in zip(rows.records, rows.tensors["samples"], strict=True):
+            row = self._row(record)
+            if bool(image.isfinite().all()) and record["reason"] is None:
+                row["file"] = f"reconstruction-{record['seed']}.png"
+                write_image(folder / row["file"], image)
+            self.rows.append(row)
+        self.reasons += [record["reason"] for record in rows.records if record["reason"]]
+        self.images += list(rows.tensors["samples"][: max(0, SHOWN - len(self.images))])
+        left = max(0, _HISTORIES - len(self.courses["evaluations"]))
+        if "history.cost" in rows.tensors:
+            values = psnr_of(self.cost, rows.tensors["history.cost"])
+            self.courses["measurement_psnr"] += values.T[:left].tolist()
+            self.courses["evaluations"] += rows.tensors["history.evaluations"].T[:left].tolist()
+
+    def _row(self, record: Record) -> dict[str, Any]:
+        value = math.nan if record["cost"] is None else record["cost"]
+        scores = {k: v for k, v in record["metrics"].items() if k != "measurement_psnr"}
+        return {
+            "seed": record["seed"],
+            "measurement_psnr": float(psnr_of(self.cost, torch.tensor(value))),
+            **{
+                name: record[name]  # type: ignore[literal-required]
+                for name in (
+                    "status", "iterations", "evaluations", "backward_passes", "objective_calls",
+                )
+            },
+            **{name: math.nan if value is None else value for name, value in scores.items()},
+            "file": None,  # black squares would hide it
+        }  # fmt: skip
 
 
-def _batch(
-    problem: Problem,
-    method: Method,
-    seeds: list[int],
-    label: int | None,
-    cost: Any,
-    watch: Observer,
-) -> Result:
-    prior = problem.prior
-    if problem.tiles is not None:
-        return tiled(
-            method, problem.tiles, prior, problem.operator, problem.y, problem.sigma, seeds=seeds,
-            label=label, observer=watch,
-        )  # fmt: skip
-    if label is not None:
-        prior = prior.bind(label=torch.full((len(seeds),), label))
-    return method(prior, cost, seeds=seeds, observer=watch)
+def _parts(job: Job) -> tuple[Problem, Method]:
+    restorer: Any = job.method
+    return restorer.problem, restorer.method
+
+
+def _failures(done: _Done) -> list[str]:
+    """A warning of samples for which something was raised."""
+    if not done.reasons:
+        return []
+    label = Status.FAILED.label
+    return [f"{len(done.reasons)} of {len(done.rows)} {label}: {done.reasons[0]}"]
+
+
+def seeds_of(text: str | None, samples: int | None) -> list[int]:
+    """Seeds 0 to N − 1, or those that are named.
+
+    Raises:
+        ValueError: for both, no integers, or one twice.
+    """
+    if text is None:
+        return list(range(samples or 1))
+    if samples is not None:
+        raise ValueError("seeds: expected one of --seeds and --samples")
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"seeds: expected integers as in 3,5,8, got {text!r}") from error
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected each once, got {text!r}")
+    return seeds
 
 
 def target_of(method: Method) -> float | None:
@@ -200,78 +331,43 @@ def target_of(method: Method) -> float | None:
     return None if target is None else -target
 
 
-def _in_decibels(observer: Observer, cost: Any) -> Observer:
-    """An observer that sees −PSNR of the measurement, whatever the form of the cost."""
-
-    def observe(event: Event) -> None:
-        observer(event._replace(monitor=-psnr_of(cost, event.monitor)))
-
-    return observe
-
-
-def _rows(problem: Problem, decibels: Tensor, result: Result) -> list[dict[str, Any]]:
-    columns: dict[str, list[Any]] = {
-        "seed": result.seeds.tolist(),
-        "measurement_psnr": decibels.tolist(),
-        "status": [Status(code).label for code in result.status.tolist()],
-        "iterations": result.iterations.tolist(),
-        "evaluations": result.evaluations.tolist(),
-        "backward_passes": result.backward_passes.tolist(),
-        "objective_calls": result.objective_calls.tolist(),
-    }
-    if problem.truth is not None:
-        columns |= _scores(result.samples, problem.truth.expand_as(result.samples))
-    columns["file"] = [f"reconstruction-{seed}.png" for seed in columns["seed"]]
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _scores(images: Tensor, truth: Tensor) -> dict[str, list[float]]:
-    """PSNR, and SSIM where its window fits into the images."""
-    scores = {"psnr": psnr(images, truth).tolist()}
-    if min(truth.shape[-2:]) >= 11:
-        scores["ssim"] = ssim(images, truth).tolist()
-    return scores
-
-
-def _content(
-    problem: Problem,
-    method: Method,
-    done: Solved,
-    seeds: list[int],
-    *,
-    complete: bool,
-    about: dict[str, Any],
-) -> dict[str, Any]:
-    card, result = problem.prior.card, done.result
-    there = {row["seed"] for row in done.rows}
+def _content(problem: Problem, method: Method, done: _Done, store: Store) -> dict[str, Any]:
+    card, summary, about = problem.prior.card, store.summary(), store.manifest["about"]
+    seconds = summary.pop("seconds")
+    missing = store.missing
     content: dict[str, Any] = {
         "task": problem.task,
-        **about,
-        "warnings": list(about.get("warnings", ())),
-        "complete": complete,
-        "missing": [seed for seed in seeds if seed not in there],
+        "command": store.manifest["command"],
+        **{name: about[name] for name in ("file", "settings", "label")},
+        "warnings": list(about["warnings"]),
+        "complete": not missing and store.partial is None,
+        "missing": missing,
         "prior": {"name": card.name, "sha256": card.sha256} if card else None,
         "operator": type(problem.operator).__name__,
         "noise": problem.noise,
         "rounding": problem.rounding,
         "compare": problem.compare,
         "tiles": None if problem.tiles is None else problem.tiles.places.tolist(),
-        "method": result.method,
+        "method": summary["method"],
         "target_psnr": target_of(method),
-        "seconds": round(done.seconds, 3),
+        "seconds": round(seconds, 3),
         "samples": done.rows,
-        "summary": result.summary(),
+        "summary": summary,
         "history": done.courses,
     }
     if problem.truth is not None:
         plain = problem.operator.pinv(problem.y)
-        content["pseudo_inverse"] = {k: v[0] for k, v in _scores(plain, problem.truth).items()}
+        content["pseudo_inverse"] = {
+            name: float(Score(name, problem, method)(plain)[0])
+            for name in ("psnr", "ssim")
+            if name == "psnr" or min(problem.truth.shape[-2:]) >= 11
+        }
     return content
 
 
-def _write(problem: Problem, done: Solved, content: dict[str, Any], place: Path) -> None:
+def _write(problem: Problem, done: _Done, content: dict[str, Any], folder: Path) -> None:
     from ctrlgen.domains.images.figures import restoration_figure
 
-    write_image(place / "measurement.png", problem.y[0])
-    restoration_figure(place / "figure.png", problem, done.images, content)
-    write_json(place / "result.json", content)
+    write_image(folder / "measurement.png", problem.y[0])
+    restoration_figure(folder / "figure.png", problem, done.images, content)
+    write_json(folder / "result.json", content)

@@ -1,117 +1,136 @@
-"""Images drawn from a prior, into files, batch by batch."""
+"""Images drawn from a prior: a run that nothing is asked of, into files."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ctrlgen.commands import console
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.restoration import prior_of_images
 from ctrlgen.priors.prior import BoundVelocity, Prior
-from ctrlgen.runs.interrupts import CutOff
+from ctrlgen.rows.status import Status
+from ctrlgen.runs.job import Batch, Job
 from ctrlgen.runs.json_files import write_json
-from ctrlgen.runs.outputs import output_folder
+from ctrlgen.runs.store import Store
+from ctrlgen.runs.unsteered import Unsteered
 from ctrlgen.solvers.failures import lost_seeds, lost_text
+from ctrlgen.solvers.fixed import FixedStep
 
-__all__ = ["draw"]
+__all__ = ["Drawing"]
 
 _GRID = 256
 """Images in the grid."""
 
 
-def draw(
-    name: str,
-    seeds: list[int],
-    folder: Path,
-    *,
-    label: int | None = None,
-    steps: int = 50,
-    batch: int = 64,
-    device: str = "cpu",
-    command: str = "",
-) -> dict[str, Any]:
-    """Draw one image per seed and write them, a grid of the first of them and `result.json`.
+@dataclass(frozen=True)
+class Drawing:
+    """One image per seed.
 
-    Args:
-        name: of a prior, or the path of a card.
-        seeds: one per image.
-        folder: to write.
+    Attributes:
+        prior: name, or path of a card.
+        first_seed: seeds count up from here.
+        number: of images.
         label: class of all images.
         steps: midpoint steps.
-        batch: images at a time; it changes nothing but memory and time.
         device: of the run.
-        command: for `result.json`.
-
-    Returns:
-        What `result.json` holds.
-
-    Raises:
-        CutOff: an interruption, an error, or images that are no numbers, after the others were
-            written; of the last the cause is a ValueError that says at which step they arose.
-        ValueError: if not a single image is one of numbers.
+        batch: images of a unit.
     """
-    from ctrlgen.domains.images.figures import grid_figure
 
-    prior = prior_of_images(name, device)
-    solver = prior.solver(steps)
-    if label is not None:
-        prior.bind(label=torch.tensor([label]))  # raises where there is no such label
-    begun, before = time.perf_counter(), prior.flow.evaluations.copy()
-    done: list[int] = []
-    shown: list[Tensor] = []
-    lost: list[dict[str, Any]] = []
-    cause: BaseException | None = None
-    with output_folder(folder) as place:
-        try:
-            with console.Progress("sampling", len(seeds), "images") as progress:
-                for start in range(0, len(seeds), batch):
-                    part = seeds[start : start + batch]
-                    bound = _bound(prior, label, len(part))
-                    images = bound.sample(part, solver)
-                    good = images.isfinite().flatten(1).all(1)
-                    if not bool(good.all()):
-                        velocity, x = BoundVelocity(bound), bound.start(part)
-                        lost += lost_seeds(solver, velocity, x, part, good)
-                    for seed, image, fine in zip(part, images, good.tolist(), strict=True):
-                        if fine:
-                            write_image(place / f"sample-{seed}.png", image)
-                            done.append(seed)
-                    shown += list(images[good][: max(0, _GRID - len(shown))])
-                    progress.advance(len(part))
-        except BaseException as error:
-            cause = error
-            if not done:
-                raise
-        if lost and cause is None:
-            cause = ValueError(f"prior: {lost_text(lost, steps)}")
-            if not done:
-                raise cause
-        assert prior.card is not None
-        there = set(done)
+    prior: str
+    first_seed: int = 0
+    number: int = 64
+    label: int | None = None
+    steps: int = 50
+    device: str = "cpu"
+    batch: Batch = 64
+
+    what: ClassVar[str] = "images"
+
+    def job(self) -> Job:
+        """The job.
+
+        Raises:
+            ValueError: for a prior of something else, or a label that it does not know.
+        """
+        prior = prior_of_images(self.prior, self.device)
+        solver = prior.solver(self.steps)
+        if self.label is not None:
+            prior = prior.bind(label=torch.full((self.number,), self.label))
+        seeds = range(self.first_seed, self.first_seed + self.number)
+        return Job(prior, None, Unsteered(solver), seeds, self.batch)
+
+    def files(self) -> list[Path]:
+        """The card, where it is a file of the user's."""
+        return [Path(self.prior)] if self.prior.endswith(".json") else []
+
+    def progress(self, job: Job) -> dict[str, Any]:
+        """Costs of nothing are not shown."""
+        return {"shown": lambda _: torch.inf}
+
+    def put(self, job: Job, store: Store) -> None:
+        """Samples of a prior share nothing."""
+
+    def finish(self, job: Job, store: Store) -> dict[str, Any]:
+        """Images, a grid of the first of them and `result.json`.
+
+        Raises:
+            ValueError: for images that are no numbers, after the others were written: at which
+                step they arose.
+        """
+        from ctrlgen.domains.images.figures import grid_figure
+
+        done, shown, lost = list[int](), list[torch.Tensor](), list[int]()
+        for rows in store.rows():
+            for record, image in zip(rows.records, rows.tensors["samples"], strict=True):
+                if record["status"] != Status.FINISHED.label:
+                    lost.append(record["id"])
+                    continue
+                write_image(store.folder / f"sample-{record['seed']}.png", image)
+                done.append(record["seed"])
+                if len(shown) < _GRID:
+                    shown.append(image)
+        where = _lost(job, lost)
+        card = job.prior.card
+        assert card is not None
+        summary, there = store.summary(), set(done)
         content = {
-            "command": command,
-            "complete": cause is None,
-            "missing": [seed for seed in seeds if seed not in there],
-            "lost": lost,
-            "prior": {"name": prior.card.name, "sha256": prior.card.sha256},
-            "label": label,
+            "command": store.manifest["command"],
+            "complete": len(done) == len(store),
+            "missing": [seed for seed in store.seeds if seed not in there],
+            "lost": where,
+            "prior": {"name": card.name, "sha256": card.sha256},
+            "label": self.label,
             "seeds": done,
-            "solver": repr(solver),
-            "network": vars(prior.flow.evaluations - before),
-            "seconds": round(time.perf_counter() - begun, 3),
+            "solver": repr(job.method.solver),  # type: ignore[attr-defined]
+            "network": summary["network"],
+            "seconds": round(summary["seconds"], 3),
         }
-        title = f"{prior.card.name}" + ("" if label is None else f", label {label}")
-        grid_figure(place / "grid.png", torch.stack(shown), title)
-        write_json(place / "result.json", content)
-    if cause is not None:
-        raise CutOff(cause, content) from cause
-    return content
+        if done:
+            title = f"{card.name}" + ("" if self.label is None else f", label {self.label}")
+            grid_figure(store.folder / "grid.png", torch.stack(shown), title)
+            write_json(store.folder / "result.json", content)
+        if where:
+            if done:
+                console.warn(f"{len(done)} of {len(store)} images are in {store.folder}")
+            raise ValueError(f"prior: {lost_text(where, self.steps)}")
+        return content
+
+    def show(self, content: dict[str, Any], folder: Path) -> None:
+        """The path of the grid."""
+        seconds = content["seconds"]
+        console.say(f"{len(content['seeds'])} images in {seconds:.1f} s\n{folder / 'grid.png'}")
 
 
-def _bound(prior: Prior, label: int | None, rows: int) -> Prior:
-    return prior if label is None else prior.bind(label=torch.full((rows,), label))
+def _lost(job: Job, ids: list[int]) -> list[dict[str, Any]]:
+    """Seeds of images that are no numbers, with the step at which they ceased to be."""
+    if not ids:
+        return []
+    prior: Prior = job.prior.take(torch.tensor(ids))
+    seeds = [job.seeds[i] for i in ids]
+    solver: FixedStep = job.method.solver  # type: ignore[attr-defined]
+    none = torch.zeros(len(ids), dtype=torch.bool)
+    return lost_seeds(solver, BoundVelocity(prior), prior.start(seeds), seeds, none)

@@ -245,8 +245,8 @@ def test_what_lies_there_is_not_overwritten(
     assert "is a file" in refused(ctrlgen, *words, grey_file)
 
 
-def test_a_run_that_breaks_leaves_nothing_behind(
-    ctrlgen: Run, grey_card: Path, grey_file: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_breaks_keeps_what_is_computed(
+    ctrlgen: Run, grey_card: Path, grey_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from ctrlgen.domains.images import figures
 
@@ -258,8 +258,14 @@ def test_a_run_that_breaks_leaves_nothing_behind(
 
     monkeypatch.setattr(Velocity, "forward", lambda self, x, t, label=None: still(x))
     monkeypatch.setattr(figures, "restoration_figure", broken)
-    message = inpaint(ctrlgen, grey_file, "--centre", 4, "--prior", grey_card)
-    assert message == "out: cannot write out: no space left on the device"
+    out = tmp_path / "kept"
+    outcome = ctrlgen(
+        "image", "inpaint", grey_file, "--centre", 4, "--prior", grey_card, "--out", out
+    )
+    assert outcome.code == 2
+    assert f"error out: cannot write {out}: no space left on the device" in outcome.err
+    assert f"kept: ctrlgen resume {out}" in outcome.err
+    assert len(list((out / "shards").iterdir())) == 2 and not (out / "result.json").exists()
 
 
 def test_a_missing_extra_is_named(

@@ -65,9 +65,7 @@ def test_batches_change_nothing(ctrlgen: Run, words: tuple[object, ...], tmp_pat
     )
 
 
-@pytest.mark.parametrize(
-    ("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143), (RuntimeError("oh"), 2)]
-)
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (Terminated(), 143)])
 def test_what_is_finished_is_kept_and_said(
     ctrlgen: Run, words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     error: BaseException, code: int,
@@ -81,8 +79,87 @@ def test_what_is_finished_is_kept_and_said(
     assert [row["seed"] for row in content["samples"]] == [0, 1]
     there = {"figure.png", "measurement.png", "result.json"}
     there |= {"reconstruction-0.png", "reconstruction-1.png"}
+    there |= {"manifest.json", "manifest.backup.json", "shards", "tensors.safetensors"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == there
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+def test_a_run_that_was_cut_off_goes_on(
+    ctrlgen: Run, words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ctrlgen resume` ends as the uninterrupted command does, by another process if need be."""
+    whole = [tmp_path / "whole" if word == tmp_path / "out" else word for word in words]
+    assert ctrlgen(*whole).code == 0
+    with monkeypatch.context() as patch:
+        breaking(patch, KeyboardInterrupt())
+        outcome = ctrlgen(*words)
+    assert f"ctrlgen resume {tmp_path / 'out'} goes on" in outcome.err
+    refused = ctrlgen(*words)
+    assert refused.code == 2 and f"go on with it: ctrlgen resume {tmp_path / 'out'}" in refused.err
+    monkeypatch.chdir(tmp_path.parent)
+    outcome = ctrlgen("resume", tmp_path / "out", "--workers", 1)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.rstrip().endswith(str(tmp_path / "out" / "figure.png"))
+    first, second = written(tmp_path / "out"), written(tmp_path / "whole")
+    for name in ("samples", "history", "summary", "complete", "missing", "method"):
+        assert first[name] == second[name], name
+    for seed in range(4):
+        files = [tmp_path / place / f"reconstruction-{seed}.png" for place in ("out", "whole")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert ctrlgen("resume", tmp_path / "out").code == 0  # nothing is missing
+    assert "holds no run" in ctrlgen("resume", tmp_path).err
+
+
+def test_another_file_is_another_run(
+    ctrlgen: Run, words: tuple[object, ...], grey_file: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with monkeypatch.context() as patch:
+        breaking(patch, KeyboardInterrupt())
+        ctrlgen(*words)
+    write_image(grey_file, torch.zeros(1, 12, 12))
+    outcome = ctrlgen("resume", tmp_path / "out")
+    assert outcome.code == 2 and f"files.{grey_file.name}" in outcome.err
+    grey_file.unlink()
+    assert "which is gone" in ctrlgen("resume", tmp_path / "out").err
+
+
+def test_shares_of_a_job_array(ctrlgen: Run, words: tuple[object, ...], tmp_path: Path) -> None:
+    whole = [tmp_path / "whole" if word == tmp_path / "out" else word for word in words]
+    assert ctrlgen(*whole).code == 0
+    outcome = ctrlgen(*words, "--shard", "2/2")
+    assert outcome.code == 0 and "2 of 4 reconstructions" in outcome.out
+    assert not (tmp_path / "out" / "result.json").exists()
+    assert "unit: 2 there, 1 now" in ctrlgen(
+        *(1 if word == 2 else word for word in words), "--shard", "1/2"
+    ).err  # fmt: skip
+    outcome = ctrlgen(*words, "--shard", "1/2", "--json-lines", "--json")
+    *lines, content = outcome.out.split("\n", 2)
+    assert [json.loads(line)["event"] for line in lines] == ["begun", "finished"]
+    assert json.loads(lines[1])["records"][0]["id"] == 0
+    assert json.loads(content)["samples"] == written(tmp_path / "whole")["samples"]
+    assert "needs --out" in ctrlgen(*words[:-2], "--shard", "1/2").err
+    assert "shard: expected I/N" in ctrlgen(*words[:-1], tmp_path / "x", "--shard", "two").err
+
+
+def test_a_sample_that_raises_leaves_the_others(
+    ctrlgen: Run, words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctrlgen.methods import DDRM
+
+    call = DDRM.__call__
+
+    def broken(self: DDRM, *args: Any, seeds: Any, **options: Any) -> Any:
+        if 2 in list(seeds):
+            raise RuntimeError("not this one")
+        return call(self, *args, seeds=seeds, **options)
+
+    monkeypatch.setattr(DDRM, "__call__", broken)
+    outcome = ctrlgen(*words)
+    assert outcome.code == 0
+    assert "1 of 4 failed: an error was raised: RuntimeError: not this one" in outcome.err
+    rows = written(tmp_path / "out")["samples"]
+    assert [row["file"] is None for row in rows] == [False, False, True, False]
 
 
 def test_with_nothing_finished_nothing_is_left(
@@ -117,13 +194,13 @@ def test_a_partial_result_is_written(
 def test_sigterm_ends_a_command_as_ctrl_c_does(grey_card: Path, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
-        "from ctrlgen.domains.images import sampling\n"
-        "write, count = sampling.write_image, []\n"
-        "def spy(file, image):\n"
-        "    write(file, image)\n"
+        "from ctrlgen.runs.unsteered import Unsteered\n"
+        "call, count = Unsteered.__call__, []\n"
+        "def spy(self, *parts, **options):\n"
         "    count.append(1)\n"
         "    if len(count) == 3: os.kill(os.getpid(), signal.SIGTERM)\n"
-        "sampling.write_image = spy\n"
+        "    return call(self, *parts, **options)\n"
+        "Unsteered.__call__ = spy\n"
         "from ctrlgen.commands.main import main\n"
         "main(sys.argv[1:])\n"
     )
@@ -134,7 +211,8 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(grey_card: Path, tmp_path: Path) 
     )  # fmt: skip
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     content = written(tmp_path / "out")
-    assert content["seeds"][:2] == [0, 1] and 5 in content["missing"] and not content["complete"]
+    assert content["seeds"] == [0, 1, 2, 3] and content["missing"] == [4, 5]
+    assert not content["complete"]
 
 
 def test_a_network_that_is_no_number_is_an_error_with_its_step(

@@ -1,0 +1,306 @@
+"""How a command runs its job: the options, the executor, and the way to its end.
+
+A command makes a plan (`ctrlgen.runs.job.Plan`) that also knows how to write and show what has come
+out. `carry_out` runs it into a folder; `ctrlgen resume` rebuilds it and does the same.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import typer
+
+from ctrlgen.commands import console
+from ctrlgen.commands.progress import RunProgress
+from ctrlgen.rows.errors import ResultError
+from ctrlgen.runs.cluster import Ray
+from ctrlgen.runs.executors import Executor, Local, Processes, Slice
+from ctrlgen.runs.fingerprint import file_digest
+from ctrlgen.runs.interrupts import exit_code
+from ctrlgen.runs.job import Batch, Job, Plan
+from ctrlgen.runs.outputs import check_output, naming, reserved, run_folder
+from ctrlgen.runs.runner import begin, execute, resume
+from ctrlgen.runs.schema import MANIFEST, RESULT
+from ctrlgen.runs.store import Store
+
+__all__ = ["Errand", "Running", "carry_out", "go_on", "place", "typed", "with_ray"]
+
+LARGEST = 64
+"""Samples of a unit where the user does not say."""
+
+HERE = "here"
+"""The address that means a cluster of this machine."""
+
+_PANEL = "The run"
+
+
+@dataclass(frozen=True)
+class Running:
+    """Options of every command that runs samples."""
+
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Samples of a unit, computed together; it changes nothing but memory and time. "
+            f"At most {LARGEST} by default; auto looks at the memory of a CUDA device.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that compute units, one thread each.", rich_help_panel=_PANEL
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Compute this share of the units alone, for job arrays that name one --out.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Compute units on a Ray cluster; without an address on one that is started here.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None
+    json_lines: Annotated[
+        bool,
+        typer.Option(
+            "--json-lines",
+            help="Print progress as JSON, a line per event.",
+            rich_help_panel="Output",
+        ),
+    ] = False
+
+    def executor(self) -> Executor:
+        """Who computes.
+
+        Raises:
+            ValueError: for a shard that is none.
+        """
+        inner: Executor = Local()
+        if self.ray is not None:
+            inner = Ray(None if self.ray == HERE else self.ray, self.workers)
+        elif self.workers is not None:
+            inner = Processes(self.workers)
+        return inner if self.shard is None else Slice.parse(self.shard, inner)
+
+    def size(self, samples: int) -> Batch:
+        """Samples of a unit: as said, or so many that everybody has one, and at most 64.
+
+        Raises:
+            ValueError: for something else than a number or "auto".
+        """
+        if self.batch is None:
+            shares = Slice.parse(self.shard).count if self.shard else 1
+            return max(1, min(LARGEST, math.ceil(samples / (shares * (self.workers or 1)))))
+        if self.batch == "auto":
+            return "auto"
+        if not self.batch.isdigit() or int(self.batch) < 1:
+            raise ValueError(f"batch: expected a number above 0 or auto, got {self.batch!r}")
+        return int(self.batch)
+
+
+class Errand(Plan, Protocol):
+    """A plan that a command carries out.
+
+    Attributes:
+        what: the samples in a word, e.g. "reconstructions".
+    """
+
+    what: str
+
+    def files(self) -> list[Path]:
+        """The files that it reads, whose sha256 belongs to the run's key."""
+
+    def progress(self, job: Job) -> dict[str, Any]:
+        """Arguments of `RunProgress`."""
+
+    def put(self, job: Job, store: Store) -> None:
+        """Write what the samples share, for reports."""
+
+    def finish(self, job: Job, store: Store) -> dict[str, Any]:
+        """Write what there is into the store's folder, `result.json` last; returns its content.
+
+        Raises:
+            ValueError: if there is not a single sample of use; what was computed stays.
+        """
+
+    def show(self, content: dict[str, Any], folder: Path) -> None:
+        """Say on standard output what came out."""
+
+
+@contextmanager
+def place(
+    out: Path | None,
+    stem: str,
+    running: Running,
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[Path] = (),
+) -> Iterator[Path]:
+    """The folder of a run, checked and held before any compute; shares of a run are in it together.
+
+    Args:
+        out: what the user named, if anything.
+        stem: of the name where nothing was named.
+        running: options, with the share.
+        overwrite: whether earlier results make room.
+        inputs: files that the run reads.
+
+    Raises:
+        ValueError: as `ctrlgen.runs.outputs.reserved`, or for a share without a folder.
+    """
+    running.executor(), running.size(1)  # raise where they are none
+    if running.shard is None:
+        with reserved(out, stem, overwrite=overwrite, inputs=inputs) as folder, run_folder(folder):
+            yield folder
+        return
+    if out is None or overwrite:
+        raise ValueError("shard: needs --out, the folder of all shares, and no --overwrite")
+    check_output(out if not (out / MANIFEST).is_file() else out / "x")
+    yield out
+
+
+def with_ray(words: Sequence[str]) -> list[str]:
+    """Words of a command line, in which --ray without an address has one."""
+    made = list[str]()
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
+        made += [word, HERE] if word == "--ray" and following.startswith("-") else [word]
+    return made
+
+
+def typed(ctx: typer.Context) -> str:
+    """The words that were typed."""
+    return str((ctx.obj or {}).get("command", ""))
+
+
+def carry_out(
+    plan: Errand,
+    job: Job,
+    folder: Path,
+    running: Running,
+    *,
+    json: bool = False,
+    **about: Any,
+) -> None:
+    """Run a plan into a folder, write and show what comes out.
+
+    Args:
+        plan: what to do.
+        job: of the plan, which is sent to workers as the plan.
+        folder: of the run, new or of the same plan.
+        running: options.
+        json: whether to print the numbers.
+        **about: of the manifest; see `ctrlgen.runs.runner.begin`.
+
+    Raises:
+        typer.Exit: after an interruption, when what is finished is kept and said.
+    """
+    executor = running.executor()
+    files = {file.name: file_digest(file) for file in plan.files()}
+    store = begin(job, folder, executor, plan=plan, files=files, **about)
+    here = isinstance(executor, Local) or (
+        isinstance(executor, Slice) and isinstance(executor.inner, Local)
+    )
+    plan.put(job, store)
+    cause: BaseException | None = None
+    try:
+        with RunProgress(**plan.progress(job), lines=running.json_lines) as progress:
+            execute(job if here else plan, store, executor, progress)
+    except BaseException as error:
+        cause = error
+        if store.partial is None and not any(True for _ in store.records()):
+            raise
+    if cause is None and store.pending():  # of other shares
+        there = len(store) - len(store.missing)
+        console.say(
+            f"{there} of {len(store)} {plan.what} are in {folder}; the others are of other shards, "
+            f"or of ctrlgen resume {shlex.quote(str(folder))}"
+        )
+        return
+    try:
+        with naming(folder):
+            content = plan.finish(job, store)
+    except OSError:
+        console.warn(f"what is computed is kept: ctrlgen resume {shlex.quote(str(folder))}")
+        raise
+    except ValueError:
+        if not (folder / RESULT).exists():  # there is nothing of use
+            store.discard()
+        raise
+    if cause is not None:
+        _cut_off(cause, plan, store)
+    if json:
+        print(console.dumps({"folder": folder, **content}))
+    else:
+        plan.show(content, folder)
+
+
+def _cut_off(cause: BaseException, plan: Errand, store: Store) -> None:
+    """Say what a run that did not come to its end has left, and how it goes on; ends it."""
+    there = len(store) - len(store.missing)
+    text = f"{there} of {len(store)} {plan.what} are in {store.folder}"
+    remedy = f"ctrlgen resume {shlex.quote(str(store.folder))} goes on"
+    if not isinstance(cause, KeyboardInterrupt):
+        console.warn(f"{text}; {remedy}")
+        raise cause
+    console.warn(f"interrupted; {text}; {remedy}")
+    raise typer.Exit(exit_code(cause)) from None
+
+
+def go_on(folder: Path, running: Running, json: bool = False) -> None:
+    """Compute what is missing of a folder, and end as the command that began it would have.
+
+    Raises:
+        ResultError: if the folder holds no run that can go on.
+        OtherRun: if a file that it reads, or a prior, is another now.
+    """
+    plan, store = resume(folder)
+    if running.batch is not None:
+        raise ValueError("batch: it is that of the run")
+    for text in store.warnings:
+        console.warn(text)
+    if isinstance(plan, Job):
+        _plain(plan, folder, running, json)
+        return
+    for file in plan.files():  # type: ignore[attr-defined]
+        if not file.is_file():
+            raise ResultError(f"{folder}: the run reads {file}, which is gone")
+    carry_out(
+        plan,  # type: ignore[arg-type]
+        plan.job(),
+        folder,
+        running,
+        json=json,
+        **{name: store.manifest[name] for name in ("command", "domain", "title", "about")},
+    )
+
+
+def _plain(job: Job, folder: Path, running: Running, json: bool) -> None:
+    """Go on with a job that a script began."""
+    store = begin(job, folder)
+    with RunProgress(lines=running.json_lines) as progress:
+        execute(job, store, running.executor(), progress)
+    if store.pending():
+        return
+    if not (folder / RESULT).exists():
+        store.write_result()
+    summary = store.summary()
+    if json:
+        print(console.dumps({"folder": folder, **summary}))
+    else:
+        rows = [(label, str(count)) for label, count in summary["status"].items()]
+        console.stdout.print(console.table(str(folder), ("status", "samples>"), rows))
