@@ -28,14 +28,15 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from ctrlgen.costs import PropertyCost
-from ctrlgen.domains.molecules.design import regressor
+from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes
 from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
-from ctrlgen.domains.molecules.generation import Settings, Task, generate, steer
+from ctrlgen.domains.molecules.generation import Task, generate, steer
+from ctrlgen.domains.molecules.judges import regressor
+from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted
 from ctrlgen.domains.molecules.networks import build
-from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import GUIDES, Guide
-from ctrlgen.domains.molecules.sizes import DEVIATION, sizes
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.methods.source.dflow import SourceObjective
 from ctrlgen.priors.flows import Flow

@@ -31,7 +31,7 @@ import typer
 from ctrlgen import load
 from ctrlgen.costs import PropertyCost
 from ctrlgen.domains.molecules.costs import ValenceCost
-from ctrlgen.domains.molecules.design import regressor
+from ctrlgen.domains.molecules.judges import regressor
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.methods import TFG, DFlow
 from ctrlgen.methods.regularizers import Chi

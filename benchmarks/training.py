@@ -32,7 +32,7 @@ from ctrlgen.domains.molecules import training as molecules
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.quality import draw_counts
-from ctrlgen.domains.molecules.regressors import RegressorTrainer
+from ctrlgen.domains.molecules.regressor_trainer import RegressorTrainer
 from ctrlgen.domains.molecules.trainer import PriorTrainer, Recipe
 from ctrlgen.training.trainer import Trainer
 

@@ -16,8 +16,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.experiments.tables import head
 from ctrlgen.report.figures import save_figure
 

@@ -48,12 +48,12 @@ from safetensors.torch import save
 from ctrlgen.commands.console import dumps
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.data import read
-from ctrlgen.domains.molecules.design import regressor, regressor_card
 from ctrlgen.domains.molecules.files import write_csv
-from ctrlgen.domains.molecules.generation import Settings
+from ctrlgen.domains.molecules.judges import regressor, regressor_card
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.ragged import alphabet_of
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES, evaluate, score
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.experiments.qm9_figures import figures, table
 from ctrlgen.experiments.qm9_rows import (
     Bench,

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import PropertyCost
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.data import Molecules
-from ctrlgen.domains.molecules.generation import Settings, Task, generate, restart_seed
-from ctrlgen.domains.molecules.ragged import alphabet_of, fitted
+from ctrlgen.domains.molecules.generation import Task, generate, restart_seed
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import standing
-from ctrlgen.domains.molecules.sizes import DEVIATION
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.methods import TFG
 from ctrlgen.priors.prior import Prior

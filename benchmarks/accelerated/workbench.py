@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from benchmarks.molecules import Problem, problem, untrained
 from ctrlgen.domains.images.networks import build
-from ctrlgen.domains.molecules.design import regressor
-from ctrlgen.domains.molecules.ragged import alphabet_of
+from ctrlgen.domains.molecules.judges import regressor
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of
 from ctrlgen.domains.molecules.scoring import GUIDES
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT

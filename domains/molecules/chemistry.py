@@ -3,7 +3,7 @@
 Every function takes a list of molecules and returns a list of the same length. What cannot be
 answered (no molecule, no force-field parameters, a time limit) is an answer with `error` set and
 NaN for its numbers, so that nothing leaves a denominator. All work runs in a helper process with
-a time limit; see `subprocesses` and `worker`.
+a time limit; see `subprocesses` and `chemistry_process`.
 
     relax        MMFF94s strain in kcal/mol and RMSD in A (Halgren 1999)
     posebusters  the "mol" checks of Buttenschoen et al. (arXiv 2308.05777)
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctrlgen.domains.molecules import graphs
+from ctrlgen.domains.molecules import rdkit
 from ctrlgen.domains.molecules.subprocesses import Helper, HelperError, each, packed, unpacked
 from ctrlgen.extras import require
 from ctrlgen.runs.json_files import dumps, write_json
@@ -178,7 +178,7 @@ def calibrate(folder: str | Path, count: int = 1000) -> dict[str, float | int]:
 
     data = read("qm9", folder, "valid")
     data = data.take(torch.linspace(0, len(data) - 1, count).long())
-    found = xtb(graphs.mols(data.positions, data.classes))
+    found = xtb(rdkit.mols(data.positions, data.classes))
     raw, real = np.array([x.mu_raw for x in found]), data.properties["mu"].double().numpy()
     answered = np.isfinite(raw)
     fit, check = answered & (np.arange(count) % 2 == 0), answered & (np.arange(count) % 2 == 1)

@@ -84,29 +84,29 @@ def _search(
     radius: float = 0.0,
 ) -> None:
     """Search from noise, or around the first molecule of a file within a radius."""
-    from ctrlgen.domains.molecules import running
-    from ctrlgen.domains.molecules.leads import LIKENESS
+    from ctrlgen.domains.molecules import runs
+    from ctrlgen.domains.molecules.lead_optimization import LIKENESS
 
     wish = options.wish
     names = seeds_of(options.seeds, options.number, number)
-    settings = running.settings_of(options)
+    settings = runs.settings_of(options)
     start = None if lead is None else read_molecule(lead, "file")
     if start is not None and wish.like is None:
         wish = replace(wish, like=start, resemblance=LIKENESS * wish.resemblance)
     inputs = (lead, options.fragment, options.similar)
     with places(options.out, stem, options.overwrite, inputs) as file:
-        designer = running.designer_of(
+        designer = runs.designer_of(
             wish, options.prior, atoms, options.guide, options.evaluator, options.device
         )
         task = designer.task() if start is None else designer.lead_task(start, radius, settings)
-        running.run(ctx, designer, task, names, settings, file, options, start)
+        runs.run(ctx, designer, task, names, settings, file, options, start)
 
 
 @app.command()
 def properties(json: Run.Json = False) -> None:
     """List the properties: units, and the range of QM9's molecules."""
+    from ctrlgen.domains.molecules.atom_counts import sizes
     from ctrlgen.domains.molecules.properties import PROPERTIES
-    from ctrlgen.domains.molecules.sizes import sizes
 
     table = sizes("qm9")
     found: list[dict[str, Any]] = []
@@ -152,11 +152,11 @@ def sample(
 
     [dim]Example:[/]  ctrlgen molecule sample -n 64 -o molecules.sdf
     """
-    from ctrlgen.domains.molecules import running
+    from ctrlgen.domains.molecules import sampling
 
     names = seeds_of(seeds, number, 16)
     with places(out, "molecules", overwrite) as file:
-        running.sample(
+        sampling.sample(
             prior, names, atoms, steps, batch, evaluator, device, file, json, posebusters
         )
 
@@ -188,11 +188,11 @@ def score(
     Bonds, charges, stereo marks, isotopes, titles and properties of the file are kept. A record
     that cannot be scored is a row with its reason.
     """
-    from ctrlgen.domains.molecules import running
+    from ctrlgen.domains.molecules import runs
     from ctrlgen.domains.molecules.readers import read_records
 
     with places(out, f"score-{file.stem}", overwrite, (file,)) as target:
         records = read_records(file, "file", embed)
         if strict:
             check_records(records, file)
-        running.score(records, evaluator, target, json, xtb=xtb, posebusters=posebusters)
+        runs.score(records, evaluator, target, json, xtb=xtb, posebusters=posebusters)

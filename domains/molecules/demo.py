@@ -14,11 +14,11 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.domains.molecules.design import Designer
-from ctrlgen.domains.molecules.generation import Settings
 from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.reports import about, finish, show
-from ctrlgen.domains.molecules.running import BatchProgress
-from ctrlgen.domains.molecules.wishes import Wish
+from ctrlgen.domains.molecules.requirements import Wish
+from ctrlgen.domains.molecules.runs import BatchProgress
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.runs.interrupts import exit_code
 from ctrlgen.runs.outputs import output_folder, reserved
 

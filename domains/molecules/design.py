@@ -11,91 +11,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ctrlgen import plugins
+from ctrlgen.domains.molecules.atom_counts import Sizes
 from ctrlgen.domains.molecules.elements import alphabet
-from ctrlgen.domains.molecules.generation import Settings, Task, Watch, generate
-from ctrlgen.domains.molecules.graphs import tensors
-from ctrlgen.domains.molecules.leads import Ball, source_of
+from ctrlgen.domains.molecules.generation import Task, Watch, generate
+from ctrlgen.domains.molecules.judges import judge, regressor
+from ctrlgen.domains.molecules.lead_optimization import Ball, source_of
+from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of
 from ctrlgen.domains.molecules.properties import parse_request
-from ctrlgen.domains.molecules.ragged import Found, alphabet_of
-from ctrlgen.domains.molecules.regressors import PropertyNetwork
+from ctrlgen.domains.molecules.rdkit import tensors
+from ctrlgen.domains.molecules.requirements import Wish, parse_atoms
+from ctrlgen.domains.molecules.result_tables import Sheet
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
-from ctrlgen.domains.molecules.sheets import Sheet
-from ctrlgen.domains.molecules.sizes import Sizes
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
-from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
 from ctrlgen.extras import require
-from ctrlgen.priors.cards import Card
-from ctrlgen.priors.factories import network_of
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior, load
-from ctrlgen.rows.errors import UnknownName, concerning
+from ctrlgen.rows.errors import concerning
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
     from ctrlgen.costs import Cost
 
-__all__ = ["Designed", "Designer", "design", "judge", "regressor", "regressor_card"]
-
-_FACTORY = "ctrlgen.domains.molecules.regressors:build"
-
-
-def regressor_card(name: str, what: str = "network") -> tuple[Card, Path]:
-    """Card of a property network, and the folder of its weights.
-
-    Args:
-        name: of an embedded network, or the path of a card.
-        what: name of the argument, for errors.
-
-    Raises:
-        UnknownName: there is none of that name; lists those that there are.
-    """
-    file = Path(name) if name.endswith(".json") else plugins.cards().get(name)
-    if file is None or not file.is_file():
-        raise UnknownName(what, name, _regressors())
-    return Card.read(file), file.parent
-
-
-def _regressors() -> list[str]:
-    cards = ((name, Card.read(file)) for name, file in plugins.cards().items())
-    return [name for name, card in cards if card.factory == _FACTORY]
-
-
-def regressor(name: str, device: str = "cpu", what: str = "network") -> PropertyNetwork:
-    """A property network by the name of an embedded one, or by the path of a card.
-
-    Raises:
-        UnknownName: there is none of that name; lists those that there are.
-        CardError: if card or weights are damaged.
-    """
-    with concerning(what):
-        card, folder = regressor_card(name, what)
-        network = network_of(card, folder)
-    if not isinstance(network, PropertyNetwork):
-        raise UnknownName(what, name, _regressors())
-    return network.to(device).eval().requires_grad_(False)
-
-
-def judge(name: str, device: str = "cpu") -> PropertyNetwork:
-    """An evaluator: a property network that reads complete molecules, the alphabet "qm9".
-
-    Raises:
-        UnknownName: there is none of that name.
-        ValueError: it is a network of another alphabet.
-    """
-    network = regressor(name, device, "evaluator")
-    if network.classes != len(alphabet("qm9")):
-        raise ValueError(
-            f"evaluator: {name!r} reads heavy atoms alone, expected one of all atoms, such as "
-            f"{EVALUATOR}"
-        )
-    return network
+__all__ = ["Designed", "Designer", "design"]
 
 
 @dataclass(repr=False)
@@ -129,7 +73,7 @@ class Designed:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """What is known of each molecule; see `sheets`."""
+        """What is known of each molecule; see `result_tables`."""
         return self.sheet.rows
 
     def atoms(self) -> list[Any]:

@@ -22,122 +22,27 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ctrlgen.costs.base import as_cost
 from ctrlgen.domains.molecules.costs import ValenceCost
-from ctrlgen.domains.molecules.leads import Ball, Given
-from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted, gather, whole
+from ctrlgen.domains.molecules.lead_optimization import Ball
+from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted, gather, whole
 from ctrlgen.domains.molecules.screening import screen, standing
-from ctrlgen.methods import DFlow
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.methods.base import CostLike
-from ctrlgen.methods.projections import Normalize
-from ctrlgen.methods.regularizers import Chi
-from ctrlgen.optimizers import LBFGS
-from ctrlgen.optimizers.base import Observer, Projection
+from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.rows.status import Status
-from ctrlgen.solvers.base import Gradient
 
-__all__ = ["Settings", "Task", "generate", "restart_seed", "steer"]
+__all__ = ["Task", "generate", "restart_seed", "steer"]
 
-Normalise = Literal["none", "isotropic", "feature"]
 Watch = Callable[[int, Tensor], Observer | None]
 Keep = Callable[[Found, list[int]], None]
-
-_FIRST_STEP = 1.2  # a tenth of the length of a source point of QM9
-_DIRECT = 8 * 29**2  # pairs of atoms in a batch up to which all states are kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How molecules are steered.
-
-    Attributes:
-        steps: midpoint steps of the flow on the prior's grid, two evaluations each.
-        iterations: of L-BFGS, per start.
-        evaluations: of the objective, per start; None for no limit beside `iterations`.
-        tolerance: error at which a molecule has its target, in mean absolute deviations, > 0: it
-            stops when its cost is at most the square.
-        normalise: "none", "isotropic" or "feature"; see the module.
-        chi: λ of the radius penalty where nothing is normalised, >= 0.
-        valence: weight of the cost of valences that are not met, >= 0.
-        draws: source points of which a start is the best, 1 for none to choose from.
-        restarts: further starts of molecules that are not satisfied.
-        batch: molecules at a time; it changes nothing but memory and speed for `qm9-heavy`. With
-            all atoms rounding depends on the largest molecule of a batch (`ragged.fitted`), and a
-            long search may then end elsewhere.
-
-    Raises:
-        ValueError: a number out of its range, or an unknown normalisation.
-    """
-
-    steps: int = 10
-    iterations: int = 25
-    evaluations: int | None = 12
-    tolerance: float = 0.05
-    normalise: Normalise = "none"
-    chi: float = 0.01
-    valence: float = 0.3
-    draws: int = 8
-    restarts: int = 3
-    batch: int = 32
-
-    def __post_init__(self) -> None:
-        least_of = {"steps": 1, "iterations": 0, "draws": 1, "restarts": 0, "batch": 1}
-        for name, least in least_of.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name}: expected an integer >= {least}, got {value!r}")
-        if self.evaluations is not None and self.evaluations < 1:
-            raise ValueError(f"evaluations: expected at least 1, got {self.evaluations}")
-        if not self.tolerance > 0:
-            raise ValueError(f"tolerance: expected a positive number, got {self.tolerance}")
-        for name in ("chi", "valence"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
-        if self.normalise not in get_args(Normalise):
-            raise ValueError(
-                f"normalise: expected one of {get_args(Normalise)}, got {self.normalise!r}"
-            )
-
-    def method(
-        self, prior: Prior, mask: Tensor, *, start: Tensor | None = None, ball: Ball | None = None
-    ) -> DFlow:
-        """D-Flow on molecules of a mask.
-
-        Args:
-            prior: on whose grid the steps lie.
-            mask: atoms that exist, bool, shape (B, N).
-            start: source points to begin with, shape (B, N, F); draws by default.
-            ball: where source points stay, in place of a normalisation.
-        """
-        projection: Projection | None = ball
-        if ball is None and self.normalise != "none":
-            projection = Normalize(mask, isotropic=self.normalise == "isotropic")
-        gradient: Gradient = "direct" if mask.numel() * mask.shape[1] <= _DIRECT else "checkpoint"
-        changes = {} if start is None else {"initializer": Given(start)}
-        return DFlow(
-            solver=prior.solver(self.steps, gradient),
-            optimizer=LBFGS(
-                max_iterations=self.iterations,
-                max_evaluations=self.evaluations,
-                history=10,
-                first_step=_FIRST_STEP,
-                # Where a class flips the cost jumps, and no long search gets across.
-                max_line_search=10,
-                restart_every=None if projection is None else 5,
-            ),
-            regularizer=Chi(self.chi) if projection is None and self.chi else None,
-            target=self.tolerance**2,
-            projection=projection,
-            **changes,  # type: ignore[arg-type]
-        )
 
 
 @dataclass(frozen=True)

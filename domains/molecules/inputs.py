@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ctrlgen.domains.molecules.readers import Record
-    from ctrlgen.domains.molecules.wishes import Wish
+    from ctrlgen.domains.molecules.requirements import Wish
 
 __all__ = ["check_records", "places", "read_molecule", "scorer", "seeds_of", "wish_of"]
 
@@ -110,7 +110,7 @@ def check_records(
     Raises:
         ValueError: the first one, with its number and title.
     """
-    from ctrlgen.domains.molecules.graphs import tensors
+    from ctrlgen.domains.molecules.rdkit import tensors
 
     for record in records:
         try:
@@ -146,7 +146,7 @@ def wish_of(
     """
     from ctrlgen.domains.molecules.composition import parse_formula, parse_limit
     from ctrlgen.domains.molecules.properties import parse_request
-    from ctrlgen.domains.molecules.wishes import Wish, parse_extreme
+    from ctrlgen.domains.molecules.requirements import Wish, parse_extreme
 
     if formula is not None and elements:
         raise ValueError("element: --formula says everything already; give one of the two")

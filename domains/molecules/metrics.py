@@ -9,7 +9,7 @@ kind, and all its atoms as unstable, in denominators that hold every sample and 
     novel             distinct SMILES not in the reference / distinct SMILES
     valid_unique_novel   the same / samples             valid_connected   both / samples
 
-Bonds by the distance table, SMILES of the largest piece (see `graphs`), the reference being the
+Bonds by the distance table, SMILES of the largest piece (see `rdkit`), the reference being the
 SMILES of training molecules by the same rule. Source: Hoogeboom et al. (arXiv 2203.17003),
 section 5. As a command, this module measures a split of QM9 itself, the ceiling of all of these:
 
@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules import graphs
+from ctrlgen.domains.molecules import rdkit
 from ctrlgen.domains.molecules.data import CACHE, read
 from ctrlgen.domains.molecules.elements import Alphabet, alphabet
 from ctrlgen.domains.molecules.splits import SPLITS, Split
@@ -122,8 +122,8 @@ def assess(
     mols: list[Mol | None] = []
     for x, h in zip(positions.split(chunk), classes.split(chunk), strict=True):
         parts.append(stability(x, h, name))
-        mols.extend(graphs.mols(x, h, name, parts[-1].orders))
-    smiles = [graphs.smiles(mol) for mol in mols]
+        mols.extend(rdkit.mols(x, h, name, parts[-1].orders))
+    smiles = [rdkit.smiles(mol) for mol in mols]
     seen: set[str] = set()
     first = []
     for text in smiles:
@@ -169,7 +169,7 @@ def reference_smiles(folder: str | Path, name: str = "qm9", split: Split = "trai
         found: set[str | None] = set()
         for rows in torch.arange(len(data)).split(1024):  # molecules are let go part by part
             part = data.take(rows)
-            found.update(map(graphs.smiles, graphs.mols(part.positions, part.classes, name)))
+            found.update(map(rdkit.smiles, rdkit.mols(part.positions, part.classes, name)))
         scratch = folder / f".{path.name}.{os.getpid()}"
         scratch.write_text("\n".join(sorted(s for s in found if s is not None)) + "\n")
         scratch.replace(path)

@@ -11,7 +11,7 @@ import typer
 from ctrlgen.domains.molecules.inputs import wish_of
 
 if TYPE_CHECKING:
-    from ctrlgen.domains.molecules.wishes import Wish
+    from ctrlgen.domains.molecules.requirements import Wish
 
 __all__ = ["Generation", "Run", "Search", "Wanted"]
 

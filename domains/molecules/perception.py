@@ -3,7 +3,7 @@
     bound      by the distance table (`bonds`): which atoms touch, not how
     orders     solved for by RDKit under the valences, aromatic where they are, charges and radicals
                where nothing else fits; rings strained a little beyond the table are closed where
-               that leaves neither (`worker_bonds`)
+               that leaves neither (`bond_perception`)
     names      SMILES with stereo marks from the positions, InChIKey, formula: of all pieces
 
 A molecule that comes with a bond table keeps it. `valid` asks for what a flask could hold: RDKit
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules.bonds import bond_orders, thresholds
 from ctrlgen.domains.molecules.elements import atomic_numbers, hydrogens
-from ctrlgen.domains.molecules.graphs import build
+from ctrlgen.domains.molecules.rdkit import build
 from ctrlgen.domains.molecules.subprocesses import Helper, each, packed, unpacked
 
 if TYPE_CHECKING:

@@ -22,15 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules import chemistry, graphs
+from ctrlgen.domains.molecules import chemistry, rdkit
+from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.elements import classes_of
 from ctrlgen.domains.molecules.metrics import assess, reference_smiles
+from ctrlgen.domains.molecules.molecule_batches import fitted
 from ctrlgen.domains.molecules.perception import perceive
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.ragged import fitted
 from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
-from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.domains.molecules.training import WEIGHTS, targets_of
 from ctrlgen.priors.cards import Card
@@ -85,12 +85,12 @@ def _completed(signal: Tensor) -> dict[str, Any]:
     """Metrics of all atoms once hydrogens were placed on heavy skeletons."""
     parts = split(signal)
     perceived = perceive(parts.positions, parts.hard, "qm9-heavy")
-    bare = graphs.mols(parts.positions, parts.hard, "qm9-heavy")
+    bare = rdkit.mols(parts.positions, parts.hard, "qm9-heavy")
     # A skeleton that cannot be completed stays as it is, with open valences.
     skeletons = [mol or graph for mol, graph in zip(perceived, bare, strict=True)]
     placed = chemistry.place_hydrogens(skeletons)
     whole = [mol or bare for mol, bare in zip(placed, skeletons, strict=True)]
-    numbers, positions = graphs.arrays(whole)
+    numbers, positions = rdkit.arrays(whole)
     return _rounded(assess(positions, classes_of(numbers), "qm9").summary())
 
 

@@ -18,16 +18,12 @@ import torch
 
 from ctrlgen.domains.molecules.chemistry import place_hydrogens
 from ctrlgen.domains.molecules.elements import MAX_ATOMS, NUMBERS, classes_of
-from ctrlgen.domains.molecules.files import (
-    Frame,
-    read_text,
-    read_xyz,
-    sdf_entry,
-    sdf_records,
-)
-from ctrlgen.domains.molecules.graphs import crowded
+from ctrlgen.domains.molecules.files import read_text
 from ctrlgen.domains.molecules.perception import embed as embedded
 from ctrlgen.domains.molecules.perception import perceive
+from ctrlgen.domains.molecules.rdkit import crowded
+from ctrlgen.domains.molecules.sdf import sdf_entry, sdf_records
+from ctrlgen.domains.molecules.xyz import Frame, read_xyz
 from ctrlgen.extras import require
 
 if TYPE_CHECKING:

@@ -13,15 +13,15 @@ from rich.markup import escape
 from ctrlgen.commands import console
 from ctrlgen.domains.molecules.figures import molecules_figure
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.sheets import Sheet
+from ctrlgen.domains.molecules.requirements import limit_text
+from ctrlgen.domains.molecules.result_tables import Sheet
 from ctrlgen.domains.molecules.summaries import summary
-from ctrlgen.domains.molecules.wishes import limit_text
 from ctrlgen.priors.cards import write_whole
 from ctrlgen.priors.flows import Evaluations
 
 if TYPE_CHECKING:
     from ctrlgen.domains.molecules.design import Designer
-    from ctrlgen.domains.molecules.generation import Settings
+    from ctrlgen.domains.molecules.settings import Settings
 
 __all__ = ["about", "finish", "show"]
 

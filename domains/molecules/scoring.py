@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules import graphs
+from ctrlgen.domains.molecules import rdkit
 from ctrlgen.domains.molecules.chemistry import place_hydrogens
 from ctrlgen.domains.molecules.elements import ALL_ATOM, classes_of
-from ctrlgen.domains.molecules.known import TRAINING, known
 from ctrlgen.domains.molecules.metrics import Assessment, assess
+from ctrlgen.domains.molecules.novelty import TRAINING, known
 from ctrlgen.domains.molecules.perception import Names, perceive
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
@@ -124,7 +124,7 @@ def evaluate(network: Network, mols: Sequence[Mol | None]) -> Tensor:
 
     What is no molecule, or has an element outside H, C, N, O, F, is a row of NaN.
     """
-    numbers, positions = graphs.arrays(mols)
+    numbers, positions = rdkit.arrays(mols)
     weight = (
         next(iter(network.parameters()), None) if isinstance(network, torch.nn.Module) else None
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.ragged import alphabet_of, fitted, whole
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, whole
 from ctrlgen.methods.base import CostLike
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior

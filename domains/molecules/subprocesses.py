@@ -2,8 +2,8 @@
 
 `Helper.ask` sends one request and waits for its reply; when the time is over, or the process dies,
 the process is ended, the next request gets a fresh one, and the error names what happened. See
-`worker` for the requests, and `each` for many molecules by one process. Molecules travel in RDKit's
-binary form with positions in double precision.
+`chemistry_process` for the requests, and `each` for many molecules by one process. Molecules travel
+in RDKit's binary form with positions in double precision.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Helper", "HelperError", "each", "packed", "shared", "unpacked"]
 
 T = TypeVar("T")
 
-_SCRIPT = Path(__file__).with_name("worker.py")
+_SCRIPT = Path(__file__).with_name("chemistry_process.py")
 
 
 class HelperError(RuntimeError):
@@ -55,7 +55,7 @@ class Helper:
         """Reply to one request.
 
         Args:
-            task: one of `worker.TASKS`.
+            task: one of `chemistry_process.TASKS`.
             module: what the task imports; loading it is not counted in the time of the request.
             **fields: JSON-able arguments of the task.
 

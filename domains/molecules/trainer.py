@@ -27,8 +27,8 @@ from ctrlgen.domains.molecules.alignment import align
 from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
 from ctrlgen.domains.molecules.bonds import bond_orders
 from ctrlgen.domains.molecules.layers import centred
+from ctrlgen.domains.molecules.molecule_batches import fitted
 from ctrlgen.domains.molecules.networks import Estimate, build
-from ctrlgen.domains.molecules.ragged import fitted
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
 from ctrlgen.priors.flows import Flow

@@ -23,7 +23,7 @@ from torch import Tensor
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.data import Molecules, fetch, pack_file, read
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.regressors import RegressorRecipe, RegressorTrainer
+from ctrlgen.domains.molecules.regressor_trainer import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import GRID, PriorTrainer, Recipe
 from ctrlgen.priors.cards import Card

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.costs import SimilarityCost
 from ctrlgen.domains.molecules.elements import alphabet
-from ctrlgen.domains.molecules.graphs import tensors
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.rdkit import tensors
+from ctrlgen.domains.molecules.requirements import Wish
 from ctrlgen.domains.molecules.scoring import Scores
-from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.domains.molecules.states import join
-from ctrlgen.domains.molecules.wishes import Wish
 from ctrlgen.extras import require
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ctrlgen.domains.images import demo
 from ctrlgen.domains.molecules import demo as molecules
-from ctrlgen.domains.molecules.generation import Settings
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.runs.interrupts import Terminated
 
 

@@ -26,7 +26,7 @@ from ctrlgen.domains.molecules import trainer as molecule_trainer
 from ctrlgen.domains.molecules import training as molecule_training
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.layers import centred
-from ctrlgen.domains.molecules.regressors import RegressorTrainer
+from ctrlgen.domains.molecules.regressor_trainer import RegressorTrainer
 from ctrlgen.domains.molecules.trainer import PriorTrainer
 from ctrlgen.training import trainer as trainers
 from ctrlgen.training.trainer import Trainer

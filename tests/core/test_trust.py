@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import ctrlgen
 from ctrlgen import plugins
-from ctrlgen.domains.molecules.design import regressor
+from ctrlgen.domains.molecules.judges import regressor
 from ctrlgen.priors.factories import network_of
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
@@ -107,7 +107,7 @@ HOSTILE = [
     ("ctrlgen.priors.documents:write_whole", {"file": "pwned", "content": "x"}),
     ("ctrlgen.commands.main:main", {"arguments": ["demo"]}),
     ("ctrlgen.domains.images.networks:nn", {}),
-    ("ctrlgen.domains.molecules.worker:main", {}),
+    ("ctrlgen.domains.molecules.chemistry_process:main", {}),
     ("ctrlgen.__main__:main", {}),
     ("ctrlgen.priors.cards:Card", {}),
     ("ctrlgenX:build", {}),

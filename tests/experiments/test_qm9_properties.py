@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.data import Molecules
-from ctrlgen.domains.molecules.generation import Settings
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.sizes import DEVIATION
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join
 from ctrlgen.experiments import qm9_properties
 from ctrlgen.experiments.qm9_figures import (

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctrlgen.domains.molecules import chemistry, graphs, subprocesses, worker
+from ctrlgen.domains.molecules import chemistry, chemistry_process, rdkit, subprocesses
 from ctrlgen.domains.molecules.elements import classes_of
 from ctrlgen.domains.molecules.perception import name
 from ctrlgen.domains.molecules.stability import stability
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 def test_hydrogens_are_placed_near_the_minimum(molecule: Callable[[str], Mol]) -> None:
     given = [molecule(s) for s in ("CC(=O)O", "CC=O", "NC=O")]
-    positions, classes, _ = graphs.tensors(given, "qm9-heavy")
-    skeletons = graphs.mols(positions, classes, "qm9-heavy")
+    positions, classes, _ = rdkit.tensors(given, "qm9-heavy")
+    skeletons = rdkit.mols(positions, classes, "qm9-heavy")
     placed = chemistry.place_hydrogens([*skeletons, None])
     assert placed[3] is None
-    numbers, places = graphs.arrays(placed[:3])
+    numbers, places = rdkit.arrays(placed[:3])
     assert stability(places, classes_of(numbers)).molecules.all()
     for row, (mol, whole) in enumerate(zip(given, placed[:3], strict=True)):
         assert whole is not None and whole.GetNumAtoms() == mol.GetNumAtoms()
@@ -110,7 +110,7 @@ def test_a_check_that_could_not_be_made_is_not_passed(
             return pandas.DataFrame([values], columns=names)
 
     monkeypatch.setitem(sys.modules, "posebusters", SimpleNamespace(PoseBusters=PoseBusters))
-    reply = worker.posebusters({"mol": packed(molecule("CO"))})
+    reply = chemistry_process.posebusters({"mol": packed(molecule("CO"))})
     json.dumps(reply, allow_nan=False)
     monkeypatch.setattr(chemistry, "require", lambda *_: None)
     monkeypatch.setattr(Helper, "ask", lambda *_, **__: reply)

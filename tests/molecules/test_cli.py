@@ -19,23 +19,25 @@ from torch import nn
 from ctrlgen.commands.console import screen, stdout
 from ctrlgen.commands.main import main
 from ctrlgen.domains.molecules import design as designs
-from ctrlgen.domains.molecules import generation
+from ctrlgen.domains.molecules import generation, judges
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.composition import parse_formula, possible_sizes
 from ctrlgen.domains.molecules.design import Designer, design
-from ctrlgen.domains.molecules.files import read_csv, read_sdf, write_sdf, write_xyz
-from ctrlgen.domains.molecules.generation import Settings
-from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.files import read_csv
 from ctrlgen.domains.molecules.inputs import wish_of
 from ctrlgen.domains.molecules.networks import MoleculeVelocity, build
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.regressors import build as build_regressor
+from ctrlgen.domains.molecules.requirements import Wish, parse_atoms, parse_extreme
+from ctrlgen.domains.molecules.result_tables import interval_text
 from ctrlgen.domains.molecules.scoring import score
-from ctrlgen.domains.molecules.sheets import interval_text
-from ctrlgen.domains.molecules.sizes import DEVIATION
+from ctrlgen.domains.molecules.sdf import read_sdf, write_sdf
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
 from ctrlgen.domains.molecules.verdicts import outside, verdicts
-from ctrlgen.domains.molecules.wishes import Wish, parse_atoms, parse_extreme
+from ctrlgen.domains.molecules.xyz import write_xyz
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
@@ -173,7 +175,7 @@ def test_generate_writes_sdf_xyz_csv_json_and_figure(
     rows = read_csv(tmp_path / "out.csv")
     entries = read_sdf(tmp_path / "out.sdf")
     assert [row["name"] for row in rows] == ["seed-0", "seed-1", "seed-2"]
-    guide, prior = designs.regressor(str(cards.guide)), cards.prior
+    guide, prior = judges.regressor(str(cards.guide)), cards.prior
     for row, entry, known in zip(rows, entries, content["molecules"], strict=True):
         assert row["target gap (meV)"] == "6800" and entry.tags["target gap (meV)"] == "6800"
         assert 5 <= int(row["atoms of the prior"]) <= 7

@@ -25,8 +25,8 @@ from ctrlgen.domains.molecules.elements import (
     classes_of,
     hydrogens,
 )
-from ctrlgen.domains.molecules.graphs import arrays
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.rdkit import arrays
 from ctrlgen.training.packed import write_packed
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ctrlgen.domains.molecules import files
+from ctrlgen.domains.molecules import files, sdf, xyz
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -25,8 +25,8 @@ def three(molecule: Callable[[str], Mol]) -> list[Mol | None]:
 
 
 def test_sdf_there_and_back(tmp_path: Path, three: list[Mol | None]) -> None:
-    path = files.write_sdf(tmp_path / "out.sdf", three, [TAGS, {"name": "lost"}, {}])
-    entries = files.read_sdf(path)
+    path = sdf.write_sdf(tmp_path / "out.sdf", three, [TAGS, {"name": "lost"}, {}])
+    entries = sdf.read_sdf(path)
     assert [entry.mol is None for entry in entries] == [False, True, False]
     assert entries[0].tags == {
         "name": "sample 0", "seed": "3", "mu (D)": "2.9876543", "stable": "true", "xtb": "nan",
@@ -50,7 +50,7 @@ def test_sdf_of_a_graph_that_rdkit_refuses(tmp_path: Path, molecule: Callable[[s
 
     mol = Chem.RWMol(molecule("CC"))
     mol.AddBond(0, 5, Chem.BondType.TRIPLE)
-    (entry,) = files.read_sdf(files.write_sdf(tmp_path / "bad.sdf", [mol.GetMol()]))
+    (entry,) = sdf.read_sdf(sdf.write_sdf(tmp_path / "bad.sdf", [mol.GetMol()]))
     assert entry.mol is not None and entry.mol.GetNumBonds() == 8
 
 
@@ -60,33 +60,31 @@ def test_sdf_has_no_room_for_lost_atoms(
 ) -> None:
     lost, mol = molecule("CC"), molecule("CO")
     lost.GetConformer().SetAtomPosition(3, [0.0, far, 0.0])
-    path = files.write_sdf(tmp_path / "out.sdf", [lost, mol], [{"seed": 1}, {"seed": 2}])
-    first, second = files.read_sdf(path)
-    assert first == files.Entry(None, {"seed": "1"}) and second.mol is not None
+    path = sdf.write_sdf(tmp_path / "out.sdf", [lost, mol], [{"seed": 1}, {"seed": 2}])
+    first, second = sdf.read_sdf(path)
+    assert first == sdf.Entry(None, {"seed": "1"}) and second.mol is not None
 
 
 def test_old_files_stay_until_the_new_one_is_complete(
     tmp_path: Path, three: list[Mol | None]
 ) -> None:
-    path = files.write_sdf(tmp_path / "out.sdf", three[:1])
+    path = sdf.write_sdf(tmp_path / "out.sdf", three[:1])
     before = path.read_text()
     with pytest.raises(ValueError, match="without < or >"):
-        files.write_sdf(path, three, [{}, {}, {"a>b": 1}])
+        sdf.write_sdf(path, three, [{}, {}, {"a>b": 1}])
     with pytest.raises(ValueError, match="one mapping per molecule, 3, got 1"):
-        files.write_sdf(path, three, [{}])
+        sdf.write_sdf(path, three, [{}])
     assert path.read_text() == before and [f.name for f in tmp_path.iterdir()] == ["out.sdf"]
 
 
 def test_broken_sdf_names_the_record(tmp_path: Path, three: list[Mol | None]) -> None:
-    path = files.write_sdf(
-        tmp_path / "in.sdf", [three[0], three[2]], [{"name": "a"}, {"name": "b"}]
-    )
+    path = sdf.write_sdf(tmp_path / "in.sdf", [three[0], three[2]], [{"name": "a"}, {"name": "b"}])
     text = path.read_text()
 
     def refuse(content: str, message: str) -> None:
         path.write_text(content)
         with pytest.raises(ValueError, match=message):
-            files.read_sdf(path)
+            sdf.read_sdf(path)
 
     refuse(text[: text.rindex("M  END") - 20], r"record 2 \(b\): expected a complete")
     refuse(text.replace(" C  ", " Qq ", 1), r"record 1 \(a\)")
@@ -100,12 +98,12 @@ def test_broken_sdf_names_the_record(tmp_path: Path, three: list[Mol | None]) ->
     )
     refuse(flat, r"record 1 \(a\): expected three-dimensional")
     with pytest.raises(FileNotFoundError):
-        files.read_sdf(tmp_path / "none.sdf")
+        sdf.read_sdf(tmp_path / "none.sdf")
 
 
 def test_xyz_there_and_back(tmp_path: Path, three: list[Mol | None]) -> None:
-    path = files.write_xyz(tmp_path / "out.xyz", three, [TAGS, {}, {"gap (meV)": 6800.0}])
-    frames = files.read_xyz(path)
+    path = xyz.write_xyz(tmp_path / "out.xyz", three, [TAGS, {}, {"gap (meV)": 6800.0}])
+    frames = xyz.read_xyz(path)
     assert [len(frame.symbols) for frame in frames] == [9, 0, 6]
     assert frames[0].symbols[:5] == ["C", "C", "C", "O", "C"]
     assert three[2] is not None
@@ -117,7 +115,7 @@ def test_xyz_there_and_back(tmp_path: Path, three: list[Mol | None]) -> None:
 def test_plain_xyz_with_extra_columns(tmp_path: Path) -> None:
     path = tmp_path / "in.xyz"
     path.write_text("2\n\nO 0 0 0 -0.4\nH 0.0 0.0 9.6e-1 0.4\n\n")
-    (frame,) = files.read_xyz(path)
+    (frame,) = xyz.read_xyz(path)
     assert frame.symbols == ["O", "H"] and frame.positions[1].tolist() == [0, 0, 0.96]
 
 
@@ -138,7 +136,7 @@ def test_broken_xyz_names_the_line(tmp_path: Path, text: str, message: str) -> N
     path = tmp_path / "in.xyz"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
-        files.read_xyz(path)
+        xyz.read_xyz(path)
 
 
 def test_csv_there_and_back(tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import FunctionCost, PropertyCost
+from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes, tables
 from ctrlgen.domains.molecules.costs import ValenceCost
-from ctrlgen.domains.molecules.generation import Settings, Task, generate, restart_seed, steer
-from ctrlgen.domains.molecules.graphs import tensors
-from ctrlgen.domains.molecules.leads import Ball, Given, source_of
+from ctrlgen.domains.molecules.generation import Task, generate, restart_seed, steer
+from ctrlgen.domains.molecules.lead_optimization import Ball, Given, source_of
+from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted, gather
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.properties import Request, parse_request
-from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted, gather
+from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.screening import standing
-from ctrlgen.domains.molecules.sizes import DEVIATION, sizes, tables
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.projections import Normalize

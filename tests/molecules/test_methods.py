@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ctrlgen import load
 from ctrlgen.costs import PropertyCost
-from ctrlgen.domains.molecules.design import regressor
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
+from ctrlgen.domains.molecules.judges import regressor
 from ctrlgen.domains.molecules.scoring import Guide
-from ctrlgen.domains.molecules.sizes import DEVIATION
 from ctrlgen.domains.molecules.states import split
 from ctrlgen.methods import (
     CTDTM,

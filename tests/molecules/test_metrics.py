@@ -13,8 +13,8 @@ import torch
 
 from ctrlgen.domains.molecules import data, metrics
 from ctrlgen.domains.molecules.chemistry import place_hydrogens
-from ctrlgen.domains.molecules.graphs import arrays, mols, smiles, tensors
 from ctrlgen.domains.molecules.metrics import assess
+from ctrlgen.domains.molecules.rdkit import arrays, mols, smiles, tensors
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

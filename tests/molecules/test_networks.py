@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import ctrlgen
 from ctrlgen.domains.molecules.layers import TimeEmbedding, centred
+from ctrlgen.domains.molecules.molecule_batches import fitted
 from ctrlgen.domains.molecules.networks import MoleculeVelocity, build
-from ctrlgen.domains.molecules.ragged import fitted
 from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
 from ctrlgen.domains.molecules.states import Atoms, split
 

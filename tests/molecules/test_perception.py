@@ -13,9 +13,9 @@ import torch
 
 from ctrlgen.domains.molecules.data import attach
 from ctrlgen.domains.molecules.elements import classes_of
-from ctrlgen.domains.molecules.graphs import arrays
 from ctrlgen.domains.molecules.metrics import assess
 from ctrlgen.domains.molecules.perception import Names, name, perceive
+from ctrlgen.domains.molecules.rdkit import arrays
 from ctrlgen.domains.molecules.scoring import score
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.subprocesses import Helper, HelperError

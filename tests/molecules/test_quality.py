@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ctrlgen.domains.molecules import quality
+from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
-from ctrlgen.domains.molecules.sizes import sizes
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT

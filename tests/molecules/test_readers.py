@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ctrlgen.domains.molecules.files import read_sdf, write_sdf, write_xyz
 from ctrlgen.domains.molecules.perception import name
 from ctrlgen.domains.molecules.readers import read_records
+from ctrlgen.domains.molecules.sdf import read_sdf, write_sdf
+from ctrlgen.domains.molecules.xyz import write_xyz
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -13,10 +13,9 @@ from ctrlgen.domains.molecules import training
 from ctrlgen.domains.molecules.batches import Molecule, one_hot
 from ctrlgen.domains.molecules.layers import centred
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.regressor_trainer import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.regressors import (
     PropertyNetwork,
-    RegressorRecipe,
-    RegressorTrainer,
     build,
     composition_baseline,
     load_regressor,

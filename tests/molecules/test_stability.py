@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from ctrlgen.domains.molecules.elements import HEAVY
-from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.stability import stability
 
 if TYPE_CHECKING:

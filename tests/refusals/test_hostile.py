@@ -209,7 +209,7 @@ def broken(text: str, change: tuple[int, int, str]) -> bytes:
 @ours
 @given(payload=st.binary(max_size=60) | edits.map(lambda change: broken(XYZ, change)))
 def test_xyz_of_bytes(folder: Path, payload: bytes) -> None:
-    from ctrlgen.domains.molecules.files import read_xyz
+    from ctrlgen.domains.molecules.xyz import read_xyz
 
     (folder / "x.xyz").write_bytes(payload)
     try:
@@ -222,7 +222,7 @@ def test_xyz_of_bytes(folder: Path, payload: bytes) -> None:
 @given(payload=st.binary(max_size=60) | edits.map(lambda change: broken(SDF, change)))
 def test_sdf_of_bytes(folder: Path, payload: bytes) -> None:
     pytest.importorskip("rdkit")
-    from ctrlgen.domains.molecules.files import read_sdf
+    from ctrlgen.domains.molecules.sdf import read_sdf
 
     (folder / "x.sdf").write_bytes(payload)
     try:

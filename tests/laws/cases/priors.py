@@ -14,7 +14,7 @@ from ctrlgen.adapters.latent import AutoencoderCodec
 from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.domains.audio.states import Frames, LatentCodec, PretrainedCodec
 from ctrlgen.domains.images.tiles import Canvas
-from ctrlgen.domains.molecules.leads import Given
+from ctrlgen.domains.molecules.lead_optimization import Given
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.operators.base import Measurement

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules.data import Molecules
-from ctrlgen.domains.molecules.leads import Ball
-from ctrlgen.domains.molecules.ragged import Found
+from ctrlgen.domains.molecules.lead_optimization import Ball
+from ctrlgen.domains.molecules.molecule_batches import Found
 from ctrlgen.methods.projections import Normalize
 from tests.laws.cases.base import MASK, RATES, SEEDS, Case, Outputs, draw, pick
 

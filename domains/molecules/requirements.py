@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ctrlgen.costs import Cost, PropertyCost
 from ctrlgen.costs.property import Form
+from ctrlgen.domains.molecules.atom_counts import DEVIATION, Sizes, sizes
 from ctrlgen.domains.molecules.composition import CompositionCost, Interval, possible_sizes
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
 from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, alphabet
-from ctrlgen.domains.molecules.graphs import crowded, tensors
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request, parse_request
+from ctrlgen.domains.molecules.rdkit import crowded, tensors
 from ctrlgen.domains.molecules.scoring import Guide, Network
-from ctrlgen.domains.molecules.sizes import DEVIATION, Sizes, sizes
 from ctrlgen.domains.molecules.states import join
 
 if TYPE_CHECKING:

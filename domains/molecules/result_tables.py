@@ -18,17 +18,19 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.elements import alphabet
-from ctrlgen.domains.molecules.files import write_csv, write_sdf, write_xyz
-from ctrlgen.domains.molecules.graphs import tensors
+from ctrlgen.domains.molecules.files import write_csv
+from ctrlgen.domains.molecules.molecule_batches import Found
 from ctrlgen.domains.molecules.perception import Names
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.ragged import Found
+from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.readers import Record
+from ctrlgen.domains.molecules.requirements import Wish
 from ctrlgen.domains.molecules.scoring import Network, Scores, novelty, score
+from ctrlgen.domains.molecules.sdf import write_sdf
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.verdicts import likeness, outside, verdicts
-from ctrlgen.domains.molecules.wishes import Wish
+from ctrlgen.domains.molecules.xyz import write_xyz
 from ctrlgen.rows.status import Status
 
 if TYPE_CHECKING:

@@ -9,38 +9,32 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 import typer
-from torch import Tensor
 
 from ctrlgen import plugins
 from ctrlgen.commands import console
-from ctrlgen.domains.molecules.design import Designer, judge
-from ctrlgen.domains.molecules.generation import Settings, Task
+from ctrlgen.domains.molecules.design import Designer
+from ctrlgen.domains.molecules.generation import Task
 from ctrlgen.domains.molecules.inputs import scorer
+from ctrlgen.domains.molecules.judges import judge
 from ctrlgen.domains.molecules.options import Generation, Search
-from ctrlgen.domains.molecules.ragged import Found, alphabet_of, fitted
 from ctrlgen.domains.molecules.readers import Record
 from ctrlgen.domains.molecules.reports import about, finish, show
+from ctrlgen.domains.molecules.requirements import Wish
+from ctrlgen.domains.molecules.result_tables import Sheet
 from ctrlgen.domains.molecules.scoring import EVALUATOR
-from ctrlgen.domains.molecules.sheets import Sheet
-from ctrlgen.domains.molecules.sizes import sizes
-from ctrlgen.domains.molecules.wishes import Wish, parse_atoms
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.priors.flows import Evaluations
-from ctrlgen.priors.prior import BoundVelocity, Prior, load
-from ctrlgen.rows.errors import concerning
-from ctrlgen.rows.status import Status
 from ctrlgen.runs.interrupts import exit_code, terminable
-from ctrlgen.solvers.failures import lost_seeds, lost_text
 
 __all__ = [
     "BatchProgress",
+    "bare_sheet",
     "designer_of",
-    "draw",
     "run",
-    "sample",
     "score",
     "settings_of",
+    "show_end",
 ]
 
 
@@ -184,90 +178,6 @@ def keeping(
     close()
 
 
-def draw(
-    prior: Prior,
-    atoms: str | None,
-    seeds: list[int],
-    sheet: Sheet,
-    steps: int,
-    batch: int,
-    keep: Callable[[], None],
-    lost: list[dict[str, Any]],
-) -> Evaluations:
-    """Molecules of the prior alone, into a sheet, batch by batch.
-
-    Args:
-        prior: of molecules.
-        atoms: "N" or "LOW..HIGH"; sizes are drawn as QM9 has them.
-        seeds: one per molecule.
-        sheet: to fill.
-        steps: midpoint steps.
-        batch: molecules at a time.
-        keep: called whenever the sheet has grown.
-        lost: grows by the molecules that are no numbers, see `solvers.failures.lost_seeds`.
-    """
-    name, before = alphabet_of(prior), prior.flow.evaluations.copy()
-    allowed = [n for n in parse_atoms(atoms, name) if n <= prior.source.shape[0]]
-    drawn = sizes(name).only(allowed).draw([], seeds)
-    for rows in torch.arange(len(seeds)).split(batch):
-        counts, own = drawn[rows], torch.tensor(seeds)[rows]
-        bound, solver = fitted(prior, counts), prior.solver(steps)
-        signals = bound.sample(own, solver)
-        good = signals.isfinite().flatten(1).all(1)
-        if not bool(good.all()):
-            lost += lost_seeds(solver, BoundVelocity(bound), bound.start(own), own.tolist(), good)
-        sheet.add(unsteered(signals, counts, own), rows.tolist())
-        keep()
-    return prior.flow.evaluations - before
-
-
-def unsteered(signals: Tensor, counts: Tensor, seeds: Tensor) -> Found:
-    """Molecules that nothing was asked of, as rows of a sheet take them."""
-    zero = torch.zeros_like(seeds)
-    return Found(
-        signals=signals, controls=signals, costs=zero.float(), counts=counts, seeds=seeds,
-        status=torch.full_like(seeds, int(Status.FINISHED)), iterations=zero, evaluations=zero,
-        backward_passes=zero, objective_calls=zero, starts=zero + 1, satisfied=zero.bool(),
-    )  # fmt: skip
-
-
-def sample(
-    prior: str,
-    seeds: list[int],
-    atoms: str | None,
-    steps: int,
-    batch: int,
-    evaluator: str | None,
-    device: str,
-    file: Path,
-    json: bool,
-    posebusters: bool = False,
-) -> None:
-    """Draw molecules of a prior into files, and show them.
-
-    Raises:
-        ValueError: after that, if some of them are no numbers; says at which step they arose.
-    """
-    with concerning("prior"):
-        model = load(prior, device=console.device_named(device))
-    name, begun = alphabet_of(model), time.perf_counter()
-    sheet = _bare_sheet(name, seeds, evaluator, device, posebusters=posebusters)
-    parse_atoms(atoms, name)
-    card = model.card
-    content: dict[str, Any] = {
-        "asked": [],
-        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
-        "solver": repr(model.solver(steps)),
-        "lost": [],
-    }
-    lost, keep = content["lost"], lambda: sheet.write(file)
-    with keeping(file, sheet, content, begun):
-        spent = draw(model, atoms, seeds, sheet, steps, batch, keep, lost)
-    _end(file, sheet, content, begun, spent, json)
-    if lost:
-        raise ValueError(f"prior: {lost_text(lost, steps)}")
-
-
 def score(
     records: Sequence[Record],
     evaluator: str | None,
@@ -278,23 +188,24 @@ def score(
     """Score molecules of a file into files, and show them; `checks` are those of a `Sheet`."""
     begun = time.perf_counter()
     numbers = [record.number for record in records]
-    sheet = _bare_sheet("qm9", numbers, evaluator, "cpu", **checks)
+    sheet = bare_sheet("qm9", numbers, evaluator, "cpu", **checks)
     content: dict[str, Any] = {"asked": [], "prior": None}
     with keeping(file, sheet, content, begun):
         sheet.add_given(records)
-    _end(file, sheet, content, begun, None, json)
+    show_end(file, sheet, content, begun, None, json)
 
 
-def _bare_sheet(
+def bare_sheet(
     name: str, seeds: list[int], evaluator: str | None, device: str, **checks: Any
 ) -> Sheet:
+    """An empty sheet of molecules of which nothing was asked."""
     network = None
     if evaluator is not None or EVALUATOR in plugins.cards():
         network = judge(evaluator or EVALUATOR, device)
     return Sheet(None, name, seeds, guide=None, evaluator=network, **checks)
 
 
-def _end(
+def show_end(
     file: Path,
     sheet: Sheet,
     content: dict[str, Any],
@@ -302,6 +213,7 @@ def _end(
     spent: Evaluations | None,
     json: bool,
 ) -> None:
+    """Write the files of a complete run of which nothing was asked, and show them."""
     content = finish(file, sheet, content, time.perf_counter() - begun, spent, complete=True)
     if json:
         print(console.dumps({"file": file, **content}))

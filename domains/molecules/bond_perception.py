@@ -1,8 +1,9 @@
-"""Bond orders of bound atoms, and the names of molecules; tasks of `worker`, nothing of ctrlgen.
+"""Bond orders of bound atoms, and names of molecules; tasks of `chemistry_process`.
 
-A graph that says which atoms are bound, with the hydrogens that its atoms count, becomes a molecule
-by RDKit's search for bond orders and charges (DetermineBondOrders, after Kim and Kim, Bull. Korean
-Chem. Soc. 36, 1769, 2015). Tried in turn, until one has neither charges nor radicals:
+Nothing of ctrlgen is imported here. A graph that says which atoms are bound, with the hydrogens
+that its atoms count, becomes a molecule by RDKit's search for bond orders and charges
+(DetermineBondOrders, after Kim and Kim, Bull. Korean Chem. Soc. 36, 1769, 2015). Tried in turn,
+until one has neither charges nor radicals:
 
     1. the bonds as they are, formal charges allowed, their sum the charge of the molecule
     2. the same with bonds added that are a little too long (strained rings)

@@ -1,4 +1,4 @@
-"""Hydrogens for heavy skeletons, and MMFF94s; tasks of `worker`, nothing of ctrlgen.
+"""Hydrogens for heavy skeletons, and MMFF94s; tasks of `chemistry_process`, nothing of ctrlgen.
 
 Hydrogens are placed by the geometry of the neighbours. Where RDKit has none for an atom (a valence
 that is exceeded, no known hybridisation) it leaves them at the origin; they then go to the points

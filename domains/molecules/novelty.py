@@ -8,7 +8,7 @@ what the evaluator was; with valid and test they are all of QM9's 130,831 molecu
 is new is taken for a known one with probability 10^5 / 2^40 ≈ 10^-7. InChIKeys are those that QM9
 comes with; they do not depend on the version of RDKit. Made by
 
-    python -m ctrlgen.domains.molecules.known --data FOLDER
+    python -m ctrlgen.domains.molecules.novelty --data FOLDER
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TRAINING = "D_b"
 """The split that the embedded priors were trained on."""
 
 _PARTS = ("D_a", "D_b", "valid", "test")
-_FILE = Path(__file__).with_name("known.safetensors")
+_FILE = Path(__file__).with_name("novelty.safetensors")
 _BYTES = 5
 
 

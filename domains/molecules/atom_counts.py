@@ -10,9 +10,9 @@ enough to draw n; whether a combination of targets lies off the data is told by 
 distance from the molecules of n atoms. Where no molecule has such a value, p falls off with the
 distance in mean absolute deviations, so that the nearest sizes are drawn.
 
-The tables are `sizes.json`, made by
+The tables are `atom_counts.json`, made by
 
-    python -m ctrlgen.domains.molecules.sizes --data FOLDER
+    python -m ctrlgen.domains.molecules.atom_counts --data FOLDER
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ctrlgen.runs.json_files import write_json
 
 __all__ = ["DEVIATION", "Sizes", "sizes"]
 
-FILE = Path(__file__).with_name("sizes.json")
+FILE = Path(__file__).with_name("atom_counts.json")
 
 BINS, LOW, HIGH = 48, 0.005, 0.995
 _SIZE = 11  # stream of the draws of n
@@ -170,7 +170,7 @@ def sizes(name: str) -> Sizes:
 
 
 def tables(counts: Tensor, properties: dict[str, Tensor]) -> dict[str, Any]:
-    """The content of `sizes.json` for one alphabet.
+    """The content of `atom_counts.json` for one alphabet.
 
     Args:
         counts: atoms of each molecule, shape (N,).
@@ -211,7 +211,7 @@ def _short(row: Tensor, digits: int = 6) -> list[float]:
 
 
 def main() -> None:
-    """Command line: make `sizes.json` from QM9."""
+    """Command line: make `atom_counts.json` from QM9."""
     from ctrlgen.domains.molecules.data import read
 
     parser = argparse.ArgumentParser(description="Tables of p(n | property) from QM9's half D_b.")

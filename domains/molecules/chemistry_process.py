@@ -4,9 +4,9 @@ Runs as a script of its own, so that a call into RDKit, PoseBusters or tblite th
 the memory or crashes takes nothing with it. Requests and replies are JSON; molecules travel in
 RDKit's own binary form, base64. Nothing of ctrlgen is imported.
 
-    hydrogens    places the hydrogens of a heavy skeleton (`worker_hydrogens`)
-    bonds        bond orders and charges of bound atoms (`worker_bonds`)
-    name         SMILES, InChIKey, formula, charges, radicals, pieces (`worker_bonds`)
+    hydrogens    places the hydrogens of a heavy skeleton (`hydrogen_placement`)
+    bonds        bond orders and charges of bound atoms (`bond_perception`)
+    name         SMILES, InChIKey, formula, charges, radicals, pieces (`bond_perception`)
     embed        hydrogens and positions by ETKDG, then MMFF94s (Riniker and Landrum 2015)
     relax        MMFF94s to a minimum: strain = E(given) - E(minimum), RMSD after superposition
     posebusters  the checks of PoseBusters' configuration "mol"
@@ -57,7 +57,7 @@ def relax(request: dict[str, Any]) -> dict[str, Any]:
 
     mol = unpack(request["mol"])
     relaxed = Chem.Mol(mol)
-    forces = sibling("worker_hydrogens").field(relaxed)
+    forces = sibling("hydrogen_placement").field(relaxed)
     before = forces.CalcEnergy()
     converged = forces.Minimize(maxIts=int(request["steps"])) == 0
     strain = before - forces.CalcEnergy()
@@ -67,18 +67,18 @@ def relax(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def hydrogens(request: dict[str, Any]) -> dict[str, Any]:
-    mol, note = sibling("worker_hydrogens").place(unpack(request["mol"]), request["field"])
+    mol, note = sibling("hydrogen_placement").place(unpack(request["mol"]), request["field"])
     return {"mol": pack(mol), "note": note}
 
 
 def bonds(request: dict[str, Any]) -> dict[str, Any]:
-    perceive = sibling("worker_bonds").perceive
+    perceive = sibling("bond_perception").perceive
     return {"mol": pack(perceive(unpack(request["mol"]), request["longer"], request["charge"]))}
 
 
 def name(request: dict[str, Any]) -> dict[str, Any]:
     mol = unpack(request["mol"])
-    names: dict[str, Any] = sibling("worker_bonds").name(mol, bool(request["stereo"]))
+    names: dict[str, Any] = sibling("bond_perception").name(mol, bool(request["stereo"]))
     return {"mol": pack(mol), **names}
 
 
@@ -89,7 +89,7 @@ def embed(request: dict[str, Any]) -> dict[str, Any]:
     mol = Chem.AddHs(unpack(request["mol"]))
     if rdDistGeom.EmbedMolecule(mol, randomSeed=int(request["seed"])):
         raise ValueError("ETKDG found no positions")
-    field = sibling("worker_hydrogens").field
+    field = sibling("hydrogen_placement").field
     with contextlib.suppress(ValueError):  # no parameters: ETKDG's own positions
         field(mol).Minimize(maxIts=500)
     return {"mol": pack(mol)}

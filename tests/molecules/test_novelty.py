@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ctrlgen.domains.molecules import known as module
-from ctrlgen.domains.molecules.known import Known, known
+from ctrlgen.domains.molecules import novelty as module
+from ctrlgen.domains.molecules.novelty import Known, known
 from ctrlgen.domains.molecules.qm9 import Name
 
 
@@ -28,11 +28,11 @@ def test_the_file_is_what_was_written(tmp_path: Path, monkeypatch: pytest.Monkey
     chem = pytest.importorskip("rdkit.Chem")
     inchis = [chem.MolToInchi(chem.MolFromSmiles(text)) for text in ("CCO", "C#N", "CC=O", "CO")]
     named = [Name(i + 1, "", inchi) for i, inchi in enumerate(inchis)]
-    monkeypatch.setattr(module, "_FILE", tmp_path / "known.safetensors")
+    monkeypatch.setattr(module, "_FILE", tmp_path / "novelty.safetensors")
     monkeypatch.setattr(module, "names", lambda folder: named)
     rows = {"D_a": [0], "D_b": [1, 2], "valid": [3], "test": [0]}
     monkeypatch.setattr(module, "split_rows", lambda part: np.array(rows[part]))
-    monkeypatch.setattr("sys.argv", ["known", "--data", str(tmp_path)])
+    monkeypatch.setattr("sys.argv", ["novelty", "--data", str(tmp_path)])
     module.main()
     known.cache_clear()
     table = known()
