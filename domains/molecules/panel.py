@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ctrlgen.domains.molecules.depictions import svg
-from ctrlgen.domains.molecules.files import read_sdf
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.sdf import read_sdf
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
 from ctrlgen.report.reading import object_of

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.files import write_sdf
+from ctrlgen.domains.molecules.sdf import write_sdf
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.report.sections import Section
