@@ -166,6 +166,14 @@ def test_counters_without_groups(prior: Prior) -> None:
     assert network.forward_rows == 48 and network.vjp_rows == 24
 
 
+@pytest.mark.parametrize("moves", [False, True])
+def test_the_first_jacobian_serves_the_start_alone(moves: bool, prior: Prior) -> None:
+    """Controls of the velocity enter behind it."""
+    method = OCFlow(move_start=moves, **ONE_STEP)
+    network = method(prior, Reversed(rows(D)), seeds=SEEDS).network
+    assert (network.forward, network.vjp) == ((16, 8) if moves else (14, 6))
+
+
 @pytest.mark.parametrize("kind", [FlowGrad, OCFlow])
 def test_samples_do_not_see_each_other(kind: Any, prior: Prior) -> None:
     cost = Reversed(rows(D))

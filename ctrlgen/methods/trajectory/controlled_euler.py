@@ -107,7 +107,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         euler: ControlledEuler = ctx.euler
         *points, lengths = ctx.saved_tensors
         gradients: list[Tensor] = []
@@ -123,6 +123,8 @@ class _Adjoint(torch.autograd.Function):
         for k in reversed(range(euler.steps)):
             if euler.velocity:
                 gradients.append(euler.widths[k] * gradient)
+                if k == 0 and not ctx.needs_input_grad[1]:
+                    break  # the first step's Jacobian is asked for by the start alone
             if counts[k] == len(gradient):
                 width = ends[k] - ends[k + lengths[k]]
                 pulled = _pulled(euler, points[k], k, gradient)
@@ -138,7 +140,8 @@ class _Adjoint(torch.autograd.Function):
             if not euler.velocity:
                 gradients.append(gradient)
         found = torch.stack(gradients[::-1], 1)
-        return (found if euler.velocity else _shared(found, lengths)), gradient, None
+        start = gradient if ctx.needs_input_grad[1] else None
+        return (found if euler.velocity else _shared(found, lengths)), start, None
 
 
 def _pulled(euler: ControlledEuler, point: Tensor, step: int, gradient: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ OC-Flow's code differs from its paper. For images it is FlowGrad without groups 
 u ← 0.995 u − lr ∇C, which is ρ = 0.005/lr; for molecules the controls are of the velocity, and the
 source point moves too, z_0 + u_*, at no price, with the energy averaged over the points of a state.
 
-n evaluations for J; for its gradient as many more as there are groups, with a backward pass each.
+n evaluations for J; for its gradient as many more as there are groups, with a backward pass each;
+n − 1 where controls are of the velocity and the start stays: the first moves nothing before it.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ class Sweep:
         self.status[self.rows] = int(Status.MAX_ITERATIONS)
         with torch.no_grad():
             samples = self.everyone.decode(self.best["state"])
-            return self._result(self.whole(samples).to(samples.dtype))
+            costs = self.whole(samples).to(samples.dtype)
+            self.status = torch.where(costs.isfinite(), self.status, int(Status.DIVERGED))
+            return self._result(costs)
 
     def _iterate(self) -> None:
         self._close(~self.value.isfinite(), Status.DIVERGED)
@@ -201,6 +203,7 @@ class Sweep:
         """Backtracking, each sample by itself; which of them went down."""
         pending = torch.arange(len(self.rows), device=self.rows.device)
         moved = torch.zeros_like(pending, dtype=torch.bool)
+        finite = torch.zeros_like(moved)
         for trial in range(self.plan.method.halvings + 1):
             nominal, laws = self.at.take(pending), [gain.take(pending) for gain in gains]
             dynamics, cost = self.dynamics.take(pending), cost_rows(self.cost, pending)
@@ -215,6 +218,7 @@ class Sweep:
             found = Trajectory(states, controls)
             self.calls[self.rows[pending]] += 1
             value, monitor = self._evaluate(found, cost, dynamics)
+            finite = finite.index_copy(0, pending, value.isfinite())
             lower = value < self.value[pending]
             inside, outside = partition(lower)
             where = pending[inside]
@@ -227,6 +231,7 @@ class Sweep:
                 break
         self.damping = torch.where(moved, self.damping, self.damping * self.plan.method.growth)
         self.failures = torch.where(moved, 0, self.failures + 1)
+        self._close(~finite, Status.DIVERGED)  # not even the shortest step is
         self._close(self.failures >= _FAILURES, Status.LINE_SEARCH)
         return moved
 
@@ -276,7 +281,7 @@ class Sweep:
         cost: CostLike | None = None,
         dynamics: Dynamics | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """J = C + Σ ½ω‖u‖², and C, of every row, (b,)."""
+        """J = C + Σ ½ω‖u‖², NaN where it or the state is not finite, and C, of every row, (b,)."""
         cost = cost or self.cost
         with torch.no_grad():
             signal = (dynamics or self.dynamics).decode(trajectory.states[-1])
@@ -284,7 +289,8 @@ class Sweep:
             value = monitor
             for weight, u in zip(self.plan.weights, trajectory.controls, strict=True):
                 value = value + 0.5 * weight * row_sum(u.square())
-        return value, monitor
+            finite = value.isfinite() & flat(trajectory.states[-1]).isfinite().all(1)
+        return torch.where(finite, value, torch.nan), monitor
 
     # ---------------------------------------------------------------- rows
 
