@@ -139,3 +139,19 @@ def test_a_row_that_is_lost_on_the_way(where: str, problem_case: Any, seeds: Ten
             # What only judges by the cost is lost in the end.
             last += [healthy] if where == "cost" else []
             assert any(torch.equal(lost.samples[BAD], r.samples[BAD]) for r in last), at
+
+
+def test_a_bounded_cost_does_not_hide_an_infinite_state(problem_case: Any, seeds: Tensor) -> None:
+    method, prior, cost = problem_case.problem(EVERYONE, torch.float64)
+
+    class Bounded(type(cost)):  # type: ignore[misc]
+        def __call__(self, x: Tensor) -> Tensor:
+            return super().__call__(x.nan_to_num(0.0, 0.0, 0.0))
+
+    cost = copy.copy(cost)
+    cost.__class__ = Bounded
+    prior = fused_network(prior, Fuse(1), torch.inf)
+    check_mates(
+        method(prior, cost, seeds=seeds),
+        method(prior.take(torch.tensor(MATES)), cost.take(torch.tensor(MATES)), seeds=seeds[MATES]),
+    )
