@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ctrlgen.adapters.latent import AutoencoderCodec
 from ctrlgen.domains.audio.spectral import SpecCodec
+from ctrlgen.domains.audio.starts import Projected
 from ctrlgen.domains.audio.states import Frames, LatentCodec, PretrainedCodec
 from ctrlgen.domains.images.tiles import Canvas
 from ctrlgen.domains.molecules.lead_optimization import Given
@@ -177,6 +178,7 @@ INITIALIZERS: dict[str, Case] = {
     "given": given_case(),
     "blend": initializer_case(Blend(0.3, rescale=True)),
     "guided": initializer_case(GuidedStart(3)),
+    "projected": initializer_case(Projected(3)),
     "refined": initializer_case(Refined(GuidedStart(3), 2)),
     "guided-adaptive": initializer_case(GuidedStart(3, solver=Dopri5(1e-5, 1e-5))),
 }
