@@ -91,7 +91,7 @@ class InverseProblem:
             seeds: one per signal; needed where there is noise.
             **more: other fields.
         """
-        y = measure(operator, truth, noise, seeds)  # type: ignore[arg-type]
+        y = measure(operator, truth, noise, seeds)
         return cls(operator=operator, y=y, noise=noise, truth=truth, **more)
 
     @property
@@ -206,4 +206,4 @@ def solve(
     else:
         chosen = problem.method(method, **options)
     every = range(len(problem.y)) if seeds is None else seeds
-    return chosen(prior, problem.cost(chosen, len(every)), seeds=every, observer=observer)  # type: ignore[arg-type]
+    return chosen(prior, problem.cost(chosen, len(every)), seeds=every, observer=observer)

@@ -45,9 +45,11 @@ class Trial(InverseProblem):
     """An inverse problem on some images, shape (B, C, H, W) in [-1, 1], whose answers are known.
 
     Attributes:
+        truth: the images.
         seeds: one per image.
     """
 
+    truth: Tensor
     seeds: range
 
     @classmethod
@@ -107,7 +109,7 @@ def run(
     cost = trial.cost(method) if cost is None else cost
     result, account = timed(method, prior, cost, trial.seeds)
     images, truth = result.samples, trial.truth
-    assert prior.card is not None and truth is not None
+    assert prior.card is not None
     columns = (
         quality(images, truth, prior.card.name)
         if whole

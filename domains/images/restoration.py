@@ -37,6 +37,7 @@ class Problem(InverseProblem):
         tiles: of an image larger than the prior.
     """
 
+    operator: LinearOperator
     task: str
     prior: Prior
     tiles: Tiles | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +133,18 @@ def test_arrows_point_one_way(folder: str) -> None:
             wrong = {m for m in used if m == package or m.startswith(f"{package}.")}
             assert not wrong, f"{file} imports {wrong}"
             assert other not in {m.split(".")[0] for m in used}, f"{file} imports {other} bare"
+
+
+def test_every_package_is_installed() -> None:
+    """A folder that pyproject.toml does not list is missing from a wheel, and from no checkout."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {
+        file.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for top in ("ctrlgen", *PACKAGES)
+        for file in (ROOT / top).rglob("__init__.py")
+    }
+    named = {f if f.split(".")[0] == "ctrlgen" else f"ctrlgen.{f}" for f in folders}
+    assert set(settings["packages"]) == named
 
 
 def test_domains_do_not_know_each_other() -> None:
