@@ -65,10 +65,11 @@ def optimize(
 ) -> None:
     """Improve a given molecule: search around the source point that it comes from.
 
-    [dim]Example:[/]  ctrlgen molecule optimize lead.sdf --property mu=3D --radius 0.3 -n 8
+    [dim]Example:[/]  ctrlgen molecule optimize lead.sdf --property mu=3D -n 8
 
     The first molecule of FILE is the lead; every seed gives another variant of as many atoms. The
-    cost asks for likeness to it (--resemblance), or to the molecule of --similar.
+    cost asks for likeness to it (--resemblance; less of it for a larger step), or to the molecule
+    of --similar.
     """
     _search(ctx, options, f"optimize-{file.stem}", 8, lead=file, radius=radius)
 
