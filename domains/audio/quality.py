@@ -135,10 +135,11 @@ def prior_rows(prior: Prior, x: Tensor, tasks: list[str], settings: Settings) ->
     rows: list[dict[str, Any]] = []
     for task in tasks:
         if task.startswith("gap"):
-            rows += gap_rows(prior, x, int(task[3:]) / 100, settings)[0]
+            new = gap_rows(prior, x, int(task[3:]) / 100, settings)[0]
         else:
-            rows += band_rows(prior, x, int(task[1:]), settings)
-        print("\n".join(dumps(row, indent=None) for row in rows[-3:]), flush=True)
+            new = band_rows(prior, x, int(task[1:]), settings)
+        print("\n".join(dumps(row, indent=None) for row in new), flush=True)
+        rows += new
     return rows
 
 

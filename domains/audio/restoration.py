@@ -186,7 +186,7 @@ def _solve(
 def window_of(prior: Prior) -> tuple[int, int]:
     """Rate of the prior in Hz, and samples of its window."""
     network: Any = prior.codec.network  # type: ignore[attr-defined]
-    return network.rate, (prior.source.shape[0] - 1) * network.hop
+    return network.rate, network.samples(prior.source.shape[0])
 
 
 def _parts(x: Tensor, window: Tensor) -> list[int]:

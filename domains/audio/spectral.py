@@ -168,6 +168,10 @@ class SpecCodec(nn.Module):
         """Latent frames of a signal of so many samples."""
         return frame_count(length, self.hop)
 
+    def samples(self, frames: int) -> int:
+        """The longest signal of so many frames."""
+        return (frames - 1) * self.hop
+
     def encode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
         """Latents of signals.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,10 +28,34 @@ from ctrlgen.rows.constants import derived, follow
 from ctrlgen.rows.errors import CardError, short
 from ctrlgen.rows.seeds import SOURCE, Seeds
 
-__all__ = ["WEIGHTS", "Frames", "LatentCodec", "PretrainedCodec"]
+__all__ = ["WEIGHTS", "FrameNetwork", "Frames", "LatentCodec", "PretrainedCodec"]
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Cards and weights that the package brings."""
+
+
+class FrameNetwork(Protocol):
+    """What a codec of frames has: `SpecCodec`, `EnCodec`, or a user's own.
+
+    Attributes:
+        rate: in Hz.
+        size: D, numbers of a frame.
+    """
+
+    rate: int
+    size: int
+
+    def frames(self, length: int) -> int:
+        """Frames of a signal of so many samples."""
+
+    def samples(self, frames: int) -> int:
+        """The longest signal of so many frames."""
+
+    def encode(self, x: Tensor, frames: Tensor | None = None) -> Tensor:
+        """Latents (B, T, D) of signals (B, 1, L)."""
+
+    def decode(self, z: Tensor, length: int | None = None, frames: Tensor | None = None) -> Tensor:
+        """Signals of latents, differentiable."""
 
 
 class LatentCodec(Codec):
@@ -52,7 +76,7 @@ class LatentCodec(Codec):
 
     def __init__(
         self,
-        network: SpecCodec,
+        network: FrameNetwork,
         mean: Tensor,
         std: Tensor,
         length: int | None = None,
