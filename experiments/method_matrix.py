@@ -13,7 +13,9 @@ one batch and all of them are counted: a sample that diverged with its last fini
 method reduces the residual is asked image by image, against the prior's own sample of that seed.
 
 A row that is finished for these weights lies under `runs/` and is not run again; `results.json`
-under `experiments/results` holds them all, with the table and the figure beside it.
+under `experiments/results` holds them all, with the table and the figure beside it. With `--keep`
+the rows that are there already stay and those that are asked for take their places: after a change
+of some methods these alone are run. `--note` says under the table what a reader must know of it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from ctrlgen.experiments.rows import RESULTS, Rows, publish, timed
 from ctrlgen.methods.tuned import METHODS, build, named
 from ctrlgen.operators.base import Operator
 from ctrlgen.priors.prior import Prior
+from ctrlgen.runs.json_files import read_json
 from ctrlgen.solvers import Midpoint
 
 __all__ = ["TASKS", "Task", "main", "verdicts"]
@@ -195,6 +198,34 @@ def run(
     return {"tasks": noises, "methods": methods, "budgets": budgets, "refused": refused}
 
 
+def joined(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Results where rows of the later ones take the places of earlier ones.
+
+    Args:
+        before: of `results.json`.
+        after: likewise, of the same weights and images.
+
+    Raises:
+        ValueError: for results of other weights or images.
+    """
+    for name in ("prior", "sha256", "images"):
+        if before[name] != after[name]:
+            raise ValueError(
+                f"keep: the results that are there have {name} {before[name]!r}, "
+                f"these have {after[name]!r}"
+            )
+    both = (before, after)
+    every = {name for part in both for name in part["methods"]}
+    return {
+        **after,
+        "tasks": {k: t.noise for k, t in TASKS.items() if any(k in part["tasks"] for part in both)},
+        "methods": [name for name in METHODS if name in every],
+        "budgets": sorted({budget for part in both for budget in part["budgets"]}),
+        "refused": before["refused"] | after["refused"],
+        "rows": before["rows"] | after["rows"],
+    }
+
+
 def main(
     prior: Annotated[str, typer.Option(help="mnist or cifar10")] = "mnist",
     images: Annotated[int, typer.Option(min=2, help="held-out images, all in one batch")] = 64,
@@ -205,6 +236,8 @@ def main(
     cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
     threads: Annotated[int, typer.Option(help="torch threads")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    keep: Annotated[bool, typer.Option(help="leave the other rows that are there")] = False,
+    note: Annotated[str, typer.Option(help="below the table")] = "",
 ) -> None:
     """Run the experiment, or what is left of it, and write results.json, a table and a figure."""
     from ctrlgen.experiments.method_matrix_figure import figure, table
@@ -217,10 +250,15 @@ def main(
     truth = held_out(prior, images).images.to(device)
     assert model.card is not None
     key = {"sha256": model.card.sha256, "images": images}
+    out = out or RESULTS / f"method_matrix_{prior}"
+    before = read_json(out / "results.json") if keep else None
     rows = Rows(cache / "method_matrix" / prior, key)
     about = run(model, truth, rows, wanted, asked, levels)
-    out = out or RESULTS / f"method_matrix_{prior}"
     results = {"prior": prior, **key, **about, "rows": rows.rows}
+    if before is not None:
+        results = joined(before, results)
+    if note:
+        results["note"] = note
     results["verdicts"] = verdicts(results)
     publish(out, results, table(results))
     figure(results, out / "quality.png")

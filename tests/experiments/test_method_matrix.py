@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrlgen.experiments.method_matrix import main, verdicts
+from ctrlgen.experiments.method_matrix import joined, main, verdicts
 from ctrlgen.rows.errors import UnknownName
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -97,3 +97,20 @@ def test_verdicts_compare_image_by_image() -> None:
     assert found["reduced"] == {"sr2-dps-8": 0.5, "sr2-ndtm-8": 1.0}
     assert found["not_reduced"] == ["sr2-dps-8"] and found["diverged"] == {"sr2-dps-8": 1}
     assert found["best_psnr"] == {"sr2": "sr2-ndtm-8"}
+
+
+def test_rows_that_are_asked_for_again_take_the_places_of_the_old_ones(tmp_path: Path) -> None:
+    out, options = tmp_path / "out", {**OPTIONS, "tasks": "sr2", "methods": "ddrm,ndtm"}
+    main(**options, out=out, cache=tmp_path / "a")  # type: ignore[arg-type]
+    first = json.loads((out / "results.json").read_text())
+    first["rows"]["sr2-ddrm-8"]["psnr"] = [0.0, 0.0]
+    (out / "results.json").write_text(json.dumps(first))
+    changes = {"methods": "ddrm", "budgets": "8", "keep": True, "note": "DDRM is newer."}
+    main(**{**options, **changes}, out=out, cache=tmp_path / "b")  # type: ignore[arg-type]
+    second = json.loads((out / "results.json").read_text())
+    assert second["methods"] == ["ndtm", "ddrm"] and second["budgets"] == [8, 50]
+    assert second["rows"]["sr2-ndtm-50"] == first["rows"]["sr2-ndtm-50"]
+    assert min(second["rows"]["sr2-ddrm-8"]["psnr"]) > 0
+    assert "DDRM is newer." in (out / "table.md").read_text()
+    with pytest.raises(ValueError, match="keep: the results that are there have images 3"):
+        joined({**first, "images": 3}, second)
