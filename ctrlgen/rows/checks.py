@@ -17,6 +17,7 @@ __all__ = [
     "check_dtype",
     "check_kind",
     "check_numbers",
+    "check_precision",
     "check_sizes",
 ]
 
@@ -35,6 +36,16 @@ def check_dtype(dtype: Any) -> None:
         raise TypeError(f"dtype: expected one of torch such as torch.float32, got {short(dtype)}")
     if not dtype.is_floating_point:
         raise ValueError(f"dtype: expected a floating point one, got {dtype}")
+
+
+def check_precision(**values: Tensor) -> None:
+    """Raise TypeError for a tensor of less than single precision.
+
+    Fourier transforms and decompositions of matrices have no other.
+    """
+    for name, value in values.items():
+        if value.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"{name}: expected float32 or float64, got {value.dtype}")
 
 
 def check_device(device: Any) -> None:

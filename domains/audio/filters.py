@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ctrlgen.operators.base import LinearOperator, Spectrum
 from ctrlgen.rows.batching import rows_like
+from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import derived
 
 __all__ = ["BandLimit", "Filter", "LowPass", "Reverb", "check_signals", "kaiser_lowpass"]
@@ -103,6 +104,7 @@ class Filter(LinearOperator):
             raise ValueError(
                 f"{name}: expected a length divisible by the factor {k}, got {length} samples"
             )
+        check_precision(**{name: x})
         key = (length, x.dtype, x.device)
         return derived(
             self.taps, key, lambda: self._transfer(length).to(x.device, x.dtype.to_complex())

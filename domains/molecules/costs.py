@@ -30,6 +30,7 @@ from ctrlgen.domains.molecules.composition import (
 )
 from ctrlgen.domains.molecules.elements import NUMBERS, VALENCE, alphabet
 from ctrlgen.domains.molecules.states import split
+from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import follow
 
 __all__ = ["FragmentCost", "SimilarityCost", "ValenceCost", "allowed_classes", "rotation"]
@@ -106,6 +107,7 @@ def rotation(found: Tensor, wanted: Tensor) -> Tensor:
         found: centred points, shape (B, m, 3).
         wanted: centred points, shape (B, m, 3).
     """
+    check_precision(positions=found)
     with torch.no_grad():
         overlap = found.transpose(1, 2) @ wanted
         left, _, right = torch.linalg.svd(overlap.nan_to_num(0.0, 0.0, 0.0))

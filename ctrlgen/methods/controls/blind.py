@@ -28,6 +28,7 @@ from ctrlgen.optimizers.first_order import FirstOrder
 from ctrlgen.optimizers.stepwise import Stepwise
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import PerSample, row_sum
+from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import follow
 from ctrlgen.rows.seeds import normal
 from ctrlgen.sampling.grids import DDPMUniform
@@ -45,6 +46,7 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
         x: signals, shape (B, C, *space).
         kernel: one per sample, shape (B, *window), as many dimensions as space.
     """
+    check_precision(x=x)
     dims = tuple(range(2, x.ndim))
     window, space = kernel.shape[1:], x.shape[2:]
     size = [n + k - 1 for n, k in zip(space, window, strict=True)]

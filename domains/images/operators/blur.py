@@ -21,6 +21,7 @@ from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kerne
 from ctrlgen.domains.images.operators.separable import CUT, Line, Separable
 from ctrlgen.operators.base import LinearOperator, Spectrum
 from ctrlgen.rows.batching import rows_like
+from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import derived, follow
 from ctrlgen.rows.seeds import Seeds
 
@@ -84,6 +85,7 @@ class Blur(LinearOperator):
     def _transfer(self, x: Tensor, name: str) -> Tensor:
         """ĥ for images like x, zero where cut, shape (1|B, 1, H, W), complex."""
         check_images(x, name)
+        check_precision(**{name: x})
         if self.per_sample:
             check_rows(x, self.kernel.shape[0], name)
         key = ("transfer", self.cut, x.shape[2:], x.dtype, x.device)

@@ -18,6 +18,7 @@ from torch import Tensor
 from ctrlgen.domains.images.operators.checks import check_images, check_positive_integer
 from ctrlgen.domains.images.operators.kernels import gaussian_taps, motion_kernels
 from ctrlgen.operators.base import Operator
+from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import derived, follow
 from ctrlgen.rows.seeds import as_seeds
 
@@ -70,6 +71,7 @@ def _convolve(x: Tensor, kernels: Tensor) -> Tensor:
 
     Through Fourier transforms: their gradient is several times quicker than a convolution's.
     """
+    check_precision(x=x)
     rows, columns = kernels.shape[1:]
     x = x.index_select(2, _reflected(x.shape[2], rows // 2, x.device))
     x = x.index_select(3, _reflected(x.shape[3], columns // 2, x.device))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ctrlgen.domains.images.operators.checks import check_images
 from ctrlgen.operators.base import Operator
+from ctrlgen.rows.checks import check_precision
 
 __all__ = ["PhaseRetrieval"]
 
@@ -47,6 +48,7 @@ class PhaseRetrieval(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         check_images(x)
+        check_precision(x=x)
         rows, columns = self._margin(x.shape[2]), self._margin(x.shape[3])
         padded = torch.nn.functional.pad(x, (columns, columns, rows, rows))
         shifted = torch.fft.ifftshift(padded, dim=(2, 3))
@@ -54,6 +56,7 @@ class PhaseRetrieval(Operator):
 
     def pinv(self, y: Tensor) -> Tensor:
         check_images(y, "y")
+        check_precision(y=y)
         height, width = self._unpadded(y.shape[2]), self._unpadded(y.shape[3])
         top, left = self._margin(height), self._margin(width)
         wave = torch.fft.ifft2(torch.fft.ifftshift(y, dim=(2, 3)), norm="ortho")

@@ -142,7 +142,7 @@ def latent_audio_case(build: Callable[[], LatentCodec]) -> Case:
         codec.network = codec.network.to(dtype)
         return codec
 
-    codecs = {dtype: of(dtype) for dtype in (torch.float64, torch.float32)}
+    codecs = {dtype: of(dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16)}
     codec = codecs[torch.float64]
     assert codec.length is not None and codec.frames is not None
     length, states = codec.length, (int(codec.frames.max()), codec.network.size)
