@@ -33,7 +33,10 @@ from ctrlgen.domains.molecules.states import split
 from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import follow
 
-__all__ = ["FragmentCost", "SimilarityCost", "ValenceCost", "allowed_classes", "rotation"]
+__all__ = ["HELD", "FragmentCost", "SimilarityCost", "ValenceCost", "allowed_classes", "rotation"]
+
+HELD = 0.3
+"""Root mean square distance in Angstrom within which a fragment is held."""
 
 
 class FragmentCost(ClassCost):
@@ -90,14 +93,21 @@ class FragmentCost(ClassCost):
         turned = found @ rotation(found, wanted)
         return (turned - wanted).square().sum((1, 2)) / size
 
-    def forward(self, x: Tensor) -> Tensor:
+    def wrong(self, x: Tensor) -> Tensor:
+        """Atoms that have none of their classes, squared and summed, shape (B,)."""
         size = self.positions.shape[-2]
-        parts = split(x)
         if size > x.shape[1]:
             raise ValueError(f"fragment: has {size} atoms, the molecules at most {x.shape[1]}")
-        inside = (self.weights(parts)[:, :size] * follow(self.allowed, x, x.dtype)).sum(2)
-        wrong = (1 - inside).square().sum(1)
-        return self.position_weight * self.deviation(x) + self.class_weight * wrong
+        inside = (self.weights(split(x))[:, :size] * follow(self.allowed, x, x.dtype)).sum(2)
+        return (1 - inside).square().sum(1)
+
+    def held(self, x: Tensor) -> Tensor:
+        """Molecules whose first atoms are the fragment within `HELD` Angstrom, bool, shape (B,)."""
+        with torch.no_grad():
+            return (self.wrong(x) < 0.5) & (self.deviation(x) <= HELD**2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.class_weight * self.wrong(x) + self.position_weight * self.deviation(x)
 
 
 def rotation(found: Tensor, wanted: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ctrlgen.costs import Cost, PropertyCost
+from ctrlgen.costs import Cost, FunctionCost, PropertyCost
 from ctrlgen.costs.property import Form
 from ctrlgen.domains.molecules.atom_counts import DEVIATION, Sizes, sizes
 from ctrlgen.domains.molecules.composition import CompositionCost, Interval, possible_sizes
@@ -197,13 +197,26 @@ class Wish:
         return found
 
     def aim(self, network: Network | None, name: str, counts: Tensor) -> Cost | None:
-        """The cost of properties and composition alone, classes as they are; None without either.
+        """What says that a molecule is done, at most the square of the tolerance then.
 
-        A fragment and a likeness are never met to the last digit, and say nothing of being done.
+        The cost of properties and composition, classes as they are, and one for a fragment that is
+        not held; None where neither is asked. A likeness is never met to the last digit.
         """
-        if not (self.names or self.limits):
-            return None
-        return replace(self, fragment=None, like=None).cost(network, name, counts)
+        parts: list[Cost] = []
+        if self.names or self.limits:
+            parts.append(replace(self, fragment=None, like=None).cost(network, name, counts))
+        if self.fragment is not None:
+            held = self._fragment_cost(name).held
+            parts.append(FunctionCost(lambda x: (~held(x)).to(x.dtype)))
+        return sum(parts[1:], parts[0]) if parts else None
+
+    def _fragment_cost(self, name: str) -> FragmentCost:
+        """The cost of a fragment, by its heavy atoms."""
+        assert self.fragment is not None
+        drawn = _heavy(self.fragment)
+        place = self.fragment.GetConformer().GetPositions()
+        rows = [a.GetIdx() for a in self.fragment.GetAtoms() if a.GetAtomicNum() > 1]
+        return FragmentCost(torch.from_numpy(place[rows]).float(), allowed_classes(drawn, name))
 
     def cost(
         self, network: Network | None, name: str, counts: Tensor, types: str = "straight-through"
@@ -239,12 +252,7 @@ class Wish:
         if self.limits:
             parts.append(CompositionCost(self.limits, name, weights_of))  # type: ignore[arg-type]
         if self.fragment is not None:
-            drawn = _heavy(self.fragment)
-            place = self.fragment.GetConformer().GetPositions()
-            rows = [a.GetIdx() for a in self.fragment.GetAtoms() if a.GetAtomicNum() > 1]
-            parts.append(
-                FragmentCost(torch.from_numpy(place[rows]).float(), allowed_classes(drawn, name))
-            )
+            parts.append(self._fragment_cost(name))
         if self.like is not None:
             x, classes, _ = tensors([self.like], name)
             reference = join(x, classes, len(alphabet(name)))[0]

@@ -292,6 +292,25 @@ def test_a_fragment_an_extreme_and_a_likeness_are_one_cost(cards: Cards, tmp_pat
     assert limits[0] > 9000  # of small molecules
 
 
+def test_a_molecule_without_the_fragment_is_not_done(cards: Cards, tmp_path: Path) -> None:
+    """Where nothing but a fragment is asked, a whole molecule without it starts again."""
+    wish = wish_of(None, fragment=ethanol(tmp_path))
+    counts = torch.tensor([3, 3, 3])
+    positions, classes, _ = tensors([read_sdf(tmp_path / "ethanol.sdf")[0].mol], "qm9-heavy")
+    own = join(positions, classes, 14)
+    bent, other = own.clone(), own.clone()
+    bent[0, 0, :3] += 1.0
+    other[0, 2, 3:] = own[0, 0, 3:]  # a carbon for the oxygen
+    aim = wish.aim(None, "qm9-heavy", counts)
+    assert aim is not None and aim(torch.cat((own, bent, other))).tolist() == [0, 1, 1]
+    assert Designer(wish, str(cards.prior)).task().aim is not None
+    both = wish_of(["mu=2D"], fragment=ethanol(tmp_path))
+    guide = judges.regressor(str(cards.guide))
+    alone = wish_of(["mu=2D"]).cost(guide, "qm9-heavy", counts[:1])(bent)
+    aim = both.aim(guide, "qm9-heavy", counts[:1])
+    assert aim is not None and torch.allclose(aim(bent), alone + 1)
+
+
 def test_in_python_it_takes_three_lines(cards: Cards) -> None:
     designed = design(
         "gap=6.8eV", number=2, prior=str(cards.prior), guide=str(cards.guide),
