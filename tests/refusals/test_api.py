@@ -220,7 +220,7 @@ def test_parts(argument: str, act: Act) -> None:
 
 
 def test_there_are_enough() -> None:
-    assert sum(map(len, (BAD_SEEDS, BAD_CALLS, BAD_PLACES, BAD_PARTS))) >= 300
+    assert sum(map(len, (BAD_SEEDS, BAD_CALLS, BAD_PLACES, BAD_PARTS))) >= 380
 
 
 def test_good_seeds_of_every_kind() -> None:

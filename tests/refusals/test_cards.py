@@ -139,4 +139,4 @@ def test_missing_fields(folder: Path, field: str) -> None:
 
 
 def test_there_are_enough() -> None:
-    assert len(CASES) >= 150
+    assert len(CASES) >= 220
