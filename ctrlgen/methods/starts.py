@@ -36,8 +36,9 @@ import torch
 from torch import Tensor
 
 from ctrlgen.operators.base import LinearOperator, Measurement
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.flows import Prediction
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like, flat
 from ctrlgen.rows.seeds import Seeds
 from ctrlgen.solvers import Solver

@@ -22,7 +22,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.conditions import BoundVelocity
+from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Source
 from ctrlgen.rows.batching import flat, take
 from ctrlgen.rows.seeds import Seeds, as_seeds, rademacher

@@ -8,7 +8,6 @@ On disk a prior is a card beside its weights (`ctrlgen.priors.cards`, `ctrlgen.p
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from ctrlgen.priors.acceleration import SIZES, Compiled, Graphed, Half
 from ctrlgen.priors.cards import Card, load_weights
 from ctrlgen.priors.codecs import Codec, Identity
+from ctrlgen.priors.conditions import BoundVelocity, condition
 from ctrlgen.priors.flows import Evaluations, Flow, Prediction
 from ctrlgen.priors.paths import Path
 from ctrlgen.priors.sources import Source
@@ -27,8 +27,8 @@ from ctrlgen.rows.batching import PerSample, rows_of
 from ctrlgen.rows.checks import check_device, check_dtype, check_kind
 from ctrlgen.rows.constants import follow
 from ctrlgen.rows.counts import Meter
-from ctrlgen.rows.errors import UnknownName, short
-from ctrlgen.rows.seeds import Seeds, as_seeds
+from ctrlgen.rows.errors import short
+from ctrlgen.rows.seeds import Seeds, as_seeds, warn_of_twins
 from ctrlgen.sampling import grids
 from ctrlgen.sampling.grids import Grid, Uniform
 from ctrlgen.solvers import Gradient, Midpoint, Solver
@@ -87,29 +87,7 @@ class Prior(PerSample):
         """
         bound = dict(self.conditions)
         for name, value in conditions.items():
-            try:
-                rows = torch.as_tensor(value)
-            except (TypeError, ValueError, RuntimeError) as error:
-                raise TypeError(
-                    f"{name}: expected numbers, one row per sample, got {short(value)}"
-                ) from error
-            if rows.ndim == 0:
-                raise ValueError(
-                    f"{name}: expected one row per sample, shape (B, ...), got a scalar"
-                )
-            if self.card is not None:
-                if name not in self.card.conditions:
-                    raise UnknownName("condition", name, self.card.conditions)
-                limits = self.card.conditions[name]
-                top = max(limits.get("classes", 0) - 1, limits.get("null", 0))
-                low, top = limits.get("least", 0), limits.get("most", top)
-                within = bool(((rows >= low) & (rows <= top)).all())
-                limited = "classes" in limits or "most" in limits
-                if limited and (rows.is_floating_point() or not within):
-                    raise ValueError(
-                        f"{name}: expected integers from {low} to {top}, got {rows.tolist()}"
-                    )
-            bound[name] = rows
+            bound[name] = condition(name, value, self.card)
         rows_of(bound)  # raises where they disagree
         clone = copy.copy(self)
         clone.conditions, clone.source = bound, self.source.given(bound)
@@ -242,7 +220,7 @@ class Prior(PerSample):
         """
         rows = as_seeds(seeds)
         self.check_rows(len(rows), "seeds")
-        _warn_of_twins(rows)
+        warn_of_twins(rows)
         check_dtype(dtype)
         weight = self._weight()
         if weight is not None:
@@ -339,32 +317,3 @@ def _placed(device: Any) -> torch.device:
     if str(device) != "meta":
         check_device(device)
     return torch.empty(0, device=device).device
-
-
-def _warn_of_twins(seeds: Tensor) -> None:
-    """Say, once for a place in the user's code, that samples will be the same."""
-    values, counts = seeds.unique(return_counts=True)
-    if len(values) < len(seeds):
-        twins = values[counts > 1].tolist()
-        warnings.warn(
-            f"seeds: {', '.join(map(str, twins[:3]))}{' ...' if len(twins) > 3 else ''} more than "
-            "once; samples of one seed are the same wherever their data are",
-            stacklevel=3,
-        )
-
-
-class BoundVelocity:
-    """The velocity of a prior as solvers integrate it: `take` restricts its conditions."""
-
-    def __init__(self, prior: Prior) -> None:
-        self.prior = prior
-
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.prior.velocity(x, t)
-
-    def check_time(self, time: float) -> None:
-        """Raise where there is no velocity at a time; see `Flow.check_time`."""
-        self.prior.flow.check_time(time)
-
-    def take(self, index: Tensor) -> BoundVelocity:
-        return BoundVelocity(self.prior.take(index))

@@ -12,6 +12,7 @@ its first entries as an unpadded one.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
 from typing import Any
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ctrlgen.rows.errors import short
 
-__all__ = ["SOURCE", "Seeds", "as_seeds", "normal", "rademacher", "uniform"]
+__all__ = ["SOURCE", "Seeds", "as_seeds", "normal", "rademacher", "uniform", "warn_of_twins"]
 
 Seeds = Sequence[int] | Tensor
 
@@ -162,6 +163,18 @@ def uniform(
     draws = words.double().add_(0.5).mul_(2.0**-32).to(dtype).reshape(len(words), *shape)
     limits = torch.finfo(dtype)  # rounding to a short dtype must reach neither end
     return draws.clamp_(limits.tiny, 1 - limits.eps / 2)
+
+
+def warn_of_twins(seeds: Tensor) -> None:
+    """Say, once for a place in the user's code, that samples will be the same."""
+    values, counts = seeds.unique(return_counts=True)
+    if len(values) < len(seeds):
+        twins = values[counts > 1].tolist()
+        warnings.warn(
+            f"seeds: {', '.join(map(str, twins[:3]))}{' ...' if len(twins) > 3 else ''} more than "
+            "once; samples of one seed are the same wherever their data are",
+            stacklevel=3,
+        )
 
 
 def normal(

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ctrlgen.methods.starts import Initializer
 from ctrlgen.operators import LinearOperator, Measurement
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.conditions import BoundVelocity
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.seeds import Seeds
 
 __all__ = ["Projected"]

@@ -11,7 +11,8 @@ import torch
 from ctrlgen.commands import console
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.restoration import prior_of_images
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.conditions import BoundVelocity
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Batch, Job
 from ctrlgen.runs.json_files import write_json

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ctrlgen.methods.starts import Initializer
 from ctrlgen.operators.base import Measurement
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.conditions import BoundVelocity
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import PerSample, expand_like
 from ctrlgen.rows.constants import follow
 from ctrlgen.rows.seeds import Seeds

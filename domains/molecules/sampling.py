@@ -16,8 +16,9 @@ from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitte
 from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.result_tables import Sheet
 from ctrlgen.domains.molecules.runs import bare_sheet, keeping, show_end
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.flows import Evaluations
-from ctrlgen.priors.prior import BoundVelocity, Prior, load
+from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.errors import concerning
 from ctrlgen.rows.status import Status
 from ctrlgen.solvers.failures import lost_seeds, lost_text

@@ -84,10 +84,10 @@ def test_a_failed_write_leaves_what_was_there(
     file = result.save(tmp_path / "first")
     before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
 
-    def full(self: Path, content: bytes) -> int:
+    def full(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         result.save(file, overwrite=True)
     monkeypatch.undo()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.priors.codecs import Codec, Scaled
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.likelihood import (
     Augmented,
@@ -21,7 +22,7 @@ from ctrlgen.priors.likelihood import (
     probes,
 )
 from ctrlgen.priors.paths import CondOT, Cosine
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian, MaskedGaussian
 from ctrlgen.rows.seeds import normal
 from ctrlgen.solvers import RK4, Dopri5, Midpoint, Solver

@@ -302,12 +302,10 @@ def test_a_failed_write_leaves_the_old_files(
     file = saved(tmp_path)
     before = {f.name: f.read_bytes() for f in tmp_path.iterdir()}
 
-    def full(self: Path, content: bytes) -> int:
-        with self.open("wb") as stream:
-            stream.write(content[:10])
+    def full(descriptor: int) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         saved(tmp_path, overwrite=True)
     monkeypatch.undo()

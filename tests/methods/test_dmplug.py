@@ -17,9 +17,10 @@ from ctrlgen.methods.source.dflow import SourceObjective
 from ctrlgen.methods.source.dmplug import Reverse
 from ctrlgen.operators.base import LinearOperator
 from ctrlgen.optimizers import LBFGS, Adam, WindowedVariance
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.errors import CostError, UnknownName
 from ctrlgen.rows.seeds import normal

@@ -25,9 +25,10 @@ from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.projections import Normalize
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
-from ctrlgen.priors.prior import BoundVelocity, Prior, load
+from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.seeds import normal
 from ctrlgen.rows.status import Status
 from ctrlgen.sampling.grids import Power

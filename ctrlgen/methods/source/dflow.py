@@ -43,8 +43,9 @@ from ctrlgen.optimizers.base import (
     Solution,
     check_target,
 )
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.likelihood import Augmented, probes
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like, flat, rows_of, take
 from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.errors import carrying

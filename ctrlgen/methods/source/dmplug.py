@@ -44,9 +44,10 @@ from ctrlgen.methods.source.dflow import (
 )
 from ctrlgen.optimizers import Adam, Observer, Optimizer, WindowedVariance
 from ctrlgen.optimizers.base import Solution, check_target
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.flows import bounded
 from ctrlgen.priors.paths import Path
-from ctrlgen.priors.prior import BoundVelocity, Prior
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import Seeds
 from ctrlgen.sampling.grids import DDPMUniform, Grid, Level, ddpm
