@@ -40,7 +40,7 @@ ctrlgen.samples = function (place, data) {
   const state = { column: null, down: false, text: "", run: "", status: "", flagged: false, pictures: false };
   const count = h("p", { class: "small soft", "aria-live": "polite", id: "count" });
   const search = h("input", { type: "search", placeholder: "words, or e.g. " + short(columns.find(c => c.number) || { name: "seed" }) + ">0", input: () => { state.text = search.value; refresh(); } });
-  const options = (names, call) => h("select", { change: event => { call(event.target.value); refresh(); } }, h("option", { value: "" }, "all"), names.map(([value, text]) => h("option", { value }, text)));
+  const options = (name, names, call) => h("select", { "aria-label": name, change: event => { call(event.target.value); refresh(); } }, h("option", { value: "" }, "all"), names.map(([value, text]) => h("option", { value }, text)));
   const statuses = [...new Set(rows.map(row => row.sample.status))].sort();
   const flagged = h("input", { type: "checkbox", id: "flagged", change: () => { state.flagged = flagged.checked; refresh(); } });
   const views = ["Table", "Pictures"].map(name => h("button", { class: "plain", type: "button", "aria-pressed": String(name === "Table"), click: event => {
@@ -53,8 +53,8 @@ ctrlgen.samples = function (place, data) {
   place.append(h("h2", {}, "Samples"),
     h("div", { class: "tools", role: "search" },
       h("label", { class: "wide" }, "Filter", search),
-      several ? h("label", {}, "Run", options(data.sections.map((s, i) => [String(i), s.title]), value => { state.run = value; })) : null,
-      statuses.length > 1 ? h("label", {}, "Status", options(statuses.map(s => [s, s]), value => { state.status = value; })) : null,
+      several ? h("label", {}, "Run", options("Run", data.sections.map((s, i) => [String(i), s.title]), value => { state.run = value; })) : null,
+      statuses.length > 1 ? h("label", {}, "Status", options("Status", statuses.map(s => [s, s]), value => { state.status = value; })) : null,
       h("label", { class: "check" }, flagged, "flagged only"),
       drawable ? h("div", { class: "buttons", role: "group", "aria-label": "View" }, views) : null),
     count, body, more);

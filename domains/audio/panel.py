@@ -1,224 +1,26 @@
-r"""Audio in a report: players that keep their place, spectrograms, the seams of a gap.
+"""Audio in a report: takes beside what was given and what would be there without a prior.
 
-    sample.panel = audio_panel({"original": x, "degraded": y, "linear": z, "take 1": a}, 16000,
-                               ranges=[(1.8, 2.2)], numbers={"take 1": {"LSD (dB)": 2.1}})
-
-Tracks are heard at one level: of each the level outside the ranges (of all of it, where there are
-none) is that of the first. Spectrograms show 10 log10 |STFT|^2 from -80 to 0 dB of the loudest
-point of the first track, on a logarithmic axis of frequency.
+Reads what `ctrlgen audio ...` writes, OUT.json beside the sounds, and run folders (`docs/runs.md`).
 """
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ctrlgen.extras import require
-from ctrlgen.report.media import BUDGET, data_uri, picture_uri
+from ctrlgen.domains.audio.files import read as read_file
+from ctrlgen.domains.audio.players import audio_panel
+from ctrlgen.domains.audio.resampling import resample
+from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
-from ctrlgen.report.sections import Section
+from ctrlgen.report.reading import object_of
+from ctrlgen.report.sections import Metric, Sample, Section, trouble
 
-__all__ = ["PANEL", "audio_panel", "matching_gains", "spectrogram"]
-
-_ROWS, _COLUMNS = 160, 800
-_LOWEST = 50.0  # Hz
-_RANGE = 80.0  # dB
-_SEAM = 0.008  # seconds on either side
-_CONTEXT = 3.0  # seconds around the ranges that an excerpt holds
-_LARGEST_GAIN = 12.0  # dB
-
-Numbers = Mapping[str, Mapping[str, float | str | None]]
-
-
-def audio_panel(
-    tracks: Mapping[str, Tensor],
-    rate: int,
-    *,
-    ranges: Sequence[tuple[float, float]] = (),
-    cutoff: float | None = None,
-    numbers: Numbers | None = None,
-    budget: float = 2e6,
-) -> dict[str, Any]:
-    """What the page's script needs of some versions of one sound.
-
-    Args:
-        tracks: by name, each (channels, time) or (time,) in [-1, 1]; the first is what others are
-            matched to. Samples that are not finite are silent.
-        rate: samples per second.
-        ranges: what was filled in, seconds from start to end.
-        cutoff: above which nothing was measured, Hz.
-        numbers: metrics of tracks, by track and by name.
-        budget: bytes of the sounds and pictures together; where they are more, an excerpt around
-            the ranges is there.
-
-    Returns:
-        JSON.
-
-    Raises:
-        ValueError: without a track, for tracks of another length than the first, or ranges outside.
-    """
-    if not tracks:
-        raise ValueError("tracks: expected at least one, got none")
-    waves = {name: _wave(name, value) for name, value in tracks.items()}
-    length = next(iter(waves.values())).shape[1]
-    for name, wave in waves.items():
-        if wave.shape[1] != length:
-            raise ValueError(
-                f"tracks: expected {length} samples as in the first, {name} has {wave.shape[1]}"
-            )
-    for start, end in ranges:
-        if not 0 <= start < end <= length / rate:
-            raise ValueError(
-                f"ranges: expected 0 <= start < end <= {length / rate:g} s, got {(start, end)}"
-            )
-    gains = matching_gains(waves, rate, ranges)
-    share = budget / len(waves)
-    first, last = _excerpt(length, rate, ranges, 0.8 * share)
-    whole = {name: wave[:, first:last] for name, wave in waves.items()}
-    shift = first / rate
-    inner = [(start - shift, end - shift) for start, end in ranges]
-    top = max(float(_power(next(iter(whole.values())), rate).max()), 1e-12)
-    made = []
-    for name, wave in whole.items():
-        picture, _ = picture_uri(_painted(spectrogram(wave, rate, top)), 0.2 * share)
-        made.append(
-            {
-                "name": name,
-                "audio": _flac(wave, rate),
-                "gain": round(gains[name], 2),
-                "spectrogram": picture,
-                "seams": [_seam(wave, rate, at) for each in inner for at in each],
-                "numbers": dict((numbers or {}).get(name, {})),
-            }
-        )
-    return {
-        "rate": rate,
-        "seconds": (last - first) / rate,
-        "shift": shift,
-        "excerpt": last - first < length,
-        "ranges": [list(each) for each in inner],
-        "cutoff": cutoff,
-        "lowest": _LOWEST,
-        "seam": _SEAM,
-        "tracks": made,
-    }
-
-
-def matching_gains(
-    waves: Mapping[str, Tensor], rate: int, ranges: Sequence[tuple[float, float]] = ()
-) -> dict[str, float]:
-    """Decibels by which each track (channels, time) is to be raised to be as loud as the first.
-
-    The level is the RMS outside the ranges; a silent track stays as it is, and no gain is above
-    12 dB.
-    """
-    length = next(iter(waves.values())).shape[1]
-    outside = torch.ones(length, dtype=torch.bool)
-    for start, end in ranges:
-        outside[round(start * rate) : round(end * rate)] = False
-    if not bool(outside.any()):
-        outside[:] = True
-    levels = {name: _level(wave[:, outside]) for name, wave in waves.items()}
-    wanted = next(iter(levels.values()))
-    gains = {}
-    for name, level in levels.items():
-        gain = wanted - level if math.isfinite(level) and math.isfinite(wanted) else 0.0
-        gains[name] = max(-_LARGEST_GAIN, min(_LARGEST_GAIN, gain))
-    return gains
-
-
-def spectrogram(wave: Tensor, rate: int, top: float) -> Tensor:
-    """Decibels below `top`, from -80 to 0, (rows, columns): frequencies rise from row to row.
-
-    Args:
-        wave: (channels, time).
-        rate: samples per second.
-        top: the power of 0 dB.
-    """
-    power = _power(wave, rate)
-    places = _frequencies(rate) / (rate / 2) * (power.shape[0] - 1)
-    edges = torch.cat((places, places[-1:] * (places[-1] / places[-2])))
-    rows = []
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        if math.ceil(high) - math.floor(low) <= 2:  # between two bins
-            below, part = min(math.floor(low), len(power) - 1), low - math.floor(low)
-            above = min(below + 1, len(power) - 1)
-            rows.append((1 - part) * power[below] + part * power[above])
-        else:
-            rows.append(power[math.floor(low) : min(math.ceil(high), len(power))].mean(0))
-    decibels = 10 * (torch.stack(rows) / top).clamp_min(1e-12).log10()
-    return decibels.clamp(-_RANGE, 0)
-
-
-def _frequencies(rate: int) -> Tensor:
-    return torch.logspace(math.log10(_LOWEST), math.log10(rate / 2), _ROWS)
-
-
-def _power(wave: Tensor, rate: int) -> Tensor:
-    """|STFT|^2 of the mean of the channels, windows of 64 ms, at most `_COLUMNS` columns."""
-    size = 2 ** round(math.log2(0.064 * rate))
-    hop = max(size // 8, -(-wave.shape[1] // _COLUMNS))
-    mono = wave.mean(0)
-    if len(mono) < size:
-        mono = torch.nn.functional.pad(mono, (0, size - len(mono)))
-    window = torch.hann_window(size)
-    spectrum = torch.stft(mono, size, hop, window=window, center=True, return_complex=True)
-    return spectrum.abs().square()
-
-
-def _painted(decibels: Tensor) -> np.ndarray:
-    """Colours (rows, columns, 3), low frequencies at the bottom."""
-    colours = require("matplotlib", "audio").colormaps["magma"]
-    levels = (decibels / _RANGE + 1).flip(0).numpy()
-    return np.ascontiguousarray(colours(levels, bytes=True)[..., :3])
-
-
-def _wave(name: str, value: Tensor) -> Tensor:
-    wave = torch.as_tensor(value).detach().cpu().float()
-    wave = wave[None] if wave.ndim == 1 else wave
-    if wave.ndim != 2 or not wave.shape[1]:
-        raise ValueError(f"tracks: expected (channels, time), {name} has shape {tuple(wave.shape)}")
-    return wave.nan_to_num(0.0, 0.0, 0.0)
-
-
-def _level(wave: Tensor) -> float:
-    power = float(wave.double().square().mean())
-    return 10 * math.log10(power) if power > 1e-12 else -math.inf
-
-
-def _excerpt(
-    length: int, rate: int, ranges: Sequence[tuple[float, float]], share: float
-) -> tuple[int, int]:
-    """First and last sample: all where it fits at a byte and a half each, or what is around."""
-    most = int(share / 1.5)
-    if length <= most:
-        return 0, length
-    start = max(0, round((min(a for a, _ in ranges) - _CONTEXT) * rate)) if ranges else 0
-    end = round((max(b for _, b in ranges) + _CONTEXT) * rate) if ranges else length
-    return start, min(length, max(min(end, start + most), start + rate))
-
-
-def _flac(wave: Tensor, rate: int) -> str:
-    """Sixteen bits, lossless, clipped at full scale."""
-    payload = io.BytesIO()
-    samples = wave.clamp(-1, 1).T.numpy()
-    require("soundfile", "audio").write(payload, samples, rate, format="FLAC", subtype="PCM_16")
-    return data_uri(payload.getvalue(), "audio/flac")
-
-
-def _seam(wave: Tensor, rate: int, at: float) -> list[int]:
-    """The mean of the channels around a place, in 1e-4 of full scale; silent outside the sound."""
-    middle, half = round(at * rate), round(_SEAM * rate)
-    mono = torch.nn.functional.pad(wave.mean(0), (half, half + 1))
-    part = mono[middle : middle + 2 * half + 1]
-    return (part * 1e4).round().int().tolist()
+__all__ = ["PANEL", "read", "show"]
 
 
 def show(
@@ -261,8 +63,99 @@ def show(
 
 
 def read(path: Path, budget: float = BUDGET) -> list[Section] | None:
-    """Sections of this domain's own files: there are none, its runs are run folders."""
-    return None
+    """The sections of a folder, or of OUT.json or a sound beside it; None for anything else."""
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path.with_suffix(".json")]
+    contents = {file: content for file in files if (content := object_of(file)) is not None}
+    share = budget / max(len(contents), 1)
+    sections = []
+    for file, content in contents.items():
+        if "takes" in content and "task" in content:
+            sections.append(_restoration(content, share))
+        elif content.get("task") == "sample" and "prior" in content:
+            sections.append(_draws(file.parent, content, share))
+    return sections or None
+
+
+def _restoration(content: Mapping[str, Any], budget: float) -> Section:
+    """Takes of one file, beside what was given and what would be there without a prior."""
+    takes = content["takes"]
+    sounds = [read_file(Path(take["file"])) for take in takes]
+    rate, length = sounds[0].rate, sounds[0].samples.shape[1]
+    ranges = [(max(0.0, a), min(b, length / rate)) for a, b in content.get("gaps_s") or ()]
+    alike: dict[str, Tensor] = {}
+    source, cutoff = Path(content["file"]), None
+    if source.is_file():
+        given = read_file(source)
+        wave = given.samples
+        if given.rate != rate:
+            wave, cutoff = resample(wave[None], given.rate, rate)[0], given.rate / 2
+        wave = torch.nn.functional.pad(wave, (0, length - wave.shape[1]))
+        for start, end in ranges:
+            wave[:, round(start * rate) : round(end * rate)] = 0
+        alike["without a prior"] = wave
+    samples, shared = [], None
+    for id, (take, sound) in enumerate(zip(takes, sounds, strict=True)):
+        rows, name = take["rows"], f"take {id + 1}"
+        panel = audio_panel(
+            {**alike, name: sound.samples},
+            rate,
+            ranges=ranges,
+            cutoff=cutoff,
+            budget=budget / len(takes),
+        )
+        shared = shared or {"tracks": panel["tracks"][: len(alike)]}
+        fits = [row["known_psnr_dB"] for row in rows if row.get("known_psnr_dB") is not None]
+        statuses = [str(row.get("status", "finished")) for row in rows] or ["finished"]
+        samples.append(
+            Sample(
+                id=id,
+                seed=take["seed"],
+                status=next((s for s in statuses if trouble(s)), statuses[0]),
+                metrics={"known, worst": min(fits)} if fits else {},
+                counts={"evaluations": sum(row.get("evaluations") or 0 for row in rows)},
+                flags=list(dict.fromkeys(flag for s in statuses for flag in trouble(s))),
+                panel={**panel, "tracks": panel["tracks"][len(alike) :]},
+            )
+        )
+    return Section(
+        title=f"{content['task']} of {source.name}",
+        samples=samples,
+        metrics=[Metric("known, worst", "dB", "higher", 1)],
+        shared=shared,
+        **_about(content),
+    )
+
+
+def _draws(folder: Path, content: Mapping[str, Any], budget: float) -> Section:
+    rows, samples = content["samples"], []
+    for id, row in enumerate(rows):
+        sound = read_file(folder / Path(row["file"]).name)
+        own = f"seed {row['seed']}"
+        panel = audio_panel({own: sound.samples}, sound.rate, budget=budget / len(rows))
+        metrics = {"peak": row.get("peak")}
+        samples.append(Sample(id, row["seed"], "finished", metrics=metrics, panel=panel))
+    return Section(
+        title=f"Draws from {content['prior']}",
+        samples=samples,
+        metrics=[Metric("peak", None, None, 3)],
+        **_about(content),
+    )
+
+
+def _about(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What every file says of its making."""
+    return {
+        "panel": "audio",
+        "facts": {
+            "task": content["task"],
+            "prior": content["prior"],
+            "seconds": content["seconds"],
+        },
+        "environment": {"prior, sha256": content.get("sha256")},
+        "command": content.get("command") or "",
+        "settings": {k: v for k, v in content.items() if k not in ("takes", "samples")},
+        "seconds": content["seconds"],
+    }
 
 
 PANEL = Panel("audio", Path(__file__).with_name("panel.js").read_text, read, show)

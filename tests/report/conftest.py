@@ -233,7 +233,13 @@ def browser() -> Iterator[Any]:
         started = driver.chromium.launch(
             executable_path=found,
             timeout=180_000,
-            args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
+            args=[
+                "--no-sandbox",
+                "--use-angle=swiftshader",
+                "--enable-unsafe-swiftshader",
+                "--disable-audio-output",  # a clock that runs, and no device
+                "--autoplay-policy=no-user-gesture-required",
+            ],
         )
         yield started
         started.close()

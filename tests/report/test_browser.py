@@ -74,7 +74,7 @@ def test_failures_come_first_and_columns_sort(everything: Path, opened: Opened) 
         "rows => rows.map(row => row.classList.contains('flagged'))"
     )
     assert sum(flags) == 6 and flags == sorted(flags, reverse=True)
-    page.tab.get_by_label("Run", exact=True).select_option("1")
+    page.tab.get_by_role("combobox", name="Run").select_option("1")
     assert len(seeds(page)) == 6
     head = page.tab.locator('th button[data-column="psnr"]')
     head.click()
@@ -112,7 +112,7 @@ def test_filters(everything: Path, opened: Opened) -> None:
 
 def test_pictures_zoom_together(everything: Path, opened: Opened) -> None:
     page = opened(everything)
-    page.tab.locator("input[type=search]").fill("second finished reached")
+    page.tab.locator("input[type=search]").fill("second reached")
     page.row(0)
     truth = page.tab.locator('dialog [data-pane="truth"]').first
     other = page.tab.locator('dialog [data-pane="measurement"]').first
