@@ -20,12 +20,12 @@ from ctrlgen import __version__, plugins
 from ctrlgen.commands import console
 from ctrlgen.commands import report as reports
 from ctrlgen.commands import train as recipes
-from ctrlgen.commands.options import common, sharing
+from ctrlgen.commands.options import common, reporting, sharing
 from ctrlgen.commands.running import Running, go_on, with_ray
 from ctrlgen.priors.trust import trusting
 from ctrlgen.rows.errors import UnknownName, concerning
 from ctrlgen.runs.interrupts import terminable
-from ctrlgen.runs.outputs import check_output
+from ctrlgen.runs.outputs import check_output, new_folder
 
 __all__ = ["EXPECTED", "app", "main"]
 
@@ -88,6 +88,7 @@ def options(
 
 
 @app.command()
+@reporting
 def demo(
     out: Annotated[Path | None, typer.Option(help="Folder to write; runs/demo by default.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result there.")] = False,
@@ -95,18 +96,19 @@ def demo(
 ) -> None:
     """Solve problems on held-out images and steer molecules; a few minutes on two cores.
 
-    Each domain ends with a table and the path of a figure. Nothing is downloaded.
+    Each domain ends with a table, and all of them with one report. Nothing is downloaded.
     """
     shown = [domain for domain in plugins.domains().values() if domain.demo is not None]
-    folders = [out if out is None or len(shown) == 1 else out / d.name for d in shown]
-    for folder in folders:
-        if folder is not None:  # all of them before the first minute of compute
-            check_output(folder, overwrite)
+    place = new_folder("demo") if out is None else out
+    folders = [place if len(shown) == 1 else place / domain.name for domain in shown]
+    for folder in folders:  # all of them before the first minute of compute
+        check_output(folder, overwrite)
     for domain, folder in zip(shown, folders, strict=True):
         plugins.resolve(cast(str, domain.demo))(folder, overwrite=overwrite, json=json)
 
 
 @app.command()
+@reporting
 @sharing(Running)
 def resume(
     folder: Annotated[Path, typer.Argument(help="Folder of a run that was cut off.")],

@@ -111,7 +111,7 @@ def _conclude(places: list[Path], json: bool) -> None:
 
 def _beside(places: list[Path]) -> Path:
     """report.html in a folder, FILE.html beside FILE.sdf; of several results in what holds all."""
-    if len(places) > 1 and len({place.parent for place in places}) == 1 and places[0].is_dir():
+    if len(places) > 1 and len({place.parent for place in places}) == 1:
         return places[0].parent / NAME
     first = places[0]
     return first / NAME if first.is_dir() else first.with_suffix(".html")

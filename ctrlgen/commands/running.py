@@ -18,6 +18,7 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.commands.progress import RunProgress
+from ctrlgen.commands.report import announce
 from ctrlgen.rows.errors import ResultError
 from ctrlgen.runs.cluster import Ray
 from ctrlgen.runs.executors import Executor, Local, Processes, Slice
@@ -247,6 +248,7 @@ def carry_out(
         print(console.dumps({"folder": folder, **content}))
     else:
         plan.show(content, folder)
+    announce(folder)
 
 
 def _cut_off(cause: BaseException, plan: Errand, store: Store) -> None:
@@ -304,3 +306,4 @@ def _plain(job: Job, folder: Path, running: Running, json: bool) -> None:
     else:
         rows = [(label, str(count)) for label, count in summary["status"].items()]
         console.stdout.print(console.table(str(folder), ("status", "samples>"), rows))
+    announce(folder)

@@ -7,18 +7,17 @@ that is nothing of these stands for the results in it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import panels
 from ctrlgen.report.sections import Sample, Section, trouble
 from ctrlgen.report.stored import courses, run_section
 from ctrlgen.runs.schema import BACKUP, HISTORY, MANIFEST
 
-__all__ = ["object_of", "read", "read_all"]
+__all__ = ["read", "read_all"]
 
 _COUNTS = ("evaluations", "backward_passes", "objective_calls", "iterations")
 
@@ -71,21 +70,6 @@ def _read(path: Path, budget: float) -> list[Section] | None:
             return sections
     content = object_of(path) if path.suffix == ".json" else None
     return [_result(path)] if content is not None and content.get("kind") == "result" else None
-
-
-def object_of(file: Path) -> dict[str, Any] | None:
-    """The object of a JSON file; None where there is no file.
-
-    Raises:
-        ValueError: if it is damaged.
-    """
-    if not file.is_file():
-        return None
-    try:
-        value = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"dir: {file} is no JSON, it is damaged ({error})") from error
-    return value if isinstance(value, dict) else None
 
 
 def _result(file: Path) -> Section:

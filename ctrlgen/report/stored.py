@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
 from ctrlgen.report.sections import Metric, Sample, Section, thinned
-from ctrlgen.runs.schema import HISTORY, Record
+from ctrlgen.runs.schema import HISTORY, RESULT, Record
 from ctrlgen.runs.store import Rows, Store
 
 __all__ = ["courses", "run_section"]
@@ -35,15 +36,21 @@ def run_section(folder: Path, panels: Mapping[str, Panel], budget: float = BUDGE
     samples = {record["id"]: _sample(record) for record in store.records()}
     summary, missing = store.summary(), store.missing
     about = manifest.get("about") or {}
+    result = object_of(folder / RESULT) or {}
+    prior = result.get("prior")
+    prior = prior if isinstance(prior, dict) else {}
+    warnings = result.get("warnings") or about.get("warnings") or ()
+    damaged = (f"unit {unit}: {text}" for unit, text in store.damaged.items())
     seconds = summary.get("seconds")
     section = Section(
         title=manifest.get("title") or folder.name,
         samples=list(samples.values()),
-        problem=_problem(manifest, tensors),
+        problem=_problem({**result, **about}, manifest.get("key") or {}, tensors),
         metrics=_metrics(manifest, samples.values()),
         panel=manifest.get("domain"),
         facts={
             **{key: value for key, value in about.items() if isinstance(value, str | int | float)},
+            "prior": prior.get("name"),
             "method": summary["method"],
             "network evaluations": summary["network"].get("forward"),
             "seconds": seconds,
@@ -53,11 +60,15 @@ def run_section(folder: Path, panels: Mapping[str, Panel], budget: float = BUDGE
             "device": manifest.get("device"),
             "threads": manifest.get("threads"),
             "began": manifest.get("created"),
+            "prior, sha256": prior.get("sha256"),
             "key, sha256": store.key,
         },
         command=manifest.get("command") or "",
-        settings={name: manifest[name] for name in ("about", "plan", "key") if manifest.get(name)},
-        warnings=[*store.warnings, *(f"unit {u}: {text}" for u, text in store.damaged.items())],
+        settings={
+            **{name: manifest[name] for name in ("about", "plan", "key") if manifest.get(name)},
+            "result": {k: v for k, v in result.items() if k not in ("samples", "history")},
+        },
+        warnings=[*warnings, *store.warnings, *damaged],
         complete=not missing,
         missing=missing,
         seconds=seconds,
@@ -107,12 +118,12 @@ def _metrics(manifest: Mapping[str, Any], samples: Any) -> list[Metric]:
     return [Metric(name, **(named.get(name) or {})) for name in names]
 
 
-def _problem(manifest: Mapping[str, Any], tensors: Mapping[str, Any]) -> str | None:
+def _problem(
+    about: Mapping[str, Any], key: Mapping[str, Any], tensors: Mapping[str, Any]
+) -> str | None:
     """Runs of one measurement solve one problem, and so do those of one wish or one cost."""
-    about, key = manifest.get("about") or {}, manifest.get("key") or {}
-    said = {
-        name: about[name] for name in ("problem", "operator", "noise", "asked") if name in about
-    }
+    names = ("problem", "task", "operator", "settings", "noise", "asked")
+    said = {name: about[name] for name in names if name in about}
     if "measurement" in tensors:
         y = tensors["measurement"].contiguous()
         digest = hashlib.sha256(y.numpy().tobytes()).hexdigest()

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ctrlgen.commands import console
-from ctrlgen.commands.options import sharing
+from ctrlgen.commands.options import reporting, sharing
 
 __all__ = ["Options", "app"]
 
@@ -82,6 +82,7 @@ class Options:
 
 
 @app.command()
+@reporting
 @sharing(Options)
 def inpaint(
     file: File,
@@ -110,6 +111,7 @@ def inpaint(
 
 
 @app.command()
+@reporting
 @sharing(Options)
 def upsample(
     file: File,
@@ -126,6 +128,7 @@ def upsample(
 
 
 @app.command()
+@reporting
 @sharing(Options)
 def declip(
     file: File,
@@ -147,6 +150,7 @@ def declip(
 
 
 @app.command()
+@reporting
 @sharing(Options)
 def extend(
     file: File,
@@ -185,6 +189,7 @@ def degrade(
 
 
 @app.command()
+@reporting
 def sample(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many files.")] = 4,

@@ -17,6 +17,7 @@ import torch
 import typer
 
 from ctrlgen.commands import console
+from ctrlgen.commands.report import announce
 from ctrlgen.rows.errors import concerning
 from ctrlgen.runs.interrupts import exit_code
 from ctrlgen.runs.json_files import write_json
@@ -135,6 +136,7 @@ def _one(task: str, file: Path, out: Path, options: Options, way: dict[str, Any]
     if stops:
         console.warn(f"interrupted; the best so far is in {', '.join(map(str, names))}")
         raise typer.Exit(exit_code(stops[0]))
+    announce(numbers)
 
 
 def _prior(name: str, device: str = "cpu") -> Prior:
@@ -316,4 +318,5 @@ def sample(
                 "samples": written,
             }
             write_json(place / "result.json", content, indent=1)
+    announce(folder)
     return content

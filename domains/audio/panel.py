@@ -15,9 +15,9 @@ from torch import Tensor
 from ctrlgen.domains.audio.files import read as read_file
 from ctrlgen.domains.audio.players import audio_panel
 from ctrlgen.domains.audio.resampling import resample
+from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
-from ctrlgen.report.reading import object_of
 from ctrlgen.report.sections import Metric, Sample, Section, trouble
 
 __all__ = ["PANEL", "read", "show"]

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from ctrlgen.commands import console
-from ctrlgen.commands.options import sharing
+from ctrlgen.commands.options import reporting, sharing
 from ctrlgen.commands.running import Running, carry_out, place, typed
 from ctrlgen.domains.images.commands import restore
 from ctrlgen.domains.images.options import PROBLEM, Options, restoring
@@ -31,6 +31,7 @@ File = Annotated[
 
 
 @app.command()
+@reporting
 @restoring
 def inpaint(
     ctx: typer.Context,
@@ -71,6 +72,7 @@ def inpaint(
 
 
 @app.command()
+@reporting
 @restoring
 def upsample(
     ctx: typer.Context,
@@ -92,6 +94,7 @@ def upsample(
 
 
 @app.command()
+@reporting
 @restoring
 def deblur(
     ctx: typer.Context,
@@ -131,6 +134,7 @@ def deblur(
 
 
 @app.command()
+@reporting
 @restoring
 def denoise(ctx: typer.Context, file: File, options: Options) -> None:
     """Remove Gaussian noise of known strength; --noise is needed.
@@ -147,6 +151,7 @@ def denoise(ctx: typer.Context, file: File, options: Options) -> None:
 
 
 @app.command()
+@reporting
 @sharing(Running)
 def sample(
     ctx: typer.Context,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,20 +19,25 @@ import typer
 from torch import Tensor
 
 from ctrlgen.commands import console
+from ctrlgen.commands.report import announce
 from ctrlgen.costs import ClassifierCost, NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.operators import Inpainting, SuperResolution
+from ctrlgen.domains.images.panel import SCENES
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.regularizers import Chi
 from ctrlgen.methods.result import Result
 from ctrlgen.methods.starts import GuidedStart, Refined
 from ctrlgen.operators.base import LinearOperator, measure
 from ctrlgen.optimizers import LBFGS
+from ctrlgen.priors.documents import write_whole
 from ctrlgen.priors.prior import load
+from ctrlgen.rows.status import Status
 from ctrlgen.runs.interrupts import exit_code
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.runs.outputs import output_folder, reserved
+from ctrlgen.runs.shards import packed
 
 __all__ = ["Scene", "run"]
 
@@ -98,6 +103,7 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
         with output_folder(folder) as place:
             if cause is None:
                 demo_figure(place / "figure.png", scenes, content["seconds"])
+            write_whole(place / SCENES, packed(_tensors(scenes)))
             write_json(place / "result.json", content)
     if cause is not None:
         there = f"{len(scenes)} of {len(problems)} problems"
@@ -109,6 +115,7 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
     else:
         _show(scenes, content["seconds"])
         console.say(f"\n{figure}")
+    announce(folder)
     return figure
 
 
@@ -232,8 +239,24 @@ def _about(scene: Scene) -> dict[str, Any]:
         "evaluations": scene.result.evaluations,
         "objective_calls": scene.result.objective_calls,
         "seconds": round(scene.seconds, 1),
+        "status": [Status(code).label for code in scene.result.status.tolist()],
+        "seeds": scene.result.seeds,
         "summary": scene.result.summary(),
     }
+
+
+def _tensors(scenes: Sequence[Scene]) -> dict[str, Tensor]:
+    """What a report shows of the scenes, by the number of each."""
+    tensors = {}
+    for place, scene in enumerate(scenes):
+        result = scene.result
+        own = {"samples": result.samples, "costs": result.costs}
+        own |= {f"history.{name}": result.history[name] for name in ("cost", "evaluations")}
+        if scene.operator is not None:
+            own |= {"measurement": scene.rows["seen"], "truth": scene.rows["truth"]}
+            own["baseline"] = scene.operator.pinv(scene.rows["seen"])
+        tensors |= {f"{place}.{name}": value for name, value in own.items()}
+    return tensors
 
 
 def _show(scenes: list[Scene], seconds: float) -> None:

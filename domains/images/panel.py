@@ -1,12 +1,11 @@
 """Images in a report: what was measured, what came out, what is true and where they differ.
 
-Reads the folders of `ctrlgen image ...` and of the demonstration; of run folders (`docs/runs.md`)
-it adds the pictures. The pictures are exact as long as they fit into the page's budget.
+Adds the pictures to run folders (`docs/runs.md`), which `ctrlgen image ...` writes, and reads those
+of the demonstration. Pictures are exact as long as they fit into the page's budget.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,9 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ctrlgen.domains.images.files import read_image
+from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET, picture_uri
 from ctrlgen.report.panels import Panel
-from ctrlgen.report.reading import object_of
 from ctrlgen.report.sections import Metric, Sample, Section, thinned, trouble
 
 __all__ = ["METRICS", "PANEL", "SCENES", "is_image"]
@@ -70,97 +68,11 @@ class _Pictures:
 
 
 def read(folder: Path, budget: float = BUDGET) -> list[Section] | None:
-    """The sections of a folder that a command for images wrote; None for anything else."""
+    """The sections of a folder of the demonstration; None for anything else."""
     content = object_of(folder / "result.json")
-    if content is None:
+    if content is None or "scenes" not in content or not (folder / SCENES).is_file():
         return None
-    if "scenes" in content and (folder / SCENES).is_file():
-        return _scenes(folder, content, budget)
-    if "operator" in content and "samples" in content and "task" in content:
-        return [_restoration(folder, content, budget)]
-    if "solver" in content and "seeds" in content and (folder / "grid.png").is_file():
-        return [_draws(folder, content, budget)]
-    return None
-
-
-def _restoration(folder: Path, content: dict[str, Any], budget: float) -> Section:
-    rows, history = content["samples"], content.get("history") or {}
-    files = [folder / row["file"] for row in rows if row.get("file")]
-    alike = {name: folder / f"{name}.png" for name in _SHARED}
-    alike = {name: file for name, file in alike.items() if file.is_file()}
-    pictures = _Pictures(len(files) + len(alike), budget)
-    samples = []
-    for id, row in enumerate(rows):
-        name = row.get("file")
-        made = pictures.uri(read_image(folder / name)) if name else None
-        courses = [history.get(key, [])[id : id + 1] for key in ("evaluations", "measurement_psnr")]
-        course = thinned(*(each[0] for each in courses)) if all(courses) else None
-        samples.append(
-            Sample(
-                id,
-                row["seed"],
-                row["status"],
-                _negative(row.get("measurement_psnr")),
-                {key: row[key] for key in METRICS if key in row},
-                {key: row[key] for key in _COUNTS if key in row},
-                flags=_flags(row["status"], name is not None),
-                course=course,
-                panel={"picture": made} if made else None,
-            )
-        )
-    shared = {name: pictures.uri(read_image(file)) for name, file in alike.items()}
-    return Section(
-        title=_title(content),
-        samples=samples,
-        problem=_problem(content, alike.get("measurement")),
-        panel="images",
-        shared=pictures.note(shared),
-        facts={
-            "task": content["task"],
-            "method": content.get("method"),
-            "prior": (content.get("prior") or {}).get("name"),
-            "operator": content.get("operator"),
-            "noise": content.get("noise") or None,
-            "seconds": content.get("seconds"),
-            **{
-                f"H†y: {k} ({METRICS[k].unit or 1})": v
-                for k, v in (content.get("pseudo_inverse") or {}).items()
-                if k in METRICS
-            },
-        },
-        **_about(content),
-        course="PSNR of the measurement (dB)",
-        better="higher",
-        target=content.get("target_psnr"),
-    )
-
-
-def _draws(folder: Path, content: dict[str, Any], budget: float) -> Section:
-    lost = {item["seed"]: item for item in content.get("lost", ())}
-    pictures = _Pictures(len(content["seeds"]), budget)
-    samples = []
-    for id, seed in enumerate([*content["seeds"], *lost]):
-        if seed in lost:
-            step = lost[seed].get("step")
-            reason = "no number" + (f" from step {step} on" if step is not None else "")
-            samples.append(Sample(id, seed, "diverged", flags=["diverged"], reason=reason))
-        else:
-            made = pictures.uri(read_image(folder / f"sample-{seed}.png"))
-            samples.append(Sample(id, seed, "finished", panel={"picture": made}))
-    prior = content["prior"]["name"]
-    return Section(
-        title=f"Draws from {prior}",
-        samples=samples,
-        panel="images",
-        shared=pictures.note({}),
-        facts={
-            "prior": prior,
-            "label": content.get("label"),
-            "solver": content["solver"],
-            "seconds": content.get("seconds"),
-        },
-        **_about(content),
-    )
+    return _scenes(folder, content, budget)
 
 
 def _scenes(folder: Path, content: dict[str, Any], budget: float) -> list[Section]:
@@ -213,7 +125,6 @@ def _scenes(folder: Path, content: dict[str, Any], budget: float) -> list[Sectio
                     "operator": numbers.get("operator"),
                     "seconds": numbers["seconds"],
                 },
-                environment=_about(content)["environment"],
                 command="ctrlgen demo",
                 target=None
                 if numbers.get("target") is None
@@ -246,44 +157,12 @@ def show(
             own = {name: pictures.uri(v[id]) for name, v in alike.items() if len(v) > 1}
             by_id[id].panel = {"picture": pictures.uri(image), **own}
     section.shared = pictures.note(shared)
+    plain = (section.settings.get("result") or {}).get("pseudo_inverse") or {}
+    section.facts |= {f"{name} of H†y": round(value, 3) for name, value in plain.items()}
 
 
 PANEL = Panel("images", Path(__file__).with_name("panel.js").read_text, read, show)
 
 
-def _about(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What every folder says of its making."""
-    rows = content.get("samples") or [{}]
-    prior = content.get("prior") or {}
-    known = ("samples", "history", "warnings", "missing", "command", "scenes", "seeds")
-    return {
-        "metrics": [METRICS[name] for name in METRICS if any(name in row for row in rows)],
-        "environment": {"prior, sha256": prior.get("sha256")},
-        "command": content.get("command") or "",
-        "settings": {key: value for key, value in content.items() if key not in known},
-        "warnings": list(content.get("warnings") or ()),
-        "complete": content.get("complete", True),
-        "missing": list(content.get("missing") or ()),
-        "seconds": content.get("seconds"),
-    }
-
-
-def _title(content: Mapping[str, Any]) -> str:
-    file = content.get("file")
-    return f"{content['task']}" + (f" of {Path(str(file)).name}" if file else "")
-
-
-def _problem(content: Mapping[str, Any], measurement: Path | None) -> str | None:
-    """Runs of one measurement by one operator solve one problem."""
-    if measurement is None:
-        return None
-    digest = hashlib.sha256(measurement.read_bytes()).hexdigest()
-    return f"{content['task']} {content.get('operator')} {content.get('noise')} {digest}"
-
-
 def _flags(status: str, picture: bool) -> Sequence[str]:
     return trouble(status) or ([] if picture else ["no picture"])
-
-
-def _negative(value: float | None) -> float | None:
-    return None if value is None else -value

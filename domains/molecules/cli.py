@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ctrlgen.commands import console
-from ctrlgen.commands.options import sharing
+from ctrlgen.commands.options import reporting, sharing
 from ctrlgen.domains.molecules.inputs import check_records, places, read_molecule, seeds_of
 from ctrlgen.domains.molecules.options import Generation, Run, Search
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 
 
 @app.command()
+@reporting
 @sharing(Generation)
 def generate(
     ctx: typer.Context,
@@ -51,6 +52,7 @@ def generate(
 
 
 @app.command()
+@reporting
 @sharing(Search)
 def optimize(
     ctx: typer.Context,
@@ -135,6 +137,7 @@ def properties(json: Run.Json = False) -> None:
 
 
 @app.command()
+@reporting
 def sample(
     prior: Run.Prior = "qm9-heavy",
     number: Run.Number = None,
@@ -163,6 +166,7 @@ def sample(
 
 
 @app.command()
+@reporting
 def score(
     file: Annotated[
         Path,

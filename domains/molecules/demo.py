@@ -13,6 +13,7 @@ from pathlib import Path
 import typer
 
 from ctrlgen.commands import console
+from ctrlgen.commands.report import announce
 from ctrlgen.domains.molecules.design import Designer
 from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.reports import about, finish, show
@@ -71,4 +72,5 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
     else:
         show(content, designer.wish.names, folder / "result.sdf")
         console.stdout.print(str(figure), soft_wrap=True)
+    announce(folder)
     return figure

@@ -16,9 +16,9 @@ from urllib.parse import quote
 from ctrlgen.domains.molecules.depictions import svg
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.sdf import read_sdf
+from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
-from ctrlgen.report.reading import object_of
 from ctrlgen.report.sections import Metric, Sample, Section, trouble
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import typer
 
 from ctrlgen import plugins
 from ctrlgen.commands import console
+from ctrlgen.commands.report import announce
 from ctrlgen.domains.molecules.design import Designer
 from ctrlgen.domains.molecules.generation import Task
 from ctrlgen.domains.molecules.inputs import scorer
@@ -138,6 +139,7 @@ def run(
         print(console.dumps({"file": file, **content}))
     else:
         show(content, designer.wish.names, file)
+    announce(file)
 
 
 @contextmanager
@@ -219,6 +221,7 @@ def show_end(
         print(console.dumps({"file": file, **content}))
     else:
         show(content, (), file)
+    announce(file)
 
 
 def asks_xtb(names: tuple[str, ...]) -> bool:

@@ -14,6 +14,7 @@ from PIL import Image
 from ctrlgen.domains.images import demo
 from ctrlgen.domains.molecules import demo as molecules
 from ctrlgen.domains.molecules.settings import Settings
+from ctrlgen.report.reading import read
 from ctrlgen.runs.interrupts import Terminated
 
 
@@ -30,9 +31,20 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
     outcome = ctrlgen("demo", "--out", tmp_path / "demo")
     assert outcome.code == 0, outcome.err
     assert "demo/images/figure.png" in outcome.out
-    assert outcome.out.rstrip().endswith("demo/molecules/result.png")
+    assert "demo/molecules/result.png" in outcome.out
+    report = tmp_path / "demo" / "report.html"  # one of all domains
+    assert outcome.out.rstrip().endswith(str(report))
+    sections = [
+        section for folder in ("images", "molecules") for section in read(report.parent / folder)
+    ]
+    assert len(sections) == 5 and all(
+        title in report.read_text() for title in (s.title for s in sections)
+    )
+    assert all(sample.panel for section in sections for sample in section.samples)
     images, drawn = tmp_path / "demo" / "images", tmp_path / "demo" / "molecules"
-    assert {file.name for file in images.iterdir()} == {"figure.png", "result.json"}
+    assert {file.name for file in images.iterdir()} == {
+        "figure.png", "result.json", "scenes.safetensors",
+    }  # fmt: skip
     assert {file.suffix for file in drawn.iterdir()} >= {".sdf", ".csv", ".json", ".png"}
     for figure in (images / "figure.png", drawn / "result.png"):
         with Image.open(figure) as picture:
@@ -70,7 +82,8 @@ def test_what_the_image_demo_has_finished_is_kept_and_said(
     outcome = ctrlgen("demo", "--out", out)
     assert outcome.code == code
     assert f"interrupted; 1 of 4 problems are in {out / 'images' / 'result.json'}" in outcome.err
-    assert [file.name for file in (out / "images").iterdir()] == ["result.json"]
+    left = {file.name for file in (out / "images").iterdir()}
+    assert left == {"result.json", "scenes.safetensors"} and not (out / "report.html").exists()
     content = json.loads((out / "images" / "result.json").read_text())
     assert not content["complete"] and list(content["scenes"]) == ["Twice the size"]
     # with nothing finished nothing is left
