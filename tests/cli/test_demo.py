@@ -34,12 +34,8 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
     assert "demo/molecules/result.png" in outcome.out
     report = tmp_path / "demo" / "report.html"  # one of all domains
     assert outcome.out.rstrip().endswith(str(report))
-    sections = [
-        section for folder in ("images", "molecules") for section in read(report.parent / folder)
-    ]
-    assert len(sections) == 5 and all(
-        title in report.read_text() for title in (s.title for s in sections)
-    )
+    sections = [s for folder in ("images", "molecules") for s in read(report.parent / folder)]
+    assert len(sections) == 5 and all(s.title in report.read_text() for s in sections)
     assert all(sample.panel for section in sections for sample in section.samples)
     images, drawn = tmp_path / "demo" / "images", tmp_path / "demo" / "molecules"
     assert {file.name for file in images.iterdir()} == {
