@@ -55,7 +55,7 @@ def test_inpaint_fills_what_the_mask_shows_and_keeps_the_rest(
         error = (filled - truth)[:, known].square().mean().sqrt()
         assert error < 2 * 10 ** (-45 / 20) + 2 * ROUNDING
         assert sample["psnr"] == pytest.approx(float(psnr(filled[None], truth[None])), abs=0.3)
-    names = {"figure.png", "measurement.png", "result.json"}
+    names = {"figure.png", "measurement.png", "report.html", "result.json"}
     names |= {"manifest.json", "manifest.backup.json", "shards", "tensors.safetensors"}
     names |= {"reconstruction-0.png", "reconstruction-1.png"}
     assert {file.name for file in out.iterdir()} == names
@@ -263,7 +263,8 @@ def test_the_figure_is_a_picture_and_the_table_names_it(
     for folder in ("inpaint-grey", "inpaint-grey-2"):
         outcome = ctrlgen(*words)
         assert outcome.code == 0, outcome.err
-        assert outcome.out.rstrip().endswith(f"runs/{folder}/figure.png")
+        assert f"runs/{folder}/figure.png" in outcome.out
+        assert outcome.out.rstrip().endswith(f"runs/{folder}/report.html")
         with Image.open(tmp_path / "runs" / folder / "figure.png") as figure:
             assert min(figure.size) > 500
 

@@ -99,7 +99,7 @@ def test_a_run_that_was_cut_off_goes_on(
     monkeypatch.chdir(tmp_path.parent)
     outcome = ctrlgen("resume", tmp_path / "out", "--workers", 1)
     assert outcome.code == 0, outcome.err
-    assert outcome.out.rstrip().endswith(str(tmp_path / "out" / "figure.png"))
+    assert outcome.out.rstrip().endswith(str(tmp_path / "out" / "report.html"))
     first, second = written(tmp_path / "out"), written(tmp_path / "whole")
     for name in ("samples", "history", "summary", "complete", "missing", "method"):
         assert first[name] == second[name], name
@@ -322,7 +322,7 @@ def test_names_are_never_markup(
     monkeypatch.chdir(tmp_path)
     outcome = ctrlgen(*words[:-1], "[red]x[/red]")
     assert outcome.code == 0, outcome.err
-    assert outcome.out.rstrip().endswith("[red]x[/red]/figure.png")
+    assert outcome.out.rstrip().endswith("[red]x[/red]/report.html")
     outcome = ctrlgen(*words[:-1], "[red]x[/red]")
     assert outcome.err == (
         "error out: [red]x[/red] is not empty; name another folder or add --overwrite\n"

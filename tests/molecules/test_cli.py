@@ -167,7 +167,7 @@ def test_generate_writes_sdf_xyz_csv_json_and_figure(
         "-n", 3, "-o", "out.sdf", *cards.options, "--batch", 2,
     )  # fmt: skip
     files = {file.name for file in tmp_path.iterdir()}
-    assert files == {"out.sdf", "out.xyz", "out.csv", "out.json", "out.png"}
+    assert files == {"out.sdf", "out.xyz", "out.csv", "out.json", "out.png", "out.html"}
     on_disk = json.loads((tmp_path / "out.json").read_text())
     assert {k: v for k, v in content.items() if k != "file"} == on_disk
     assert content["complete"] and content["missing"] == []
