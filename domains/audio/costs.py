@@ -199,7 +199,8 @@ class ChromaTarget(Cost):
         ):
             got = tuple(chroma.shape) if isinstance(chroma, Tensor) else type(chroma).__name__
             raise ValueError(f"chroma: expected weights (12, K) or (B, 12, K), got {got}")
-        self.chroma, self.rate, self.size = chroma.float(), rate, size
+        self.chroma = chroma if chroma.is_floating_point() else chroma.float()
+        self.rate, self.size = rate, size
         self.per_sample = ("chroma",) if chroma.ndim == 3 else ()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.rows.batching import row_sum
+from ctrlgen.rows.checks import check_precision
 
 __all__ = ["click", "lsd", "mrstft", "psnr", "si_sdr", "snr", "spectrogram"]
 
@@ -91,7 +92,11 @@ def spectrogram(x: Tensor, size: int, hop: int) -> Tensor:
         x: shape (B, C, L), at least one sample.
         size: of the Hann window and the transform.
         hop: samples from one frame to the next.
+
+    Raises:
+        TypeError: for signals in half precision.
     """
+    check_precision(x=x)
     window = _window(size, x.dtype, x.device)
     flat = x.reshape(-1, x.shape[2])
     c = torch.stft(

@@ -23,6 +23,9 @@ REFUSED = {
     "operator:low-pass": "Fourier transforms",
     "operator:band-limit": "Fourier transforms",
     "operator:reverb": "Fourier transforms",
+    "cost:spectra": "Fourier transforms",
+    "cost:mel": "Fourier transforms",
+    "cost:chroma": "Fourier transforms",
     "cost:fragment": "a singular value decomposition",
 }
 """Who refuses, and what for that knows no half precision; all others must work."""

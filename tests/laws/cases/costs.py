@@ -21,6 +21,14 @@ from ctrlgen.costs import (
     SumCost,
     ThroughCodec,
 )
+from ctrlgen.domains.audio.costs import (
+    ChromaTarget,
+    Continuation,
+    Loop,
+    LoudnessCurve,
+    MelDistance,
+    Spectra,
+)
 from ctrlgen.domains.molecules.composition import CompositionCost
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
 from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
@@ -96,6 +104,14 @@ COSTS: dict[str, Case] = {
     ),
     "similarity": cost_case(
         lambda: SimilarityCost(draw(3, 8, stream=43), "qm9", types="soft"), shape=(4, 8)
+    ),
+    "spectra": cost_case(lambda: Spectra(draw(1, 64, stream=45), (16, 32)), shape=(1, 64)),
+    "mel": cost_case(lambda: MelDistance(draw(1, 64, stream=45), 800, 8, 32), shape=(1, 64)),
+    "continuation": cost_case(lambda: Continuation(draw(1, 8, stream=45)), shape=(1, 32)),
+    "loop": cost_case(lambda: Loop(4), shape=(1, 32)),
+    "loudness-curve": cost_case(lambda: LoudnessCurve(draw(4, stream=45)), shape=(1, 32)),
+    "chroma": cost_case(
+        lambda: ChromaTarget(draw(12, 2, stream=45).square(), 800, 64), shape=(1, 128)
     ),
     "through-codec": cost_case(
         lambda: Reversed(draw(D, stream=40)).through(Scaled(2.0, 0.1)), ThroughCodec
