@@ -108,7 +108,7 @@ def test_what_is_cut_off_is_whole_images(method: str) -> None:
     """Ctrl-C in the middle carries the images as they stand, one per sample, not tiles."""
     tiles, noise, plane = Tiles((12, 20), (12, 12), 4), 0.002, (12, 20)
     y = MEAN + STD * normal([9], (1, *plane))
-    made = build(method, Case("denoise", Denoise(), noise, noise), evaluations=400)
+    made = build(method, Case(Denoise(), noise, noise), evaluations=400)
 
     def observe(event: Event) -> None:
         raise KeyboardInterrupt
