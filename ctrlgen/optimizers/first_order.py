@@ -63,11 +63,11 @@ class FirstOrder(Optimizer):
     """How many running averages the method keeps."""
 
     @abstractmethod
-    def _average(self, averages: Tensor, gradient: Tensor) -> Tensor:
+    def update_averages(self, averages: Tensor, gradient: Tensor) -> Tensor:
         """The averages (moments, b, d) after one more gradient (b, d)."""
 
     @abstractmethod
-    def _direction(self, averages: Tensor, weights: Tensor) -> Tensor:
+    def direction(self, averages: Tensor, weights: Tensor) -> Tensor:
         """The step at unit learning rate, (b, d).
 
         Args:
@@ -93,10 +93,12 @@ class FirstOrder(Optimizer):
         fresh = torch.ones_like(work.returning)
         while work.active:
             gradient = self._clip(work.at.gradient)
-            averages = torch.where(fresh[:, None], self._average(averages, gradient), averages)
-            weights = torch.where(fresh[:, None], self._average(weights, one), weights)
+            averages = torch.where(
+                fresh[:, None], self.update_averages(averages, gradient), averages
+            )
+            weights = torch.where(fresh[:, None], self.update_averages(weights, one), weights)
             rate = damping * self._rate(work.clock, work.at.value)
-            trial = work.at.x - rate[:, None] * self._direction(averages, weights)
+            trial = work.at.x - rate[:, None] * self.direction(averages, weights)
             new = work.evaluate(trial, project=work.due if projection is not None else None)
 
             accepted = new.finite & ~work.returning
@@ -147,10 +149,10 @@ class GradientDescent(FirstOrder):
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}")
 
-    def _average(self, averages: Tensor, gradient: Tensor) -> Tensor:
+    def update_averages(self, averages: Tensor, gradient: Tensor) -> Tensor:
         return self.momentum * averages + gradient
 
-    def _direction(self, averages: Tensor, weights: Tensor) -> Tensor:
+    def direction(self, averages: Tensor, weights: Tensor) -> Tensor:
         return averages[0]
 
 
@@ -176,11 +178,11 @@ class Adam(FirstOrder):
         if not self.epsilon > 0:
             raise ValueError(f"epsilon: expected a positive number, got {self.epsilon}")
 
-    def _average(self, averages: Tensor, gradient: Tensor) -> Tensor:
+    def update_averages(self, averages: Tensor, gradient: Tensor) -> Tensor:
         powers = gradient, gradient.square()
         parts = zip(self.betas, averages, powers, strict=True)
         return torch.stack([beta * old + (1 - beta) * new for beta, old, new in parts])
 
-    def _direction(self, averages: Tensor, weights: Tensor) -> Tensor:
+    def direction(self, averages: Tensor, weights: Tensor) -> Tensor:
         mean, square = averages / weights
         return mean / (square.sqrt() + self.epsilon)

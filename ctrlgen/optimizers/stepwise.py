@@ -46,7 +46,7 @@ class Stepwise:
         """
         rule = self.optimizer
         g = rule._clip(flat(gradient))
-        self._averages = rule._average(self._averages, g)
-        self._weights = rule._average(self._weights, self._one)
-        direction = rule._direction(self._averages, self._weights)
+        self._averages = rule.update_averages(self._averages, g)
+        self._weights = rule.update_averages(self._weights, self._one)
+        direction = rule.direction(self._averages, self._weights)
         return x - scale * self.rate * direction.reshape(x.shape)

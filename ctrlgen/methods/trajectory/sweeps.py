@@ -18,7 +18,8 @@ from ctrlgen.methods.result import Result
 from ctrlgen.methods.trajectory.riccati import Curvature, Gains
 from ctrlgen.methods.trajectory.trajectories import Dynamics, Link, Trajectory, last_finite
 from ctrlgen.optimizers.base import Event, Observer
-from ctrlgen.rows.batching import expand_like, flat, partition, row_sum, take
+from ctrlgen.optimizers.first_order import Adam
+from ctrlgen.rows.batching import expand_like, flat, partition, row_sum
 from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import normal
@@ -32,7 +33,8 @@ __all__ = ["Plan", "Sweep"]
 _RANGE_FINDER = 2**44  # stream of its draws
 _FAILURES = 3
 """How often in a row no step length may lower a sample's cost before it stops."""
-_BETAS, _EPSILON = (0.9, 0.999), 1e-8
+_ADAM = Adam()
+"""The rule of the update by Adam; its rate is the method's."""
 
 
 @dataclass
@@ -79,10 +81,8 @@ class Sweep:
             name: [] for name in ("value", "cost", "evaluations", "objective_calls")
         }
         still = [torch.zeros_like(x0)] * dynamics.steps
-        self.moments = (
-            [torch.zeros_like(flat(x0))] * dynamics.steps,
-            [torch.zeros_like(flat(x0))] * dynamics.steps,
-        )
+        averages = flat(x0).new_zeros(_ADAM.moments, *flat(x0).shape)
+        self.averages = [averages] * dynamics.steps  # of the gradients at every step, (2, b, d)
         self.at = self._rollout(x0, still)
         self.calls += 1
         self.value, self.monitor = self._evaluate(self.at)
@@ -239,16 +239,13 @@ class Sweep:
         """An AdamW step of every control, with feedback, while going forwards."""
         method, nominal = self.plan.method, self.at
         clock = self.iterations[self.rows].unsqueeze(1) + 1
-        corrections = [1 - beta ** clock.to(self.value) for beta in _BETAS]
+        weights = torch.stack([1 - beta ** clock.to(self.value) for beta in _ADAM.betas])
         zero = torch.zeros_like(self.value)
         x = nominal.states[0]
         states, controls, links = [x], list[Tensor](), list[Link]()
         for k, gain in enumerate(gains):
-            slope, first, second = -gain.feedforward, self.moments[0][k], self.moments[1][k]
-            first = _BETAS[0] * first + (1 - _BETAS[0]) * slope
-            second = _BETAS[1] * second + (1 - _BETAS[1]) * slope**2
-            self.moments[0][k], self.moments[1][k] = first, second
-            scaled = first / corrections[0] / ((second / corrections[1]).sqrt() + _EPSILON)
+            self.averages[k] = _ADAM.update_averages(self.averages[k], -gain.feedforward)
+            scaled = _ADAM.direction(self.averages[k], weights)
             u = flat(nominal.controls[k]) * (1 - method.learning_rate * method.weight_decay)
             u = u - method.learning_rate * scaled + gain.law(zero, flat(x - nominal.states[k]))
             controls.append(u.reshape(x.shape))
@@ -359,7 +356,6 @@ class Sweep:
         self.rows, self.at = self.rows[kept], self.at.take(kept)
         self.value, self.monitor = self.value[kept], self.monitor[kept]
         self.damping, self.failures = self.damping[kept], self.failures[kept]
-        first, second = ([take(m, kept) for m in moment] for moment in self.moments)
-        self.moments = (first, second)
+        self.averages = [averages.index_select(1, kept) for averages in self.averages]
         self.dynamics, self.cost = self.dynamics.take(kept), cost_rows(self.cost, kept)
         return kept
