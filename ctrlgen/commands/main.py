@@ -20,8 +20,8 @@ from ctrlgen import __version__, plugins
 from ctrlgen.commands import console
 from ctrlgen.commands import report as reports
 from ctrlgen.commands import train as recipes
-from ctrlgen.commands.options import common, reporting, sharing
-from ctrlgen.commands.running import Running, go_on, with_ray
+from ctrlgen.commands.options import common, reporting, sharing, with_ray
+from ctrlgen.commands.running import Running, go_on
 from ctrlgen.priors.trust import trusting
 from ctrlgen.rows.errors import UnknownName, concerning
 from ctrlgen.runs.interrupts import terminable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
 
@@ -20,7 +20,10 @@ from ctrlgen.commands.report import concluding
 from ctrlgen.priors.trust import trusting
 from ctrlgen.runs.interrupts import exit_code
 
-__all__ = ["common", "reporting", "sharing"]
+__all__ = ["HERE", "common", "reporting", "sharing", "with_ray"]
+
+HERE = "here"
+"""The address that means a Ray cluster of this machine."""
 
 _OUTPUT = "Output"
 
@@ -144,3 +147,11 @@ def _signed(command: Callable[..., Any], parameters: list[inspect.Parameter]) ->
     command.__signature__ = signature  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def with_ray(words: Sequence[str]) -> list[str]:
+    """Words of a command line, in which --ray without an address has one."""
+    made = list[str]()
+    for word, following in zip(words, [*words[1:], "-"], strict=True):
+        made += [word, HERE] if word == "--ray" and following.startswith("-") else [word]
+    return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Protocol
 import typer
 
 from ctrlgen.commands import console
+from ctrlgen.commands.options import HERE
 from ctrlgen.commands.progress import RunProgress
 from ctrlgen.commands.report import announce
 from ctrlgen.rows.errors import ResultError
@@ -30,13 +31,10 @@ from ctrlgen.runs.runner import begin, execute, resume
 from ctrlgen.runs.schema import MANIFEST, RESULT
 from ctrlgen.runs.store import Store
 
-__all__ = ["Errand", "Running", "carry_out", "go_on", "place", "typed", "with_ray"]
+__all__ = ["Errand", "Running", "carry_out", "go_on", "place", "typed"]
 
 LARGEST = 64
 """Samples of a unit where the user does not say."""
-
-HERE = "here"
-"""The address that means a cluster of this machine."""
 
 _PANEL = "The run"
 
@@ -173,14 +171,6 @@ def place(
         raise ValueError("shard: needs --out, the folder of all shares, and no --overwrite")
     check_output(out if not (out / MANIFEST).is_file() else out / "x")
     yield out
-
-
-def with_ray(words: Sequence[str]) -> list[str]:
-    """Words of a command line, in which --ray without an address has one."""
-    made = list[str]()
-    for word, following in zip(words, [*words[1:], "-"], strict=True):
-        made += [word, HERE] if word == "--ray" and following.startswith("-") else [word]
-    return made
 
 
 def typed(ctx: typer.Context) -> str:

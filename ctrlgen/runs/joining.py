@@ -6,7 +6,7 @@ entry, and so does one whose part is over.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch import Tensor
 from ctrlgen.methods.result import Result
 from ctrlgen.rows.counts import Evaluations
 from ctrlgen.rows.status import Status
+from ctrlgen.runs.schema import HISTORY, Header
 
-__all__ = ["failed", "join"]
+__all__ = ["failed", "join", "result_of"]
 
 
 def join(parts: Sequence[Result]) -> Result:
@@ -71,4 +72,17 @@ def failed(samples: Tensor, controls: Tensor, seeds: Tensor) -> Result:
         evaluations=zero.clone(),
         backward_passes=zero.clone(),
         objective_calls=zero.clone(),
+    )
+
+
+def result_of(header: Header, tensors: Mapping[str, Tensor]) -> Result:
+    """The result of a shard, from its header and its tensors."""
+    own = {name: tensors[name] for name in Result.per_sample}
+    names = sorted(name for name in tensors if name.startswith(HISTORY))
+    history = {name.removeprefix(HISTORY): tensors[name] for name in names}
+    return Result(
+        **own,
+        network=Evaluations(**header["network"]),
+        history=history,
+        method=header["method"],
     )

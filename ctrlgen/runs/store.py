@@ -27,10 +27,10 @@ from ctrlgen.priors.documents import write_whole
 from ctrlgen.rows.counts import Evaluations
 from ctrlgen.rows.errors import ResultError
 from ctrlgen.runs import manifest as manifests
-from ctrlgen.runs.joining import join
+from ctrlgen.runs.joining import join, result_of
 from ctrlgen.runs.json_files import dumps
 from ctrlgen.runs.locks import lock_folder
-from ctrlgen.runs.schema import HISTORY, RESULT, SCHEMA, SHARDS, TENSORS, Header, Record
+from ctrlgen.runs.schema import RESULT, SCHEMA, SHARDS, TENSORS, Header, Record
 from ctrlgen.runs.shards import Shard, packed, read_lines, read_tensors
 
 __all__ = ["Rows", "Store"]
@@ -109,9 +109,6 @@ class Store:
 
     def __len__(self) -> int:
         return len(self.seeds)
-
-    def __repr__(self) -> str:
-        return f"Store({str(self.folder)!r}, {len(self)} samples in {self.units} units)"
 
     @property
     def seeds(self) -> Sequence[int]:
@@ -226,7 +223,7 @@ class Store:
             ResultError: if nothing is, or some is damaged.
         """
         parts = [
-            _result(header, rows.tensors)
+            result_of(header, rows.tensors)
             for (header, _), rows in zip(self.headers(), self.rows(), strict=True)
         ]
         if not parts:
@@ -300,15 +297,3 @@ class Store:
             yield b"\n  ]\n}\n"
 
         write_whole(self.folder / RESULT, parts())
-
-
-def _result(header: Header, tensors: Mapping[str, Tensor]) -> Result:
-    own = {name: tensors[name] for name in Result.per_sample}
-    names = sorted(name for name in tensors if name.startswith(HISTORY))
-    history = {name.removeprefix(HISTORY): tensors[name] for name in names}
-    return Result(
-        **own,
-        network=Evaluations(**header["network"]),
-        history=history,
-        method=header["method"],
-    )

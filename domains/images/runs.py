@@ -7,7 +7,6 @@ that are missing in `result.json`; `ctrlgen resume` goes on with it.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,34 +14,30 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ctrlgen.commands import console
 from ctrlgen.costs.problems import psnr_of
 from ctrlgen.domains.images.doubts import of_result
-from ctrlgen.domains.images.files import write_image
-from ctrlgen.domains.images.metrics import psnr, ssim
 from ctrlgen.domains.images.options import Options
 from ctrlgen.domains.images.restoration import Problem, operator_of, pose
+from ctrlgen.domains.images.restored import (
+    Restored,
+    Score,
+    content_of,
+    failures,
+    target_of,
+    write,
+)
 from ctrlgen.domains.images.tiles import tiled
 from ctrlgen.methods import Method
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers import Event, Observer
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.errors import Doubtful
-from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Job, Metric
-from ctrlgen.runs.json_files import write_json
-from ctrlgen.runs.schema import Record
-from ctrlgen.runs.store import Rows, Store
+from ctrlgen.runs.store import Store
 
-__all__ = ["SHOWN", "Restoration", "Restorer", "target_of"]
-
-SHOWN = 12
-"""Reconstructions in the figure."""
-
-_HISTORIES = 256
-"""Samples whose course is written; those of more would be most of the file."""
+__all__ = ["Restoration", "Restorer", "seeds_of"]
 
 
 @dataclass(frozen=True)
@@ -72,34 +67,6 @@ class Restorer:
                 self.method, problem.tiles, prior, problem.operator, problem.y, problem.sigma,
                 seeds=seeds, label=self.label, observer=observer,
             )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Score:
-    """A metric of images, as a report shows it.
-
-    Attributes:
-        name: "psnr", "ssim" or "measurement_psnr".
-        problem: with the truth.
-        method: whose form of the cost that of the measurement has.
-        unit: of the number.
-        better: which end is the better one.
-    """
-
-    name: str
-    problem: Problem
-    method: Method
-    unit: str | None = "dB"
-    better: str = "higher"
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """One number per image (b, C, H, W)."""
-        if self.name == "measurement_psnr":
-            cost = self.problem.cost(self.method, len(images))
-            return psnr_of(cost, cost(images))
-        assert self.problem.truth is not None
-        score = psnr if self.name == "psnr" else ssim
-        return score(images, self.problem.truth.expand_as(images))
 
 
 @dataclass(frozen=True)
@@ -230,17 +197,17 @@ class Restoration:
             ValueError: if not a single reconstruction is a number.
         """
         problem, method = _parts(job)
-        done = _Done(problem, method)
+        done = Restored(problem, method)
         for rows in store.rows():
             done.add(rows, store.folder)
         if all(row["file"] is None for row in done.rows):
             raise ValueError(f"prior: no sample of {problem.task} is a number; see its network")
-        content = _content(problem, method, done, store)
+        content = content_of(problem, method, done, store)
         decibels = torch.tensor([row["measurement_psnr"] for row in done.rows])
-        for text in (*of_result(decibels, problem.gain * problem.noise), *_failures(done)):
+        for text in (*of_result(decibels, problem.gain * problem.noise), *failures(done)):
             console.warn(text)
             content["warnings"].append(text)
-        _write(problem, done, content, store.folder)
+        write(problem, done, content, store.folder)
         return content
 
     def show(self, content: dict[str, Any], folder: Path) -> None:
@@ -250,60 +217,9 @@ class Restoration:
         show(content, folder)
 
 
-class _Done:
-    """Rows, first images and first courses of what is finished."""
-
-    def __init__(self, problem: Problem, method: Method) -> None:
-        self.problem, self.cost = problem, problem.cost(method, 1)
-        self.rows: list[dict[str, Any]] = []
-        self.images: list[Tensor] = []
-        self.reasons: list[str] = []
-        self.courses: dict[str, list[list[float]]] = {"measurement_psnr": [], "evaluations": []}
-
-    def add(self, rows: Rows, folder: Path) -> None:
-        """Note a unit, and write its images."""
-        for record, image in zip(rows.records, rows.tensors["samples"], strict=True):
-            row = self._row(record)
-            if bool(image.isfinite().all()) and record["reason"] is None:
-                row["file"] = f"reconstruction-{record['seed']}.png"
-                write_image(folder / row["file"], image)
-            self.rows.append(row)
-        self.reasons += [record["reason"] for record in rows.records if record["reason"]]
-        self.images += list(rows.tensors["samples"][: max(0, SHOWN - len(self.images))])
-        left = max(0, _HISTORIES - len(self.courses["evaluations"]))
-        if "history.cost" in rows.tensors:
-            values = psnr_of(self.cost, rows.tensors["history.cost"])
-            self.courses["measurement_psnr"] += values.T[:left].tolist()
-            self.courses["evaluations"] += rows.tensors["history.evaluations"].T[:left].tolist()
-
-    def _row(self, record: Record) -> dict[str, Any]:
-        value = math.nan if record["cost"] is None else record["cost"]
-        scores = {k: v for k, v in record["metrics"].items() if k != "measurement_psnr"}
-        return {
-            "seed": record["seed"],
-            "measurement_psnr": float(psnr_of(self.cost, torch.tensor(value))),
-            **{
-                name: record[name]  # type: ignore[literal-required]
-                for name in (
-                    "status", "iterations", "evaluations", "backward_passes", "objective_calls",
-                )
-            },
-            **{name: math.nan if value is None else value for name, value in scores.items()},
-            "file": None,  # black squares would hide it
-        }  # fmt: skip
-
-
 def _parts(job: Job) -> tuple[Problem, Method]:
     restorer: Any = job.method
     return restorer.problem, restorer.method
-
-
-def _failures(done: _Done) -> list[str]:
-    """A warning of samples for which something was raised."""
-    if not done.reasons:
-        return []
-    label = Status.FAILED.label
-    return [f"{len(done.reasons)} of {len(done.rows)} {label}: {done.reasons[0]}"]
 
 
 def seeds_of(text: str | None, samples: int | None) -> list[int]:
@@ -323,51 +239,3 @@ def seeds_of(text: str | None, samples: int | None) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: expected each once, got {text!r}")
     return seeds
-
-
-def target_of(method: Method) -> float | None:
-    """PSNR of the measurement at which a sample stops, in dB, for a method that has one."""
-    target = getattr(method, "target", None)
-    return None if target is None else -target
-
-
-def _content(problem: Problem, method: Method, done: _Done, store: Store) -> dict[str, Any]:
-    card, summary, about = problem.prior.card, store.summary(), store.manifest["about"]
-    seconds = summary.pop("seconds")
-    missing = store.missing
-    content: dict[str, Any] = {
-        "task": problem.task,
-        "command": store.manifest["command"],
-        **{name: about[name] for name in ("file", "settings", "label")},
-        "warnings": list(about["warnings"]),
-        "complete": not missing and store.partial is None,
-        "missing": missing,
-        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
-        "operator": type(problem.operator).__name__,
-        "noise": problem.noise,
-        "rounding": problem.rounding,
-        "compare": problem.compare,
-        "tiles": None if problem.tiles is None else problem.tiles.places.tolist(),
-        "method": summary["method"],
-        "target_psnr": target_of(method),
-        "seconds": round(seconds, 3),
-        "samples": done.rows,
-        "summary": summary,
-        "history": done.courses,
-    }
-    if problem.truth is not None:
-        plain = problem.operator.pinv(problem.y)
-        content["pseudo_inverse"] = {
-            name: float(Score(name, problem, method)(plain)[0])
-            for name in ("psnr", "ssim")
-            if name == "psnr" or min(problem.truth.shape[-2:]) >= 11
-        }
-    return content
-
-
-def _write(problem: Problem, done: _Done, content: dict[str, Any], folder: Path) -> None:
-    from ctrlgen.domains.images.figures import restoration_figure
-
-    write_image(folder / "measurement.png", problem.y[0])
-    restoration_figure(folder / "figure.png", problem, done.images, content)
-    write_json(folder / "result.json", content)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.images import figures, runs
+from ctrlgen.domains.images import figures, restored
 from ctrlgen.domains.images.files import read_image, write_image
 from ctrlgen.domains.images.networks import Velocity
 from ctrlgen.domains.images.operators import GaussianBlur
@@ -350,8 +350,8 @@ def test_a_curve_ends_where_the_table_does(
 def test_many_samples_are_written_as_they_come(
     ctrlgen: Run, words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "SHOWN", 3)
-    monkeypatch.setattr(runs, "_HISTORIES", 4)
+    monkeypatch.setattr(restored, "SHOWN", 3)
+    monkeypatch.setattr(restored, "_HISTORIES", 4)
     changed = [40 if word == 4 and i > 6 else word for i, word in enumerate(words)]
     outcome = ctrlgen(*changed, "--json")
     content = json.loads(outcome.out)
