@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import typer
 
@@ -119,7 +119,7 @@ class Errand(Plan, Protocol):
         what: the samples in a word, e.g. "reconstructions".
     """
 
-    what: str
+    what: ClassVar[str]
 
     def files(self) -> list[Path]:
         """The files that it reads, whose sha256 belongs to the run's key."""

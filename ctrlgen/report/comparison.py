@@ -74,7 +74,7 @@ def paired(
     ]
     unit = metric.unit
     if not both:
-        return Comparison(metric.name, unit, len(first), 0, *[None] * 5, None, 0)
+        return Comparison(metric.name, unit, len(first), 0, None, None, None, None, None, None, 0)
     number = len(both)
     differences = [b - a for a, b in both]
     mean = math.fsum(differences) / number
@@ -154,7 +154,7 @@ def _pairs(a: Section, b: Section) -> list[tuple[Sample, Sample]]:
 
 def _value(sample: Sample, name: str) -> float | None:
     """A value; a verdict counts as 1 or 0."""
-    value = {
+    value: Any = {
         "cost": sample.cost,
         "seconds": sample.seconds,
         **sample.counts,

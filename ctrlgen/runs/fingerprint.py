@@ -124,7 +124,7 @@ def _tensor(value: Tensor) -> str:
     flat = value.detach().cpu().contiguous().reshape(-1)
     whole = hashlib.sha256(str(flat.dtype).encode())
     if len(flat):
-        whole.update(flat.view(torch.uint8).numpy())
+        whole.update(flat.view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 

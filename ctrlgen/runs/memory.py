@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from ctrlgen.methods.base import cost_rows
-from ctrlgen.rows.batching import Batched
 from ctrlgen.runs.job import Job
 from ctrlgen.runs.limits import out_of_memory
 
@@ -64,7 +63,7 @@ def _peak(job: Job, rows: int, device: torch.device) -> int | None:
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     index = torch.arange(rows)
-    cost = cost_rows(job.cost, index) if isinstance(job.cost, Batched) else job.cost
+    cost = cost_rows(job.cost, index)
     try:
         job.method(job.prior.take(index), cost, seeds=list(job.seeds[:rows]), observer=stop)
     except _Enough:

@@ -228,7 +228,7 @@ def _object(spec: Mapping[str, Any], inner: Callable[[Any], Any], trust: Trust) 
     if not isinstance(kind, type):
         raise SpecError(f"spec: expected a class, got {short(spec['type'])}")
     if set(spec) == {"type", "state"}:
-        made = object.__new__(kind)
+        made: Any = object.__new__(kind)
         vars(made).update({name: inner(item) for name, item in spec["state"].items()})
         return made
     given = {name: inner(item) for name, item in spec.items() if name != "type"}

@@ -85,7 +85,7 @@ class Units:
 
     def _rows(self, ids: range, watch: Watch | None) -> tuple[Result, list[str | None]]:
         """Result of some samples, and what was raised for each."""
-        index, seeds = torch.tensor(ids), [self.job.seeds[i] for i in ids]
+        index, seeds = torch.tensor(ids), [int(self.job.seeds[i]) for i in ids]
         try:
             observer = watch(seeds) if watch is not None else None
             result = self.job.method(

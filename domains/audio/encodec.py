@@ -55,7 +55,8 @@ class EnCodec(nn.Module):
         config: Any = parts[2]
         if config.audio_channels != 1:
             raise ValueError(f"model: expected one channel, got {config.audio_channels}")
-        self.encoder, self.decoder = parts[0], parts[1]
+        self.encoder: nn.Module = model.get_submodule("encoder")
+        self.decoder: nn.Module = model.get_submodule("decoder")
         self.rate, self.size = int(config.sampling_rate), int(config.hidden_size)
         self.hop = 1
         for ratio in config.upsampling_ratios:
@@ -151,7 +152,8 @@ class EnCodec(nn.Module):
         Raises:
             ValueError: there is none.
         """
-        total, square, count = 0.0, 0.0, 0
+        total = torch.zeros(self.size, dtype=torch.float64, device=self.mean.device)
+        square, count = torch.zeros_like(total), 0
         for x in clips:
             z = self.encode(x).flatten(0, 1).double()
             total, square, count = total + z.sum(0), square + z.square().sum(0), count + len(z)

@@ -157,13 +157,14 @@ def _flow_trainer(
     recipe: FlowRecipe, music: Music, held: Music, seed: int, device: torch.device | str
 ) -> FlowTrainer:
     codec, device = PretrainedCodec(recipe.codec), torch.device(device)
-    codec.network.to(device)
+    network: Any = codec.network
+    network.to(device)
     latents = latents_of(codec, music, recipe.length, device)
     places = (torch.arange(recipe.validation) + 0.5) / recipe.validation
     standing = torch.cat(
         [latents_of(codec, held, recipe.length, device)(part) for part in places.split(16)]
     )
-    variance = codec.network.axes.square().sum(0)
+    variance = network.axes.square().sum(0)
     weights = variance**recipe.emphasis
     return FlowTrainer(recipe, latents, standing, weights, seed, device)
 

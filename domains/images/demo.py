@@ -247,7 +247,7 @@ def _about(scene: Scene) -> dict[str, Any]:
 
 def _tensors(scenes: Sequence[Scene]) -> dict[str, Tensor]:
     """What a report shows of the scenes, by the number of each."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for place, scene in enumerate(scenes):
         result = scene.result
         own = {"samples": result.samples, "costs": result.costs}

@@ -131,7 +131,7 @@ def _lost(job: Job, ids: list[int]) -> list[dict[str, Any]]:
     if not ids:
         return []
     prior: Prior = job.prior.take(torch.tensor(ids))
-    seeds = [job.seeds[i] for i in ids]
+    seeds = [int(job.seeds[i]) for i in ids]
     solver: FixedStep = job.method.solver  # type: ignore[attr-defined]
     none = torch.zeros(len(ids), dtype=torch.bool)
     return lost_seeds(solver, BoundVelocity(prior), prior.start(seeds), seeds, none)
