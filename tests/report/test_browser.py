@@ -160,7 +160,7 @@ def test_another_version_of_a_sound_goes_on_at_the_same_place(
     state = "p => [p.player.begun, p.player.place, p.player.sources.length]"
     before = player.evaluate(state)
     assert before[2] == player.evaluate("p => p.player.panel.tracks.length") == 5
-    page.tab.get_by_label("degraded").check()
+    page.tab.get_by_role("radio", name="degraded").check()
     assert player.evaluate("p => p.player.chosen") == 1
     assert player.evaluate(state) == before  # nothing began again: all play, one is heard
     page.tab.wait_for_function("p => p.player.sources[0].gain.gain.value < 0.01", arg=player)
