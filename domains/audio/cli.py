@@ -71,12 +71,6 @@ class Options:
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")
     ] = False
-    report: Annotated[
-        bool,
-        typer.Option(
-            "--report", help="Write OUT.html too, a page to listen to.", rich_help_panel=_OUTPUT
-        ),
-    ] = False
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=_OUTPUT),

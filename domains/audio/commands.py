@@ -1,8 +1,8 @@
 """The work of `ctrlgen audio`: what is refused before it begins, the run, and what it writes.
 
 Results lie where `--out` says: for one take OUT itself, for several OUT with -1, -2, ... before its
-ending; beside them OUT.json with every number and, with `--report`, OUT.html to listen to. A result
-has format, subtype, rate, channels and tags of its file.
+ending; beside them OUT.json with every number. A result has format, subtype, rate, channels and
+tags of its file.
 """
 
 from __future__ import annotations
@@ -98,10 +98,9 @@ def _one(task: str, file: Path, out: Path, options: Options, way: dict[str, Any]
     )
     recording = files.read(file)
     names = _names(out, options.takes)
-    numbers, page = out.with_suffix(".json"), out.with_suffix(".html")
-    written = [*names, numbers, *([page] if options.report else [])]
-    check_inputs(written, [file])
-    for name in written:
+    numbers = out.with_suffix(".json")
+    check_inputs([*names, numbers], [file])
+    for name in [*names, numbers]:
         if name.exists() and not options.overwrite:
             raise ValueError(f"out: {name} is there; name another file or add --overwrite")
     device = console.device_named(options.device)
@@ -133,10 +132,6 @@ def _one(task: str, file: Path, out: Path, options: Options, way: dict[str, Any]
             ],
         }
         write_json(numbers, console.plain(content), indent=1)
-        if options.report:
-            from ctrlgen.domains.audio import pages
-
-            pages.write(page, recording, [take.recording for take in takes], content)
     _show(content, options.json)
     if stops:
         console.warn(f"interrupted; the best so far is in {', '.join(map(str, names))}")

@@ -80,19 +80,6 @@ def test_takes_and_labels_and_a_refusal_to_overwrite(wave: Path, card: str, caps
     assert audio(*words, "--overwrite") == 0
 
 
-def test_a_page_to_listen_to(wave: Path, card: str) -> None:
-    pytest.importorskip("plotly")
-    quick = ("--prior", card, "--iterations", 0, "--report", "--takes", 2)
-    assert audio("inpaint", wave, "--gap", "0.5-0.55", "-o", wave.with_name("o.wav"), *quick) == 0
-    page = wave.with_name("o.html").read_text()
-    for word in ("degraded", "trivial", "seed 0", "seed 1"):
-        assert f'"name":"{word}"' in page.replace(": ", ":")
-    low = wave.with_name("low.wav")
-    assert audio("degrade", wave, "--rate", 8000, "-o", low) == 0
-    assert audio("upsample", low, "-o", wave.with_name("w.wav"), *quick[:5]) == 0
-    assert '"cutoff":4000' in wave.with_name("w.html").read_text().replace(": ", ":")
-
-
 def test_a_dry_run_writes_nothing(wave: Path, card: str, capsys: Any) -> None:
     before = sorted(wave.parent.iterdir())
     assert audio("inpaint", wave, "--gap", "0.5-0.55", "--dry-run", "--prior", card) == 0

@@ -11,7 +11,6 @@ from ctrlgen.costs import SquaredError
 from ctrlgen.domains.audio import examples, networks
 from ctrlgen.domains.audio.metrics import snr
 from ctrlgen.domains.audio.operators import TimeMask
-from ctrlgen.domains.audio.pages import line_across
 from ctrlgen.domains.audio.quality import codec_rows, interpolated
 from ctrlgen.domains.audio.rates import explained, kept
 from ctrlgen.domains.audio.spectral import SpecCodec
@@ -27,9 +26,6 @@ def test_a_line_across_a_gap() -> None:
     broken = x.clone()
     broken[..., 5:9] = 0
     torch.testing.assert_close(interpolated(broken, 5, 9), x)
-    torch.testing.assert_close(line_across(broken[0], [(5, 9)]), x[0])
-    ends = line_across(x[0], [(0, 3), (18, 20)])
-    assert ends[0, :3].tolist() == [3.0] * 3 and ends[0, 18:].tolist() == [17.0] * 2
 
 
 def test_the_embedded_codec_on_clips_of_the_package() -> None:
