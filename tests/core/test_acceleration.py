@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 
@@ -210,6 +211,10 @@ def test_graphs_refuse_what_makes_no_sense(plain: Prior) -> None:
 
 
 @needs_compiler
+@pytest.mark.skipif(
+    os.environ.get("ATEN_CPU_CAPABILITY") == "default",
+    reason="torch's compiler writes vector instructions whose headers this switch leaves out",
+)
 def test_compiled_agrees_to_rounding(plain: Prior) -> None:
     """One compilation for all batches of more than one row; the original stays as it was."""
     network, torch_counters = plain.flow.network, torch._dynamo.utils.counters
