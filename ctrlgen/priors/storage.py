@@ -154,6 +154,10 @@ def load(
         raise CardError(f"card {card.name}: {error}") from error
     network: Any = prior.flow.network
     network.to(device, dtype).eval().requires_grad_(False)
+    if prior.codec.named:  # its networks are loaded with it, and go where the prior's does
+        for part in vars(prior.codec).values():
+            if isinstance(part, torch.nn.Module):
+                part.to(device)
     return prior
 
 

@@ -190,7 +190,7 @@ class SpecCodec(nn.Module):
         c = mdct(x.squeeze(1), self.hop)
         mask = frame_mask(frames, c).unsqueeze(2)
         c = torch.where(mask, c, 0)
-        z = c @ self.inverse_axes
+        z = c @ self.inverse_axes.to(c)
         if self.encoder is not None:
             scaled = c / self.spread
             # Loud and soft parts differ by orders of magnitude: the network sees both scales.
@@ -206,7 +206,7 @@ class SpecCodec(nn.Module):
             # Beyond e^10 knees, where no music is, a line: a wild guess stays finite.
             near = z.clamp(-10, 10)
             z = self.knee * (near.sinh() + near.cosh() * (z - near))
-        c = z @ self.axes.T
+        c = z @ self.axes.to(z).T
         return c if self.decoder is None else c + self.spread * self.decoder(z, mask)
 
     def decode(self, z: Tensor, length: int | None = None, frames: Tensor | None = None) -> Tensor:

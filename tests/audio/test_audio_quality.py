@@ -19,6 +19,7 @@ from ctrlgen.domains.audio.states import Frames, LatentCodec
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
+from ctrlgen.priors.storage import load
 
 
 def test_a_line_across_a_gap() -> None:
@@ -34,6 +35,16 @@ def test_the_embedded_codec_on_clips_of_the_package() -> None:
     assert row["clips"] == 2 and row["least_dB"] > 100
     with pytest.raises(ValueError, match="name: expected one of"):
         examples.path("../mdct-16k")
+
+
+def test_the_embedded_prior_works_in_double_precision_too() -> None:
+    prior = load("freedoom-music", dtype=torch.float64)
+    x = examples.example("freedoom-45").samples[None]
+    z = prior.codec.encode(x)
+    assert z.dtype == torch.float64 and z.shape == (1, 101, 640)
+    torch.testing.assert_close(prior.codec.decode(z), x, atol=1e-5, rtol=0)
+    drawn = prior.sample([0], prior.solver(1), dtype=torch.float64)
+    assert drawn.dtype == torch.float64 and bool(drawn.isfinite().all())
 
 
 def test_what_context_explains_of_a_gap() -> None:
