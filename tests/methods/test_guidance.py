@@ -601,6 +601,8 @@ def test_presets_hold_the_published_settings() -> None:
         "face-identity": 110,
         "clip": 0,
     }
+    scales = {name[5:]: FreeDoM.preset(name).rho for name in FreeDoM.presets if name != "clip"}
+    assert scales == {"segmentation": 0.2, "sketch": 20, "landmarks": 500, "identity": 100}
     travelled = FreeDoM.preset("clip").recur_within
     again = [i for k, i in enumerate(indices) if travelled[0] <= k / 100 < travelled[1]]
     assert (again[0], again[-1]) == (800, 500)
