@@ -28,6 +28,7 @@ ctrlgen.drawn = new Set();
 /* Draw into an element once it is seen, and again when the colours of the system change. */
 ctrlgen.chart = function (place, traces, layout, options = {}) {
   const draw = () => {
+    if (!window.Plotly) { addEventListener("DOMContentLoaded", draw, { once: true }); return; }  // it comes last in the page
     const config = { displaylogo: false, responsive: true, displayModeBar: false, ...options.config };
     Plotly.react(place, typeof traces === "function" ? traces() : traces, ctrlgen.layout(layout), config);
     place.dataset.drawn = "yes";

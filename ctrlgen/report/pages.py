@@ -69,7 +69,8 @@ def page(sections: Sequence[Section], title: str | None = None) -> str:
     }
     own = [_asset(name) for name in _SCRIPTS[:-1]]
     own += [available[name].script() for name in names if name is not None]
-    scripts = [plotly(), "\n".join([*own, _asset(_SCRIPTS[-1])])]
+    # The page's own come first: its tables are there before plotly is read.
+    scripts = ["\n".join([*own, _asset(_SCRIPTS[-1])]), plotly()]
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'; script-src " + " ".join(map(_hash, scripts))
