@@ -88,7 +88,7 @@ class Steered:
         return Job(ctrlgen.load("mnist"), cost, method, range(self.samples), self.batch)
 
 
-def store(folder: Path, rounds: int = 3) -> dict[str, Any]:
+def store(folder: Path, rounds: int = 5) -> dict[str, Any]:
     """Processor seconds of a job by its method alone and in a folder, medians over the rounds."""
     plan = Steered(16)
     job = plan.job()
