@@ -16,8 +16,8 @@ CHECK  := .cache/typecheck
 TESTS  ?= tests
 
 # Where the last digits decide: line searches, stopping tests, step sizes, batch invariance.
-ROUNDING := tests/core/test_optimizers.py tests/core/test_optimizers_lbfgs.py \
-    tests/core/test_dflow.py tests/core/test_adaptive.py tests/methods/test_optimal_control.py \
+ROUNDING := tests/optimizers/test_optimizers.py tests/optimizers/test_optimizers_lbfgs.py \
+    tests/methods/test_dflow.py tests/solvers/test_adaptive.py tests/methods/test_optimal_control.py \
     tests/methods/test_flowgrad.py tests/laws/test_ragged.py
 
 .PHONY: venv demo test portable lint installed docs format clean

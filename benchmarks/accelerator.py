@@ -59,8 +59,8 @@ from ctrlgen.runs.json_files import write_json  # noqa: E402
 __all__ = ["main", "parts_of"]
 
 RESULTS = Path(__file__).parent / "results" / "accelerator_rehearsal.json"
-_TESTS = ["tests/cuda", "tests/core/test_acceleration.py"]
-_REHEARSED = ["tests/core/test_acceleration.py::test_few_shapes_reach_the_network"]
+_TESTS = ["tests/cuda", "tests/priors/test_acceleration.py"]
+_REHEARSED = ["tests/priors/test_acceleration.py::test_few_shapes_reach_the_network"]
 _MINUTES = 2.0  # of a rehearsal
 
 

@@ -13,7 +13,6 @@ tenth is above 30 dB. LSD is over the gap, or over the band that is missing.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from ctrlgen.domains.audio.states import PretrainedCodec
 from ctrlgen.domains.audio.trainer import levelled
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.storage import load
-from ctrlgen.runs.json_files import dumps
+from ctrlgen.runs.json_files import dumps, write_json
 
 __all__ = ["codec_rows", "gap_rows", "interpolated", "prior_rows"]
 
@@ -186,7 +185,7 @@ def _main() -> None:
         settings = Settings(preset=options.preset, iterations=options.iterations)
         rows = prior_rows(prior, held, options.tasks, settings)
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, rows, named=True, indent=1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ctrlgen.adapters.adm import ADM, MODELS
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.rows.seeds import normal
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "pretrained.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "pretrained.md"
 TINY: dict[str, Any] = {"size": 8, "width": 32, "widths": (1, 2), "blocks": 1, "attention": ()}
 
 

@@ -76,7 +76,7 @@ def card(tmp_path: Path) -> Path:
     """A card of ctrlgen's own network, to be changed."""
     network = Layer()
     Prior(Flow(network, CondOT()), Gaussian((4,))).save(
-        tmp_path, "toy", factory="tests.core.test_trust:Layer", config={}
+        tmp_path, "toy", factory="tests.priors.test_trust:Layer", config={}
     )
     return tmp_path / "toy.json"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "molecules.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "molecules.md"
 
 
 def test_the_examples_work() -> None:

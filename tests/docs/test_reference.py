@@ -15,7 +15,7 @@ from ctrlgen.domains.images.operators import OPERATORS
 from ctrlgen.rows.status import Status
 from tests.cli.conftest import save_prior
 
-TEXT = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "reference.md").read_text()
 
 
 def section(title: str) -> str:

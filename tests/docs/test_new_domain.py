@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "new-domain.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "new-domain.md"
 
 
 def test_the_domain_of_points_works() -> None:

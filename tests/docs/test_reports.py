@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-TEXT = (Path(__file__).parents[1] / "docs" / "reports.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
 
 

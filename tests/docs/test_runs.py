@@ -12,7 +12,7 @@ import torch
 
 from ctrlgen.runs.runner import Begun, Finished, Round
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "runs.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "runs.md"
 
 
 def test_the_guide_to_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

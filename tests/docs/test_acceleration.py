@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-PAGE = Path(__file__).parents[1] / "docs" / "acceleration.md"
+PAGE = Path(__file__).parents[2] / "docs" / "acceleration.md"
 
 
 def test_the_page_runs_as_printed() -> None:
