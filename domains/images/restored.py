@@ -90,7 +90,7 @@ class Restored:
             "seed": record["seed"],
             "measurement_psnr": float(psnr_of(self.cost, torch.tensor(value))),
             **{
-                name: record[name]  # type: ignore[literal-required]
+                name: record[name]
                 for name in (
                     "status", "iterations", "evaluations", "backward_passes", "objective_calls",
                 )
