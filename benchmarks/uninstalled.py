@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import re
 import sys
 import tomllib
 from collections.abc import Iterable
@@ -33,7 +34,9 @@ class _Checkout(Distribution):
 
     def read_text(self, filename: str) -> str | None:
         if filename == "METADATA":
-            name, version = self.project["name"], self.project["version"]
+            text = (self.root / "ctrlgen" / "__init__.py").read_text()
+            name = self.project["name"]
+            version = re.findall(r'^__version__ = "(.*)"$', text, re.MULTILINE)[0]
             return f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         if filename == "entry_points.txt":
             groups = {"console_scripts": self.project.get("scripts", {})}

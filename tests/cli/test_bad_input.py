@@ -115,7 +115,7 @@ def test_colour_for_a_grey_prior(ctrlgen: Run, grey_card: Path, colour_file: Pat
 
 def test_an_unknown_prior_names_the_known(ctrlgen: Run, grey_file: Path) -> None:
     message = inpaint(ctrlgen, grey_file, "--centre", 4, "--prior", "imagenet")
-    assert "prior: 'imagenet' is not known" in message and "cifar10, mnist" in message
+    assert "prior: 'imagenet' is not known; known are: cifar10, " in message and "mnist" in message
     assert refused(ctrlgen, "image", "sample", "--prior", "imagenet") == message
     message = refused(ctrlgen, "image", "sample", "--prior", "qm9")
     assert message.startswith("prior: expected one of images, qm9 is of molecules")

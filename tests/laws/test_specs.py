@@ -20,6 +20,7 @@ from ctrlgen.solvers import Midpoint
 OPAQUE = {
     "codec:autoencoder": "vae: ",
     "codec:latent-audio": "network: ",
+    "codec:pretrained-audio": "network: ",  # with the frames of a batch; without, by its card
     "cost:level-set": "function: ",
     "cost:level-set-rows": "function: ",
     "cost:property": "predict: ",

@@ -9,7 +9,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -111,6 +111,15 @@ def test_killed_at_any_instant(
     assert inside >= 8  # the kill came in the middle often enough to mean something
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """A shell that runs the tests in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals(
     plan: Plans, tmp_path: Path, whole: Store, identical: Compare, tidy: Tidy, number: int
