@@ -1,9 +1,10 @@
-"""The compact velocity network for small images.
+"""Compact velocity networks for small images.
 
-`UNet` is a residual convolutional network with channel-wise RMS norms and, at its lowest
-resolution, attention under one modulation layer shared by all blocks (Chen et al. 2024,
-PixArt-alpha); it learns fastest on a CPU, see weights/ablation.log. Preconditioning and signature
-are in `layers`.
+`UNet` is a residual convolutional network with channel-wise RMS norms (the embedded priors use it:
+it learns fastest on a CPU, see weights/ablation.log). `Transformer` is a diffusion transformer
+(Peebles & Xie 2023) on square patches with one modulation layer shared by all blocks (Chen et al.
+2024, PixArt-alpha), a relative position bias, optional long skips (Bao et al. 2023, U-ViT) and two
+small convolutions across the patch edges. Preconditioning and signature are in `layers`.
 """
 
 from __future__ import annotations
@@ -21,11 +22,92 @@ from ctrlgen.domains.images.layers import (
     Conditioning,
     RowLinear,
     Velocity,
+    modulate,
     normalise,
 )
 from ctrlgen.rows.checks import check_sizes
 
-__all__ = ["UNet", "build"]
+__all__ = ["Transformer", "UNet", "build"]
+
+
+class Transformer(Velocity):
+    """Diffusion transformer on square patches.
+
+    Args:
+        shape, classes, mean, std: see `Velocity`.
+        width: token width, a multiple of heads.
+        depth: number of blocks.
+        heads: attention heads.
+        patch: side of a patch in pixels; divides height and width.
+        ratio: hidden width of the MLP over width.
+        skips: join block i to block depth - 1 - i by a long skip.
+        refine: channels of the convolutions across patch edges; 0 for none.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        classes: int,
+        mean: float = 0.0,
+        std: float = 0.5,
+        width: int = 128,
+        depth: int = 6,
+        heads: int = 4,
+        patch: int = 4,
+        ratio: int = 4,
+        skips: bool = False,
+        refine: int = 16,
+    ) -> None:
+        super().__init__(shape, classes, mean, std)
+        check_sizes(width=width, depth=depth, heads=heads, patch=patch, ratio=ratio)
+        check_sizes(0, refine=refine)
+        channels, height, breadth = self.shape
+        if height % patch or breadth % patch or width % heads:
+            raise ValueError(
+                f"patch {patch} must divide {height}x{breadth}, heads {heads} must divide {width}"
+            )
+        self.patch, self.grid = patch, (height // patch, breadth // patch)
+        self.stem = nn.Linear(channels * patch**2, width)
+        self.position = nn.Parameter(0.02 * torch.randn(math.prod(self.grid), width))
+        self.conditioning = Conditioning(width, classes)
+        self.modulation = RowLinear(width, 6 * width)
+        self.blocks = nn.ModuleList(Block(width, heads, self.grid, ratio) for _ in range(depth))
+        self.joins = nn.ModuleList(
+            nn.Linear(2 * width, width) for _ in range(depth // 2 if skips else 0)
+        )
+        self.final = RowLinear(width, 2 * width)
+        self.head = nn.Linear(width, (refine or channels) * patch**2)
+        self.smooth = nn.Sequential()
+        if refine:
+            self.smooth = nn.Sequential(
+                nn.Conv2d(refine + channels, refine, 3, padding=1),
+                nn.SiLU(),
+                nn.Conv2d(refine, channels, 3, padding=1),
+            )
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.final.weight)
+        last = self.smooth[-1] if refine else self.head
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def residual(self, x: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        condition = self.conditioning(t, label)
+        modulation = self.modulation(condition).unflatten(1, (6, -1))
+        h = self.stem(F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)) + self.position
+        kept: list[Tensor] = []
+        depth = len(self.blocks)
+        for i, block in enumerate(self.blocks):
+            if i >= depth - len(self.joins):
+                h = self.joins[depth - 1 - i](torch.cat((h, kept.pop()), dim=-1))
+            h = block(h, modulation)
+            if i < len(self.joins):
+                kept.append(h)
+        scale, shift = self.final(condition)[:, None].chunk(2, dim=-1)
+        h = self.head(modulate(h, scale, shift))
+        h = F.pixel_shuffle(h.transpose(1, 2).unflatten(2, self.grid), self.patch)
+        if len(self.smooth):
+            h = self.smooth(torch.cat((h, x.to(h.dtype)), dim=1))
+        return h
 
 
 class Residual(nn.Module):
@@ -132,12 +214,13 @@ def build(network: str, **options: Any) -> Velocity:
     """Construct a network from a plain, JSON-able configuration.
 
     Args:
-        network: "unet".
+        network: "transformer" or "unet".
         **options: keywords of the class.
 
     Raises:
         ValueError: the kind of network is unknown.
     """
-    if network != "unet":
-        raise ValueError(f"network: expected 'unet', got {network!r}")
-    return UNet(**options)
+    kinds: dict[str, type[Velocity]] = {"transformer": Transformer, "unet": UNet}
+    if network not in kinds:
+        raise ValueError(f"network: expected one of {sorted(kinds)}, got {network!r}")
+    return kinds[network](**options)

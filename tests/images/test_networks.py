@@ -14,6 +14,14 @@ from ctrlgen.domains.images.networks import build
 CONFIGS: dict[str, dict[str, Any]] = {
     "unet": {"network": "unet", "widths": [8, 12], "attention": 1, "heads": 2},
     "unet-plain": {"network": "unet", "widths": [8, 8, 12]},
+    "transformer": {"network": "transformer", "width": 16, "depth": 2, "heads": 2, "skips": True},
+    "transformer-plain": {
+        "network": "transformer",
+        "width": 16,
+        "depth": 1,
+        "heads": 2,
+        "refine": 0,
+    },
 }
 
 
@@ -89,10 +97,11 @@ def test_reverse_and_double_backward(name: str) -> None:
     torch.testing.assert_close(second, numeric, rtol=1e-5, atol=1e-6)
 
 
-def test_untrained_network_is_the_best_linear_velocity() -> None:
+@pytest.mark.parametrize("name", ["unet", "transformer"])
+def test_untrained_network_is_the_best_linear_velocity(name: str) -> None:
     """A zero head leaves E[x_1 - x_0 | x_t] of Gaussian data N(mean, std^2)."""
     mean, std = 0.3, 0.7
-    net = build(**CONFIGS["unet"], shape=(1, 8, 8), classes=2, mean=mean, std=std).double()
+    net = build(**CONFIGS[name], shape=(1, 8, 8), classes=2, mean=mean, std=std).double()
     x = torch.randn(4, 1, 8, 8, dtype=torch.float64)
     t = torch.tensor([0.0, 0.2, 0.9, 1.0], dtype=torch.float64)
     time = t.view(4, 1, 1, 1)
@@ -107,3 +116,5 @@ def test_odd_sides_and_bad_configurations() -> None:
     assert net(torch.randn(2, 1, 28, 28), torch.rand(2)).shape == (2, 1, 28, 28)
     with pytest.raises(ValueError, match="network"):
         build(network="resnet", shape=(1, 8, 8), classes=2)
+    with pytest.raises(ValueError, match="patch"):
+        build(network="transformer", shape=(1, 9, 8), classes=2)
