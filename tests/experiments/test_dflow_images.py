@@ -12,6 +12,7 @@ from ctrlgen.experiments.dflow_images import LEVELS, main, reached
 from ctrlgen.methods.result import Result
 
 
+@pytest.mark.usefixtures("tiny")
 def test_every_row_is_measured_once_and_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
