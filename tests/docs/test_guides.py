@@ -30,6 +30,12 @@ def test_every_link_of_a_page_leads_somewhere() -> None:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_site_leads_nowhere_outside_of_itself() -> None:
+    """The pages of docs/ are a site of their own: `make docs` refuses a link that leaves them."""
+    for page in DOCS.glob("**/*.md"):
+        assert not re.findall(r"\]\(\.\./\.\./|\]\(\.\./(?!\w+\.md)", page.read_text()), page
+
+
 def test_the_readme_is_a_page_and_not_a_book() -> None:
     text = (DOCS.parent / "README.md").read_text()
     assert len(text.splitlines()) <= 120
