@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import ctrlgen.methods as methods
 from ctrlgen.methods.base import Method
 from ctrlgen.rows.errors import UnknownName
 
-__all__ = ["FAMILIES", "NAMES", "Parameter", "method_named", "parameters"]
+__all__ = ["FAMILIES", "NAMES", "Parameter", "method_named", "parameters", "spelled"]
 
 FAMILIES: dict[str, tuple[str, ...]] = {
     "source point": ("d-flow", "dmplug"),
@@ -56,10 +57,20 @@ def method_named(name: str) -> tuple[str, type[Method]]:
     Raises:
         UnknownName: if it means none.
     """
-    for key, kind in NAMES.items():
+    key = spelled(name, NAMES)
+    return key, NAMES[key]
+
+
+def spelled(name: str, among: Collection[str]) -> str:
+    """The one of some names that a word means, in any case, with or without hyphens.
+
+    Raises:
+        UnknownName: if it means none of them.
+    """
+    for key in among:
         if _plain(key) == _plain(name):
-            return key, kind
-    raise UnknownName("method", name, NAMES)
+            return key
+    raise UnknownName("method", name, among)
 
 
 class Parameter(NamedTuple):

@@ -13,12 +13,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from ctrlgen.domains.audio.files import Recording
-from ctrlgen.domains.audio.restoration import Settings, Take, hidden
+from ctrlgen.domains.audio.operators import TimeMask
+from ctrlgen.domains.audio.resampling import resample
+from ctrlgen.domains.audio.restoration import (
+    STRIDE,
+    Settings,
+    Take,
+    audible,
+    solve_rows,
+    tell,
+    to_prior,
+    window_of,
+    windows,
+)
+from ctrlgen.domains.audio.splicing import overlap_add
+from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.prior import Prior
 
-__all__ = ["declip", "threshold_of"]
+__all__ = ["declip", "hidden", "threshold_of"]
 
 
 def threshold_of(recording: Recording, threshold: float | None) -> float:
@@ -37,6 +52,68 @@ def threshold_of(recording: Recording, threshold: float | None) -> float:
     return level
 
 
+def hidden(
+    prior: Prior,
+    recording: Recording,
+    known: Tensor,
+    settings: Settings | None = None,
+    *,
+    observer: Observer | None = None,
+    stopped: Callable[[KeyboardInterrupt], None] | None = None,
+) -> list[Take]:
+    """A file of which single samples are hidden, channel by channel, as the prior has it.
+
+    Args:
+        prior: on latents of audio.
+        recording: the file.
+        known: which samples are, bool, shape (C, L).
+        settings: of the run.
+        observer: of the optimizer.
+        stopped: as of `inpainting.inpaint`.
+
+    Returns:
+        One take per seed; its samples are those of the prior wherever a window hides something.
+
+    Raises:
+        ValueError: the file is silent.
+    """
+    settings = settings or Settings()
+    x, rate = audible(recording), recording.rate
+    inner, length = window_of(prior)
+    span, starts = round(length * rate / inner), windows(prior, recording)
+    more = max(0, span - x.shape[1])
+    padded = torch.nn.functional.pad(torch.where(known, x, 0), (0, more))
+    there = torch.nn.functional.pad(known, (0, more))
+    rows, marks, seeds, owners = [], [], [], []
+    for take, seed in enumerate(settings.seeds):
+        for w, start in enumerate(starts):
+            for channel in range(len(x)):
+                mark = there[channel, start : start + span]
+                if bool(mark[: x.shape[1] - start].all()) or not bool(mark.any()):
+                    continue
+                rows.append(padded[channel, start : start + span])
+                marks.append(mark)
+                seeds.append(seed + STRIDE * (len(x) * w + channel))
+                owners.append((take, w, channel))
+    takes = [Take(recording, seed) for seed in settings.seeds]
+    if not rows:
+        return takes
+    y, mask = to_prior(torch.stack(rows), torch.stack(marks), rate, inner, length)
+    operator = TimeMask(mask)
+    done = solve_rows(prior, operator, operator(y.unsqueeze(1)), mask, seeds, settings, observer)
+    wide = resample(done.samples[:, 0].double(), inner, rate)[:, :span]
+    for take, result in enumerate(takes):
+        parts = torch.stack([padded[:, start : start + span] for start in starts])
+        for i, owner in enumerate(owners):
+            if owner[0] == take:
+                parts[owner[1], owner[2], : wide.shape[1]] = wide[i]
+                result.rows.append({"window": owner[1], "part": owner[2], **done.rows[i]})
+        whole = overlap_add(parts, starts, x.shape[1], coherent=True)
+        result.recording = recording.with_samples(whole)
+    tell(done, stopped)
+    return takes
+
+
 def declip(
     prior: Prior,
     recording: Recording,
@@ -52,7 +129,7 @@ def declip(
         recording: the file.
         threshold: θ.
         settings: of the run.
-        stopped: as of `restoration.inpaint`.
+        stopped: as of `inpainting.inpaint`.
     """
     x = recording.samples
     clipped = x.abs() >= threshold

@@ -157,15 +157,15 @@ def _pose(
     task: str, prior: Prior, recording: Recording, settings: Any, way: dict[str, Any]
 ) -> tuple[Work, int, dict[str, Any]]:
     """What is to be done, how many rows a take needs, and what is said of it."""
-    from ctrlgen.domains.audio import clipping, restoration, times
+    from ctrlgen.domains.audio import clipping, inpainting, restoration, times, upsampling
 
     rate, window = restoration.window_of(prior)
     longest = window / rate / 2
     if task == "upsample":
-        restoration.check_rate(prior, recording, way["rate"])
+        upsampling.check_rate(prior, recording, way["rate"])
         rows = len(restoration.windows(prior, recording)) * recording.samples.shape[0]
         return (
-            lambda stopped: restoration.upsample(
+            lambda stopped: upsampling.upsample(
                 prior, recording, way["rate"], settings, stopped=stopped
             ),
             rows,
@@ -199,7 +199,7 @@ def _pose(
     spans = times.check_gaps(spans, recording.samples.shape[1], recording.rate, longest)
     gaps = [[start / recording.rate, end / recording.rate] for start, end in spans]
     return (
-        lambda stopped: restoration.inpaint(prior, recording, spans, settings, stopped=stopped),
+        lambda stopped: inpainting.inpaint(prior, recording, spans, settings, stopped=stopped),
         len(spans) * recording.samples.shape[0],
         {"gaps_s": gaps},
     )

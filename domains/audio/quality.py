@@ -24,11 +24,13 @@ from ctrlgen.domains.audio import files
 from ctrlgen.domains.audio.data import RATE, read
 from ctrlgen.domains.audio.files import Recording
 from ctrlgen.domains.audio.filters import LowPass
+from ctrlgen.domains.audio.inpainting import inpaint
 from ctrlgen.domains.audio.metrics import lsd, psnr, snr
 from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.domains.audio.restoration import Settings, inpaint, upsample
+from ctrlgen.domains.audio.restoration import Settings
 from ctrlgen.domains.audio.states import PretrainedCodec
 from ctrlgen.domains.audio.trainer import levelled
+from ctrlgen.domains.audio.upsampling import upsample
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.storage import load
 from ctrlgen.runs.json_files import dumps, write_json

@@ -1,4 +1,4 @@
-r"""Sound files with something missing, made whole: gaps filled, a high band added.
+r"""Sound files with something missing, made whole: what gaps, bands and peaks have in common.
 
 The signal of a window goes through the prior as rows of one batch, one for every gap or window,
 part (mid and side of two channels) and take:
@@ -8,8 +8,8 @@ part (mid and side of two channels) and take:
     brought back to level and rate, and spliced into what was there (`splicing`).
 
 A run of a row ends at the ceiling of the codec less half a decibel, or at `fit`, whichever is less:
-a codec that loses nothing has no ceiling. Of a wider signal only what the low band does not say is
-taken, x̂ − H†H x̂, so that the file's own band stays what it is.
+a codec that loses nothing has no ceiling. `inpainting`, `upsampling` and `clipping` say what is
+hidden, and put what comes back into the file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,9 @@ from torch import Tensor
 
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.audio.files import Recording
-from ctrlgen.domains.audio.filters import LowPass
 from ctrlgen.domains.audio.loudness import SILENCE, gain, rms
-from ctrlgen.domains.audio.metrics import click
-from ctrlgen.domains.audio.operators import TimeMask
 from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.domains.audio.splicing import mid_side, overlap_add, splice, window_starts
+from ctrlgen.domains.audio.splicing import mid_side, window_starts
 from ctrlgen.domains.audio.starts import Projected
 from ctrlgen.methods.source.dflow import DFlow
 from ctrlgen.methods.starts import Blend, Refined
@@ -42,21 +39,25 @@ from ctrlgen.rows.status import Status
 
 __all__ = [
     "PRESETS",
+    "STRIDE",
     "Settings",
+    "Solved",
     "Take",
-    "check_rate",
-    "hidden",
-    "inpaint",
+    "audible",
     "lengthened",
     "method_for",
-    "upsample",
+    "parts_of",
+    "solve_rows",
+    "tell",
+    "to_prior",
     "window_of",
     "windows",
 ]
 
 PRESETS = ("fast", "paper")
 _QUIET_SIDE = 1e-2  # −40 dB: a side below this beside its mid is not worth a row
-_STRIDE = 1_000_003  # between the seeds of takes and those of windows and parts
+STRIDE = 1_000_003
+"""Between the seeds of takes and those of their windows and parts."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +124,21 @@ def method_for(settings: Settings, target: float) -> DFlow:
 
 
 @dataclass
-class _Solved:
-    samples: Tensor  # (R, 1, L), at the level of the input
+class Solved:
+    """Rows after the prior.
+
+    Attributes:
+        samples: shape (R, 1, L), at the level of the input.
+        rows: what happened to each.
+        stopped: what cut them off.
+    """
+
+    samples: Tensor
     rows: list[dict[str, Any]]
     stopped: KeyboardInterrupt | None = None
 
 
-def _solve(
+def solve_rows(
     prior: Prior,
     operator: LinearOperator,
     y: Tensor,
@@ -137,7 +146,7 @@ def _solve(
     seeds: Sequence[int],
     settings: Settings,
     observer: Observer | None,
-) -> _Solved:
+) -> Solved:
     """Rows y (R, 1, M) through the prior, in batches; `known` (R, M) goes for their level."""
     parts, rows = [], []
     stopped = None
@@ -180,7 +189,7 @@ def _solve(
                 parts.append(operator.take(rest).pinv(y[rest]))
                 rows += [{"status": "not begun"}] * len(rest)
             break
-    return _Solved(torch.cat(parts), rows, stopped)
+    return Solved(torch.cat(parts), rows, stopped)
 
 
 def window_of(prior: Prior) -> tuple[int, int]:
@@ -189,7 +198,7 @@ def window_of(prior: Prior) -> tuple[int, int]:
     return network.rate, network.samples(prior.source.shape[0])
 
 
-def _parts(x: Tensor, window: Tensor) -> list[int]:
+def parts_of(x: Tensor, window: Tensor) -> list[int]:
     """Parts of a file that get a row: all, but a side that is as good as silent."""
     if x.shape[0] != 2:
         return list(range(x.shape[0]))
@@ -210,253 +219,34 @@ def lengthened(recording: Recording, seconds: float) -> Recording:
     return recording.with_samples(torch.nn.functional.pad(recording.samples, (0, more)))
 
 
-def check_rate(prior: Prior, recording: Recording, rate: int) -> int:
-    """The factor from a file's rate to the prior's.
+def audible(recording: Recording) -> Tensor:
+    """The samples of a file.
 
     Raises:
-        ValueError: the file's rate is not a half, a quarter or an eighth of it, or the wanted rate
-            is below it.
+        ValueError: all of them are as good as zero.
     """
-    inner, _ = window_of(prior)
-    factor, rest = divmod(inner, recording.rate)
-    if rest or factor not in (2, 4, 8):
-        told = ", ".join(str(inner // k) for k in (2, 4, 8))
-        raise ValueError(f"file: expected a rate of {told} Hz, got {recording.rate} Hz")
-    if rate < inner:
-        raise ValueError(f"rate: expected at least {inner} Hz, that of the prior, got {rate}")
-    return factor
-
-
-def _check(recording: Recording) -> Tensor:
     x = recording.samples
     if float(x.abs().max()) < SILENCE:
         raise ValueError("file: it is silent; nothing is there to go by")
     return x
 
 
-def inpaint(
-    prior: Prior,
-    recording: Recording,
-    gaps: Sequence[tuple[int, int]],
-    settings: Settings | None = None,
-    *,
-    observer: Observer | None = None,
-    stopped: Callable[[KeyboardInterrupt], None] | None = None,
-) -> list[Take]:
-    """Fill gaps of a file, every sample outside of them as it was.
-
-    Args:
-        prior: on latents of audio.
-        recording: the file; what it holds inside of the gaps is not looked at.
-        gaps: first sample of each and the one after the last, checked (`times.check_gaps`).
-        settings: of the run.
-        observer: of the optimizer.
-        stopped: told of an interruption; the takes then hold the best so far. Raised when None.
-
-    Returns:
-        One take per seed.
-
-    Raises:
-        ValueError: nothing is known but silence.
-    """
-    settings = settings or Settings()
-    x, rate = recording.samples, recording.rate
-    inner, length = window_of(prior)
-    span = round(length * rate / inner)
-    known = torch.ones(x.shape[1], dtype=torch.bool)
-    for start, end in gaps:
-        known[start:end] = False
-    _check(recording.with_samples(torch.where(known, x, 0)))
-    offsets, segments, masks = [], [], []
-    for start, end in gaps:
-        offset = (start + end - span) // 2
-        offset = (x.shape[1] - span) // 2 if x.shape[1] < span else offset
-        offset = max(0, min(offset, x.shape[1] - span)) if x.shape[1] >= span else offset
-        low, high = max(0, offset), min(x.shape[1], offset + span)
-        segment, mask = x.new_zeros(x.shape[0], span), torch.zeros(span, dtype=torch.bool)
-        segment[:, low - offset : high - offset] = torch.where(known, x, 0)[:, low:high]
-        mask[low - offset : high - offset] = known[low:high]
-        offsets.append(offset)
-        segments.append(segment)
-        masks.append(mask)
-    rows, marks, seeds, owners = [], [], [], []
-    for take, seed in enumerate(settings.seeds):
-        for g, segment in enumerate(segments):
-            for part in _parts(x, segment):
-                rows.append(mid_side(segment)[part])
-                marks.append(masks[g])
-                seeds.append(seed + _STRIDE * (len(x) * g + part))
-                owners.append((take, g, part))
-    y, mask = _to_prior(torch.stack(rows), torch.stack(marks), rate, inner, length)
-    operator = TimeMask(mask)
-    done = _solve(prior, operator, operator(y.unsqueeze(1)), mask, seeds, settings, observer)
-    takes = [Take(recording, seed) for seed in settings.seeds]
-    wide = resample(done.samples[:, 0].double(), inner, rate)[:, :span]
-    for take in range(len(takes)):
-        out = x.clone()
-        for g, (start, end) in enumerate(gaps):
-            pieces = x.new_zeros(x.shape[0], span)
-            for i, owner in enumerate(owners):
-                if owner[:2] == (take, g):
-                    pieces[owner[2], : wide.shape[1]] = wide[i]
-                    takes[take].rows.append({"gap": g, "part": owner[2], **done.rows[i]})
-            generated = 2 * mid_side(pieces) if x.shape[0] == 2 else pieces
-            fade = round(settings.fade * rate)
-            inside = splice(x, generated, start, end, offset=offsets[g], fade=fade, known=known)
-            out[:, start:end] = inside
-            seams = [s for s in (start, end) if 0 < s < x.shape[1]]
-            takes[take].rows[-1]["clicks"] = [
-                round(float(click(out.unsqueeze(0), s)), 2) for s in seams
-            ]
-        takes[take].recording = recording.with_samples(out)
-    _tell(done, stopped)
-    return takes
-
-
-def _to_prior(
-    x: Tensor, known: Tensor, rate: int, inner: int, length: int
-) -> tuple[Tensor, Tensor]:
+def to_prior(x: Tensor, known: Tensor, rate: int, inner: int, length: int) -> tuple[Tensor, Tensor]:
     """Rows (R, n) and what is known of them at the prior's rate, float32 and bool (R, length)."""
     y = resample(x, rate, inner)[:, :length].float()
     y = torch.nn.functional.pad(y, (0, length - y.shape[1]))
     place = (torch.arange(length) * rate / inner).round().long().clamp_max(known.shape[1] - 1)
     mask = known[:, place]
-    if (
-        rate != inner
-    ):  # the resampler's filter reaches beyond an edge: what it has touched is left out
+    if rate != inner:
+        # The resampler's filter reaches beyond an edge: what it has touched is left out.
         spread = torch.nn.functional.max_pool1d((~mask).float().unsqueeze(1), 17, 1, 8)
         mask = spread.squeeze(1) == 0
     return y, mask
 
 
-def _tell(done: _Solved, stopped: Callable[[KeyboardInterrupt], None] | None) -> None:
+def tell(done: Solved, stopped: Callable[[KeyboardInterrupt], None] | None) -> None:
+    """Tell of what cut rows off, or raise it where nobody listens."""
     if done.stopped is not None:
         if stopped is None:
             raise done.stopped
         stopped(done.stopped)
-
-
-def upsample(
-    prior: Prior,
-    recording: Recording,
-    rate: int,
-    settings: Settings | None = None,
-    *,
-    observer: Observer | None = None,
-    stopped: Callable[[KeyboardInterrupt], None] | None = None,
-) -> list[Take]:
-    """A file of a lower rate with the band that it lacks, its own band as it was.
-
-    Args:
-        prior: on latents of audio, at 2, 4 or 8 times the file's rate.
-        recording: the file.
-        rate: of the result in Hz, that of the prior or more.
-        settings: of the run.
-        observer: of the optimizer.
-        stopped: told of an interruption; the takes then hold the best so far. Raised when None.
-
-    Returns:
-        One take per seed.
-
-    Raises:
-        ValueError: a rate that is none of these, or a silent file.
-    """
-    settings = settings or Settings()
-    inner, window = window_of(prior)
-    factor = check_rate(prior, recording, rate)
-    x = _check(recording).float()
-    operator, short = LowPass(factor), window // factor
-    starts = window_starts(x.shape[1], short, short // 4)
-    padded = torch.nn.functional.pad(x, (0, max(0, short - x.shape[1])))
-    rows, seeds, owners = [], [], []
-    for take, seed in enumerate(settings.seeds):
-        for w, start in enumerate(starts):
-            segment = padded[:, start : start + short]
-            for part in _parts(x, segment):
-                rows.append(mid_side(segment)[part])
-                seeds.append(seed + _STRIDE * (len(x) * w + part))
-                owners.append((take, w, part))
-    y = torch.stack(rows).unsqueeze(1)
-    done = _solve(prior, operator, operator(operator.pinv(y)), None, seeds, settings, observer)
-    high = (done.samples - operator.project(done.samples))[:, 0].double()
-    takes = []
-    for take, seed in enumerate(settings.seeds):
-        parts = high.new_zeros(len(starts), x.shape[0], window)
-        notes = []
-        for i, owner in enumerate(owners):
-            if owner[0] == take:
-                parts[owner[1], owner[2]] = high[i]
-                notes.append({"window": owner[1], "part": owner[2], **done.rows[i]})
-        if x.shape[0] == 2:
-            parts = 2 * mid_side(parts)
-        length = x.shape[1] * factor
-        added = overlap_add(parts, [start * factor for start in starts], length)
-        low = recording.samples.double().unsqueeze(0)
-        whole = operator.pinv(low) + (added - operator.project(added.unsqueeze(0))[0])
-        out = resample(whole[0], inner, rate)
-        wide = Recording(out, rate, recording.format, recording.subtype, dict(recording.tags))
-        takes.append(Take(wide, seed, notes))
-    _tell(done, stopped)
-    return takes
-
-
-def hidden(
-    prior: Prior,
-    recording: Recording,
-    known: Tensor,
-    settings: Settings | None = None,
-    *,
-    observer: Observer | None = None,
-    stopped: Callable[[KeyboardInterrupt], None] | None = None,
-) -> list[Take]:
-    """A file of which single samples are hidden, channel by channel, as the prior has it.
-
-    Args:
-        prior: on latents of audio.
-        recording: the file.
-        known: which samples are, bool, shape (C, L).
-        settings: of the run.
-        observer: of the optimizer.
-        stopped: as of `inpaint`.
-
-    Returns:
-        One take per seed; its samples are those of the prior wherever a window hides something.
-
-    Raises:
-        ValueError: the file is silent.
-    """
-    settings = settings or Settings()
-    x, rate = _check(recording), recording.rate
-    inner, length = window_of(prior)
-    span, starts = round(length * rate / inner), windows(prior, recording)
-    more = max(0, span - x.shape[1])
-    padded = torch.nn.functional.pad(torch.where(known, x, 0), (0, more))
-    there = torch.nn.functional.pad(known, (0, more))
-    rows, marks, seeds, owners = [], [], [], []
-    for take, seed in enumerate(settings.seeds):
-        for w, start in enumerate(starts):
-            for channel in range(len(x)):
-                mark = there[channel, start : start + span]
-                if bool(mark[: x.shape[1] - start].all()) or not bool(mark.any()):
-                    continue
-                rows.append(padded[channel, start : start + span])
-                marks.append(mark)
-                seeds.append(seed + _STRIDE * (len(x) * w + channel))
-                owners.append((take, w, channel))
-    takes = [Take(recording, seed) for seed in settings.seeds]
-    if not rows:
-        return takes
-    y, mask = _to_prior(torch.stack(rows), torch.stack(marks), rate, inner, length)
-    operator = TimeMask(mask)
-    done = _solve(prior, operator, operator(y.unsqueeze(1)), mask, seeds, settings, observer)
-    wide = resample(done.samples[:, 0].double(), inner, rate)[:, :span]
-    for take, result in enumerate(takes):
-        parts = torch.stack([padded[:, start : start + span] for start in starts])
-        for i, owner in enumerate(owners):
-            if owner[0] == take:
-                parts[owner[1], owner[2], : wide.shape[1]] = wide[i]
-                result.rows.append({"window": owner[1], "part": owner[2], **done.rows[i]})
-        whole = overlap_add(parts, starts, x.shape[1], coherent=True)
-        result.recording = recording.with_samples(whole)
-    _tell(done, stopped)
-    return takes

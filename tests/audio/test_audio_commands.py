@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ctrlgen.commands.main import main
-from ctrlgen.domains.audio import networks
+from ctrlgen.domains.audio import inpainting, networks
 from ctrlgen.domains.audio import restoration as work
 from ctrlgen.domains.audio.files import Recording, read, write
 from ctrlgen.domains.audio.states import Frames, PretrainedCodec
@@ -146,7 +146,7 @@ def test_bad_input_is_refused_before_any_compute(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed")
 
-    monkeypatch.setattr(work, "inpaint", never)
+    monkeypatch.setattr(inpainting, "inpaint", never)
     prior = () if "--prior" in words else ("--prior", card)
     assert audio("inpaint", wave, *words, *prior) == 2
     assert said in " ".join(capsys.readouterr().err.split())

@@ -13,19 +13,15 @@ from ctrlgen.domains.audio import networks
 from ctrlgen.domains.audio.clipping import declip, threshold_of
 from ctrlgen.domains.audio.files import Recording, read, write
 from ctrlgen.domains.audio.filters import LowPass
+from ctrlgen.domains.audio.inpainting import inpaint
 from ctrlgen.domains.audio.metrics import snr
 from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.domains.audio.restoration import (
-    Settings,
-    inpaint,
-    lengthened,
-    upsample,
-    window_of,
-)
+from ctrlgen.domains.audio.restoration import Settings, lengthened, window_of
 from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.domains.audio.splicing import mid_side, overlap_add, splice, window_starts
 from ctrlgen.domains.audio.states import Frames, LatentCodec
 from ctrlgen.domains.audio.times import check_gaps, gap, labels, moment, silent_gaps
+from ctrlgen.domains.audio.upsampling import upsample
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior

@@ -39,12 +39,12 @@ from ctrlgen.methods import (
     PnPFlow,
     REDDiff,
 )
+from ctrlgen.methods.catalogue import spelled
 from ctrlgen.methods.tuned import optimised, stepped
 from ctrlgen.methods.tuned.case import Case
 from ctrlgen.methods.tuned.optimised import ROLLOUT, STARTED
 from ctrlgen.methods.tuned.stepped import ODE_STEPS
 from ctrlgen.operators.base import LinearOperator
-from ctrlgen.rows.errors import UnknownName
 
 __all__ = ["METHODS", "Entry", "build", "named"]
 
@@ -79,10 +79,7 @@ def named(name: str) -> str:
     Raises:
         UnknownName: if it means none.
     """
-    for key in METHODS:
-        if key.replace("-", "") == name.lower().replace("-", "").replace("_", ""):
-            return key
-    raise UnknownName("method", name, METHODS)
+    return spelled(name, METHODS)
 
 
 def build(
