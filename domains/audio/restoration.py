@@ -107,12 +107,12 @@ class Take:
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def method_for(settings: Settings, target: float) -> DFlow:
+def method_for(settings: Settings, target: Tensor) -> DFlow:
     """D-Flow by a preset.
 
     Args:
         settings: of the run.
-        target: PSNR in dB at which a row ends.
+        target: PSNR in dB at which each row ends, shape (R,).
     """
     if settings.preset == "paper":
         start: Any = Blend(0.1)
@@ -159,7 +159,7 @@ def solve_rows(
             proxy = local.pinv(here)
             through = prior.codec.decode(prior.codec.encode(proxy))
             ceiling = -NegativePSNR(local, here, peak=1.0)(through)
-        target = min(settings.fit, float(ceiling.min()) - 0.5)
+        target = (ceiling - 0.5).nan_to_num(settings.fit).clamp_max(settings.fit)
         method = method_for(settings, target)
         cost = NegativePSNR(local, here, peak=1.0)
         try:
@@ -174,7 +174,7 @@ def solve_rows(
             rows.append(
                 {
                     "known_psnr_dB": round(-float(result.costs[row]), 2),
-                    "target_dB": round(target, 2),
+                    "target_dB": round(float(target[row]), 2),
                     "codec_ceiling_dB": round(float(ceiling[row]), 1),
                     "status": Status(int(result.status[row])).label,
                     "evaluations": int(result.evaluations[row]),

@@ -15,8 +15,9 @@ from ctrlgen.domains.audio.files import Recording, read, write
 from ctrlgen.domains.audio.filters import LowPass
 from ctrlgen.domains.audio.inpainting import inpaint
 from ctrlgen.domains.audio.metrics import snr
+from ctrlgen.domains.audio.operators import TimeMask
 from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.domains.audio.restoration import Settings, lengthened, window_of
+from ctrlgen.domains.audio.restoration import Settings, Solved, lengthened, solve_rows, window_of
 from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.domains.audio.splicing import mid_side, overlap_add, splice, window_starts
 from ctrlgen.domains.audio.states import Frames, LatentCodec
@@ -83,6 +84,40 @@ def test_gaps_at_both_ends_of_a_file_shorter_than_the_window(prior: Prior) -> No
     assert torch.equal(take.recording.samples[:, 300:2900], recording.samples[:, 300:2900])
     assert bool(take.recording.samples.isfinite().all())
     assert len(take.rows) == 2
+
+
+def lossy(size: int) -> Prior:
+    """A codec that keeps the lower coefficients alone: what else a clip holds is its ceiling."""
+    codec = SpecCodec(64, size, depth=0, knee=0.5)
+    codec.axes.mul_(0.1), codec.inverse_axes.mul_(10.0)
+    network = networks.build(features=size, width=16, depth=1, heads=2).eval()
+    network.requires_grad_(False)
+    latents = LatentCodec(codec, codec.mean, codec.std)
+    return Prior(Flow(network, CondOT(), "velocity"), Frames(11, size), latents)
+
+
+def test_the_goal_of_a_clip_is_its_own() -> None:
+    """A mate that the codec codes badly ends early, and is alone in that."""
+    prior = lossy(16)
+    time = torch.arange(640) / 16000
+    tones = [(2 * math.pi * f * time).sin() for f in (440, 5000)]
+    x = torch.stack([tones[0] + 1e-2 * tones[1], tones[0] + 0.8 * tones[1]])[:, None]
+    mask = torch.ones(2, 640, dtype=torch.bool)
+    mask[:, 300:340] = False
+    settings = Settings(fit=30.0, iterations=8)
+
+    def solved(rows: slice) -> Solved:
+        operator = TimeMask(mask[rows])
+        y = operator(x[rows])
+        return solve_rows(prior, operator, y, mask[rows], [7, 8][rows], settings, None)
+
+    both, alone = solved(slice(0, 2)), solved(slice(0, 1))
+    goals = [row["target_dB"] for row in both.rows]
+    ceilings = [row["codec_ceiling_dB"] for row in both.rows]
+    assert goals[0] == 30.0 > goals[1] == pytest.approx(ceilings[1] - 0.5, abs=0.06)
+    for name in ("target_dB", "objective_calls", "evaluations", "status"):
+        assert both.rows[0][name] == alone.rows[0][name], name
+    torch.testing.assert_close(both.samples[:1], alone.samples, atol=1e-4, rtol=0)
 
 
 def test_takes_differ_by_seed_and_repeat(prior: Prior) -> None:

@@ -44,3 +44,20 @@ def test_a_target_that_noise_meets_is_questioned(name: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Doubtful)
         built(name, -40.0)(prior, cost, seeds=range(2))
+
+
+def test_every_sample_may_have_a_target_of_its_own() -> None:
+    """Each row ends where it would alone, whatever its mates are sent for."""
+    prior = Prior(Flow(velocity, CondOT()), Gaussian((1, 4, 4)))
+    y = torch.stack([torch.full((1, 4, 4), level) for level in (0.5, -0.2)])
+    targets = torch.tensor([-12.0, -30.0])
+    steps = LBFGS(max_iterations=20)
+    both = DFlow(optimizer=steps, target=targets)(prior, NegativePSNR(Denoise(), y), seeds=[4, 5])
+    assert bool((both.costs <= targets).all())
+    for row in range(2):
+        cost = NegativePSNR(Denoise(), y[row : row + 1])
+        alone = DFlow(optimizer=steps, target=float(targets[row]))(prior, cost, seeds=[4 + row])
+        assert torch.equal(alone.objective_calls, both.objective_calls[row : row + 1])
+        torch.testing.assert_close(alone.samples, both.samples[row : row + 1])
+    with pytest.raises(ValueError, match="target: expected one number or shape"):
+        DFlow(target=targets)(prior, NegativePSNR(Denoise(), y[:1]), seeds=[4])

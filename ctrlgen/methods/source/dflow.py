@@ -105,7 +105,7 @@ class DFlow(Method):
         initializer: first source point; a draw from the source by default, which also replaces a
             point that is not finite.
         target: a sample stops when its cost (without the regularizer) is at most this, e.g. -45 for
-            45 dB of `NegativePSNR`; None for no target.
+            45 dB of `NegativePSNR`; one number, or one per sample, shape (B,); None for no target.
         projection: applied to source points every `optimizer.restart_every` iterations.
         dtype: of states and optimiser.
         device: of states; the network's by default.
@@ -124,7 +124,7 @@ class DFlow(Method):
     optimizer: Optimizer = field(default_factory=lambda: LBFGS(max_iterations=200))
     regularizer: Regularizer | None = None
     initializer: Initializer = field(default_factory=SourceSample)
-    target: float | None = None
+    target: float | Tensor | None = None
     projection: Projection | None = None
     dtype: torch.dtype = torch.float32
     device: torch.device | str | None = None

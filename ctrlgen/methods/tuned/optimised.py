@@ -69,7 +69,7 @@ def dflow(
         "regularizer": preset.regularizer,
         "initializer": INITIALIZERS[init](),
         "optimizer": optimizer,
-        "target": _goal(case, target, -preset.target),
+        "target": _goal(case, target, -float(preset.target)),
     }
 
 
