@@ -11,10 +11,14 @@ one shared modulation (Chen et al. 2024), rotary positions (Su et al. 2021), so 
 length. A frame has more numbers than the transformer is wide; its tokens h give each number a value
 and a gain on what is there,
 
-    F(x) = A h + (G h) ⊙ x,
+    F(x) = A h + (G h) ⊙ x + (G₁ h) ⊙ tanh x + (G₂ h) ⊙ tanh 3x,
 
-so the numbers of a band that sounds like noise need no more than the band's level. Attention is an
-explicit softmax: double backward, forward mode and float64 work.
+so the numbers of a band that sounds like noise need no more than the band's level. The last two
+are there with `curved`: given their level, companded coefficients have lighter tails than a
+Gaussian, so the best guess of one bends in what is there, and a gain alone draws tails that come
+out ten decibels too loud. The tokens are then made of x and of √(1 + x²) - 1, for the level of a
+band lies in the sizes of its numbers. Attention is an explicit softmax: double backward, forward
+mode and float64 work.
 
 Frames that do not exist (`frames` says how many do) are zero, are attended by none, and their
 velocity is zero: padding changes nothing.
@@ -105,6 +109,7 @@ class FrameVelocity(nn.Module):
         heads: attention heads.
         ratio: hidden width of the MLP over width.
         classes: number of labels K of an optional condition; label K is the null label.
+        curved: whether sizes enter the tokens and the velocity bends in each number.
     """
 
     turns: Tensor
@@ -117,6 +122,7 @@ class FrameVelocity(nn.Module):
         heads: int = 4,
         ratio: int = 4,
         classes: int = 0,
+        curved: bool = False,
     ) -> None:
         super().__init__()
         if width % (2 * heads):
@@ -133,7 +139,13 @@ class FrameVelocity(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads, ratio) for _ in range(depth))
         self.head = nn.Linear(width, features)
         self.gain = nn.Linear(width, features)
-        for layer in (self.modulation, self.final, self.head, self.gain):
+        zero = [self.modulation, self.final, self.head, self.gain]
+        self.level: nn.Linear | None = None
+        if curved:
+            self.level = nn.Linear(features, width)
+            self.gain_wide, self.gain_steep = (nn.Linear(width, features) for _ in range(2))
+            zero += [self.level, self.gain_wide, self.gain_steep]
+        for layer in zero:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -176,11 +188,15 @@ class FrameVelocity(nn.Module):
         place = torch.arange(x.shape[1], device=x.device, dtype=self.turns.dtype)
         angle = place[:, None] * self.turns
         h = self.stem(x)
+        if self.level is not None:
+            h = h + self.level((1 + x.square()).sqrt() - 1)
         for block in self.blocks:
             h = block(h, modulation, angle, mask)
         scale, shift = self.final(condition)[:, None].chunk(2, dim=2)
         h = F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
         out: Tensor = self.head(h) + self.gain(h) * x
+        if self.level is not None:
+            out = out + self.gain_wide(h) * x.tanh() + self.gain_steep(h) * (3 * x).tanh()
         return out
 
 

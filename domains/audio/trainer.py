@@ -210,7 +210,7 @@ class FlowTrainer(Trainer):
         device: where to train.
     """
 
-    outside = ("stem", "head", "gain", "conditioning", "modulation", "final", "offset")
+    outside = ("stem", "head", "gain", "level", "conditioning", "modulation", "final", "offset")
 
     def __init__(
         self,

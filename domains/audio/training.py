@@ -59,12 +59,12 @@ RECIPES: dict[str, CodecRecipe | FlowRecipe] = {
     ),
     "freedoom-music": FlowRecipe(
         name="freedoom-music",
-        config={"features": 640, "width": 192, "depth": 5, "heads": 6},
+        config={"features": 640, "width": 192, "depth": 5, "heads": 6, "curved": True},
         batch=16,
         lr=1.5e-3,
         average=0.995,
         cuda={"batch": 256, "lr": 4e-3, "warmup": 0.02, "average": 0.999, "compiled": True}
-        | {"config": {"features": 640, "width": 320, "depth": 8, "heads": 5}},
+        | {"config": {"features": 640, "width": 320, "depth": 8, "heads": 5, "curved": True}},
     ),
 }
 
