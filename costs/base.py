@@ -42,6 +42,11 @@ class Cost(PerSample, ABC):
         """The inverse problem behind the cost, for methods that use its operator; None if none."""
         return None
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether it has a gradient; a sum has none where one of its parts has none."""
+        return True
+
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """Values (B,) of the signals x (B, *), differentiable in x."""
@@ -106,6 +111,10 @@ class SumCost(Cost):
     def measurement(self) -> Measurement | None:
         return self.left.measurement or self.right.measurement
 
+    @property
+    def differentiable(self) -> bool:
+        return self.left.differentiable and self.right.differentiable
+
     def forward(self, x: Tensor) -> Tensor:
         return self.left(x) + self.right(x)
 
@@ -129,6 +138,10 @@ class ScaledCost(Cost):
     def measurement(self) -> Measurement | None:
         return self.cost.measurement
 
+    @property
+    def differentiable(self) -> bool:
+        return self.cost.differentiable
+
     def forward(self, x: Tensor) -> Tensor:
         value = self.cost(x)
         weight = rows_like(self.weight, value)
@@ -148,6 +161,10 @@ class ThroughCodec(Cost):
 
     def __init__(self, cost: Cost, codec: Codec) -> None:
         self.cost, self.codec = cost, codec
+
+    @property
+    def differentiable(self) -> bool:
+        return self.cost.differentiable
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cost(self.codec.decode(x))

@@ -1,7 +1,8 @@
-"""Black-box costs: any scorer of signals, for ranking what is there (best of n).
+"""Black-box costs: any scorer of signals, for the methods that need values alone.
 
-A scorer has no gradient, so such a cost steers nothing: methods without gradient, and rankings,
-take it. What it cannot score costs infinity, so that it is ranked last and never lost.
+A scorer has no gradient. `BestOf`, `EvolutionStrategy` and `ParticleResampling` steer by it; a
+method that needs a gradient refuses it before any compute, also as a part of a sum. What it cannot
+score costs infinity, so that it is ranked last and never lost.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ class BlackBoxCost(Cost):
             raise TypeError(f"score: expected a callable, got {type(score).__name__}")
         self.score = score
         self.name: str = name or str(getattr(score, "__name__", type(score).__name__))
+
+    @property
+    def differentiable(self) -> bool:
+        return False
 
     def forward(self, x: Tensor) -> Tensor:
         found = self.score(x.detach())

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         TFG,
         UGD,
         AncestralPiGDM,
+        BestOf,
         BlindNDTM,
         ClassifierGuidance,
         CPiGDM,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
         PnPFlow,
         REDDiff,
     )
+    from ctrlgen.methods.blackbox.best_of import Rung
     from ctrlgen.methods.result import Result
     from ctrlgen.methods.starts import Blend, GuidedStart, Refined, SourceSample
     from ctrlgen.methods.stepping import RuledMethod, SteppedMethod
@@ -109,6 +111,7 @@ __all__ = [
     "VP",
     "Adam",
     "AncestralPiGDM",
+    "BestOf",
     "BlackBoxCost",
     "Blend",
     "BlindNDTM",
@@ -156,6 +159,7 @@ __all__ = [
     "Result",
     "Reversed",
     "RuledMethod",
+    "Rung",
     "Scaled",
     "Source",
     "SourceSample",
@@ -213,6 +217,7 @@ __getattr__, __dir__ = attach(
             "TFG",
             "UGD",
             "AncestralPiGDM",
+            "BestOf",
             "BlindNDTM",
             "ClassifierGuidance",
             "CPiGDM",
@@ -229,6 +234,7 @@ __getattr__, __dir__ = attach(
             "PnPFlow",
             "REDDiff",
         ),
+        "methods.blackbox.best_of": ("Rung",),
         "methods.result": ("Result",),
         "methods.stepping": (
             "RuledMethod",

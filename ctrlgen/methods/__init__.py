@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ctrlgen.methods.analytic.otode import OTODE
     from ctrlgen.methods.analytic.pigdm import AncestralPiGDM, PiGDM
     from ctrlgen.methods.base import Method
+    from ctrlgen.methods.blackbox.best_of import BestOf
     from ctrlgen.methods.controls.blind import BlindNDTM
     from ctrlgen.methods.controls.ctdtm import CTDTM
     from ctrlgen.methods.controls.ftm import FTM
@@ -48,6 +49,7 @@ __all__ = [
     "TFG",
     "UGD",
     "AncestralPiGDM",
+    "BestOf",
     "BlindNDTM",
     "CPiGDM",
     "CPiGFM",
@@ -84,6 +86,7 @@ __getattr__, __dir__ = attach(
         "analytic.ddrm": ("DDRM",),
         "gradients.guidance": ("ClassifierGuidance", "DPS", "FreeDoM", "LGDMC", "MPGD", "UGD"),
         "gradients.tfg": ("TFG",),
+        "blackbox.best_of": ("BestOf",),
         "variational.red_diff": ("REDDiff",),
         "variational.flow_priors": ("FlowPriors",),
         "variational.pnp_flow": ("PnPFlow",),

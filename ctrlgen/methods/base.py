@@ -42,6 +42,7 @@ __all__ = [
     "check_levels",
     "check_parts",
     "cost_rows",
+    "differentiable",
     "first_points",
     "measurement_of",
     "try_cost",
@@ -189,8 +190,18 @@ def measurement_of(cost: CostLike) -> Measurement | None:
     return getattr(cost, "measurement", None)
 
 
+def differentiable(cost: CostLike) -> bool:
+    """Whether a cost has a gradient, as far as it says so itself."""
+    return bool(getattr(cost, "differentiable", True))
+
+
 def try_cost(
-    prior: Prior, cost: CostLike, x0: Tensor, target: float | Tensor | None = None
+    prior: Prior,
+    cost: CostLike,
+    x0: Tensor,
+    target: float | Tensor | None = None,
+    *,
+    gradient: bool = True,
 ) -> None:
     """Evaluate the cost once on decoded source points and check its contract.
 
@@ -201,13 +212,15 @@ def try_cost(
         cost: the cost of all samples.
         x0: source points of all samples, shape (B, *).
         target: of the cost, if the method has one.
+        gradient: whether the method needs one. Where it does not, a cost that says that it has none
+            is not evaluated here: a call of a black box may take minutes.
 
     Raises:
         TypeError: if the cost cannot be called.
         CostError: if it holds another number of samples, or does not return one differentiable,
             floating point value per sample.
     """
-    if torch.is_inference_mode_enabled():
+    if gradient and torch.is_inference_mode_enabled():
         raise RuntimeError(
             "torch.inference_mode() is on, in which nothing has a gradient; call the method "
             "outside of it (torch.no_grad() does no harm)"
@@ -217,8 +230,15 @@ def try_cost(
     held = rows_of(cost)
     if held is not None and held != len(x0):
         raise CostError(f"cost: holds data of {held} samples, expected {len(x0)}, one per seed")
-    with torch.enable_grad():
-        state = x0.detach().requires_grad_()
+    if not differentiable(cost):
+        if gradient:
+            raise CostError(
+                f"cost: {cost} is a black box and has no gradient; BestOf, EvolutionStrategy and "
+                "ParticleResampling need none"
+            )
+        return
+    with torch.set_grad_enabled(gradient):
+        state = x0.detach().requires_grad_(gradient)
         value = cost(prior.codec.decode(state))
         if not isinstance(value, Tensor) or value.shape != x0.shape[:1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -227,10 +247,10 @@ def try_cost(
             )
         if not value.is_floating_point():
             raise CostError(f"cost: expected floating point values, got {value.dtype}")
-        gradient = None
-        if value.requires_grad:
-            (gradient,) = torch.autograd.grad(value.sum(), state, allow_unused=True)
-        if gradient is None:
+        slope = None
+        if gradient and value.requires_grad:
+            (slope,) = torch.autograd.grad(value.sum(), state, allow_unused=True)
+        if gradient and slope is None:
             raise CostError(
                 "cost: has no gradient with respect to the signal; it must be computed from the "
                 "signal by differentiable torch operations"

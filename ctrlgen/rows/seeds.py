@@ -22,11 +22,23 @@ from torch import Tensor
 
 from ctrlgen.rows.errors import short
 
-__all__ = ["SOURCE", "Seeds", "as_seeds", "normal", "rademacher", "uniform", "warn_of_twins"]
+__all__ = [
+    "SOURCE",
+    "Seeds",
+    "as_seeds",
+    "further",
+    "normal",
+    "rademacher",
+    "uniform",
+    "warn_of_twins",
+]
 
 Seeds = Sequence[int] | Tensor
 
 SOURCE = 0  # stream of the source sample; methods take their own from 1 on
+
+FURTHER = 2**32
+"""Seeds of further draws of a sample lie this far apart."""
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -65,6 +77,18 @@ def as_seeds(seeds: Seeds, device: torch.device | str | None = None) -> Tensor:
 def _is_seed(value: Any) -> bool:
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     return whole and 0 <= int(value) < 2**63
+
+
+def further(seeds: Tensor, draw: Tensor | int) -> Tensor:
+    """Seeds of further draws: a sample's own, which is draw 0, plus 2³² for each, int64.
+
+    A draw that proved best is a sample like any other: its seed gives it again.
+
+    Args:
+        seeds: any shape.
+        draw: number of the draw, >= 0, to broadcast against the seeds.
+    """
+    return (seeds + draw * FURTHER) & (2**63 - 1)
 
 
 def philox(

@@ -30,6 +30,7 @@ from ctrlgen.methods import (
     TFG,
     UGD,
     AncestralPiGDM,
+    BestOf,
     BlindNDTM,
     ClassifierGuidance,
     CPiGDM,
@@ -48,6 +49,7 @@ from ctrlgen.methods import (
 )
 from ctrlgen.methods.analytic.cpigdm import truncated
 from ctrlgen.methods.base import CostLike
+from ctrlgen.methods.blackbox.best_of import Rung
 from ctrlgen.methods.regularizers import Chi, TargetNLL
 from ctrlgen.methods.starts import GuidedStart, guided_velocity
 from ctrlgen.operators.base import LinearOperator, Spectrum
@@ -168,6 +170,7 @@ METHODS: dict[str, tuple[Any, Callable[[Batch], CostLike]]] = {
     "cpigfm": (CPiGFM(grid=Uniform(3, 0.2), decay=0.2), Batch.squared),
     "otode": (OTODE(grid=Uniform(3, 0.2)), Batch.squared),
     "otode-heuristic": (OTODE(grid=Uniform(3, 0.2), heuristic=True), Batch.squared),
+    "best-of": (BestOf(n=4, rungs=(Rung(1),)), Batch.function),
 }  # fmt: skip
 
 COUNTED = {"status", "iterations", "evaluations", "backward_passes", "objective_calls"}

@@ -23,6 +23,7 @@ from ctrlgen.methods import (
     TFG,
     UGD,
     AncestralPiGDM,
+    BestOf,
     BlindNDTM,
     ClassifierGuidance,
     CPiGDM,
@@ -39,6 +40,7 @@ from ctrlgen.methods import (
     REDDiff,
 )
 from ctrlgen.methods.analytic.cpigdm import truncated
+from ctrlgen.methods.blackbox.best_of import Rung
 from ctrlgen.methods.controls.blind import BlindBlur
 from ctrlgen.methods.regularizers import Chi, TargetNLL
 from ctrlgen.methods.result import Result
@@ -172,5 +174,9 @@ METHODS: dict[str, Case] = {
     ),
     "oc-flow": method_case(
         OCFlow(grid=Uniform(3), optimizer=Adam(learning_rate=0.1, max_iterations=2))
+    ),
+    "best-of": method_case(BestOf(n=3, rungs=(Rung(1, 1.0),), solver=Euler(2), target=-1.0)),
+    "best-of-halving": method_case(
+        BestOf(n=6, solver=Euler(2), rungs=(Rung(1, 0.5), Rung(2, 0.5)), chunk=4)
     ),
 }

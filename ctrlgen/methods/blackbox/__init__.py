@@ -1,0 +1,1 @@
+"""Methods that ask a cost for its values alone, never for a gradient."""
