@@ -34,7 +34,7 @@ from ctrlgen.domains.audio.filters import check_signals
 from ctrlgen.domains.audio.tensor_bundle import read_bundle
 from ctrlgen.domains.images.frechet import frechet_distance
 
-__all__ = ["RATE", "TAGS", "Musicnn", "fetch", "frechet", "load", "mel_bands"]
+__all__ = ["RATE", "TAGS", "WHEEL", "Musicnn", "fetch", "frechet", "load", "mel_bands"]
 
 RATE = 16000
 """Hz."""
@@ -49,7 +49,9 @@ TAGS = (
 )  # fmt: skip
 
 _PACKAGE, _FOLDER = "musicnn==0.1.0", "musicnn/MTT_musicnn/"
-_WHEEL = "musicnn-0.1.0-py3-none-any.whl"
+WHEEL = "musicnn-0.1.0-py3-none-any.whl"
+"""The file that is fetched."""
+
 _SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 _SIZE, _HOP, _MELS = 512, 256, 96
 _LENGTHS = (128, 64, 32)
@@ -204,14 +206,14 @@ def fetch(into: str | Path) -> Path:
         RuntimeError: pip is missing or cannot download it.
     """
     into = Path(into)
-    file = into / _WHEEL
+    file = into / WHEEL
     if not file.is_file():
         into.mkdir(parents=True, exist_ok=True)
         command = ["-m", "pip", "download", _PACKAGE, "--no-deps", "-q", "-d", str(into)]
         done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
         if done.returncode or not file.is_file():
             raise RuntimeError(
-                f"musicnn: `pip download {_PACKAGE} --no-deps` failed; download {_WHEEL} yourself "
+                f"musicnn: `pip download {_PACKAGE} --no-deps` failed; download {WHEEL} yourself "
                 f"into {into}: {done.stderr.strip()[-400:]}"
             )
     return file
@@ -224,7 +226,7 @@ def load(folder: str | Path) -> Musicnn:
         FileNotFoundError: the wheel is not there; the call that fetches it is named.
         ValueError: the file is another one.
     """
-    file = Path(folder) / _WHEEL
+    file = Path(folder) / WHEEL
     if not file.is_file():
         raise FileNotFoundError(
             f"{file}: not there; call ctrlgen.domains.audio.musicnn.fetch({str(folder)!r})"

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,14 @@ from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.storage import load
 from ctrlgen.runs.json_files import dumps, write_json
 
-__all__ = ["codec_rows", "gap_rows", "interpolated", "prior_rows"]
+__all__ = [
+    "codec_rows",
+    "foreign_clips",
+    "gap_rows",
+    "held_out_clips",
+    "interpolated",
+    "prior_rows",
+]
 
 LENGTH = 64000
 _SIZE, _HOP = 1024, 256
@@ -144,15 +152,20 @@ def prior_rows(prior: Prior, x: Tensor, tasks: list[str], settings: Settings) ->
     return rows
 
 
-def _clips(folder: Path, count: int) -> Tensor:
+def held_out_clips(folder: Path, count: int) -> Tensor:
+    """Clips of held-out scores at one level, evenly spread over all, shape (count, 1, LENGTH)."""
     places = (torch.arange(count) + 0.5) / count
     return levelled(read(folder, "held-out"), places, LENGTH)
 
 
-def _foreign(files_: list[Path], count: int) -> Tensor:
-    """Clips of sound files, mono at the prior's rate, evenly spread over each."""
+def foreign_clips(paths: Sequence[Path], count: int) -> Tensor:
+    """Clips of sound files, mono at the prior's rate, `count` spread evenly over each file.
+
+    Returns:
+        Shape (B, 1, LENGTH); those that are silent, or of files that are shorter, are left out.
+    """
     rows = []
-    for file in files_:
+    for file in paths:
         recording = files.read(file)
         x = resample(recording.samples.mean(0, keepdim=True).float(), recording.rate, RATE)
         for place in range(count):
@@ -175,11 +188,11 @@ def _main() -> None:
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--out", type=Path, help="file of JSON to write")
     options = parser.parse_args()
-    held = _clips(options.data, options.clips)
+    held = held_out_clips(options.data, options.clips)
     if options.what == "codec":
         sets = {"held-out renders": held}
         if options.music:
-            sets["other music"] = _foreign(options.music, options.clips)
+            sets["other music"] = foreign_clips(options.music, options.clips)
         rows = codec_rows(options.card or "mdct-16k", sets)
         print("\n".join(dumps(row, indent=None) for row in rows))
     else:
