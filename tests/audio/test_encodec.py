@@ -95,5 +95,5 @@ def test_a_folder_is_read_and_has_a_fingerprint(model: Any, tmp_path: Path) -> N
     fresh.save_pretrained(tmp_path)
     one, two = EnCodec.from_pretrained(str(tmp_path)), EnCodec(fresh)
     assert one.fingerprint() == two.fingerprint()
-    with pytest.raises(TypeError, match="model: expected an EncodecModel"):
+    with pytest.raises(TypeError, match="model: expected EncodecModel"):
         EnCodec(torch.nn.Linear(2, 2))
