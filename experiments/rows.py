@@ -1,11 +1,17 @@
 """Rows of an experiment on disk: each computed once for its weights and images, and kept.
 
-A row is a JSON file with the key of what it was computed for, and a safetensors file of its images.
-An experiment that was cut off goes on with the rows that are missing.
+    FOLDER/NAME.safetensors    its images
+    FOLDER/NAME.json           schema, key that it was computed for, sha256 of the images, numbers
+
+Both are written whole or not at all, as those of a run are (`ctrlgen.runs`), the JSON last: where
+it is, the images are. An experiment that was cut off goes on with the rows that are missing; one
+that is damaged, or of another key, is computed again and the difference said. While a row is
+computed it is locked, and another process that wants it is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +19,25 @@ from typing import Any
 
 import torch
 import typer
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from ctrlgen.methods import Method
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.result import Result
+from ctrlgen.priors.documents import write_whole
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.json_files import read_json, write_json
+from ctrlgen.runs.locks import lock_folder
+from ctrlgen.runs.manifest import differences
+from ctrlgen.runs.shards import packed
 
 __all__ = ["RESULTS", "Rows", "publish", "timed"]
+
+SCHEMA = 1
+"""Of a row's JSON; rows without one are older, and have no sha256."""
 
 RESULTS = Path("experiments/results")
 """Where tables are written, below the working folder: in a checkout, beside the experiments."""
@@ -48,18 +62,48 @@ class Rows:
         self.images: dict[str, Tensor] = {}
 
     def get(self, name: str, compute: Callable[[], tuple[dict[str, Any], Tensor]]) -> Tensor:
-        """Compute the row of that name, or take it from disk; returns its images."""
-        file, pictures = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
-        if file.exists() and (row := read_json(file))["key"] == self.key:
-            images = load_file(pictures)["images"]
-        else:
-            content, images = compute()
-            row = {"key": self.key, **content}
-            save_file({"images": images.contiguous()}, pictures)
-            write_json(file, row, named=True, indent=None)
+        """Compute the row of that name, or take it from disk; returns its images.
+
+        Raises:
+            Held: if another process computes it.
+        """
+        with lock_folder(self.folder, name):
+            row, images, why = self._read(name)
+            if why is not None:
+                if why:
+                    typer.echo(f"{name}: computed again ({why})")
+                content, images = compute()
+                row = {"key": self.key, **content}
+                self._write(name, row, images)
         typer.echo(f"{name}: {row.get('seconds', 0):.0f} s")
         self.rows[name], self.images[name] = row, images
         return images
+
+    def _write(self, name: str, row: dict[str, Any], images: Tensor) -> None:
+        payload = packed({"images": images})
+        (self.folder / f"{name}.json").unlink(missing_ok=True)  # its images go
+        write_whole(self.folder / f"{name}.safetensors", payload)
+        mark = {"schema": SCHEMA, "sha256": hashlib.sha256(payload).hexdigest()}
+        write_json(self.folder / f"{name}.json", mark | row, named=True, indent=None)
+
+    def _read(self, name: str) -> tuple[dict[str, Any], Tensor, str | None]:
+        """A row that is there, and None; else why it is to be computed, "" where there is none."""
+        nothing: tuple[dict[str, Any], Tensor] = {}, torch.empty(0)
+        file, pictures = self.folder / f"{name}.json", self.folder / f"{name}.safetensors"
+        if not file.exists():
+            return *nothing, ""
+        try:
+            row, payload = read_json(file), pictures.read_bytes()
+            schema, digest = row.pop("schema", SCHEMA), row.pop("sha256", None)
+            if schema != SCHEMA or digest not in (None, hashlib.sha256(payload).hexdigest()):
+                return *nothing, f"{file} is damaged or of another version"
+            changed = "; ".join(
+                f"{place}: {old} there, {new} now"
+                for place, old, new in differences(row["key"], self.key)
+            )
+            return (*nothing, changed) if changed else (row, load(payload)["images"], None)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError):
+            return *nothing, f"{file} is damaged"
 
 
 def publish(out: Path, results: dict[str, Any], table: str) -> None:

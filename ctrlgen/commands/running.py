@@ -1,4 +1,4 @@
-"""How a command runs its job: the options, the executor, and the way to its end.
+"""How a command runs its job: the way from a plan to its end.
 
 A command makes a plan (`ctrlgen.runs.job.Plan`) that also knows how to write and show what has come
 out. `carry_out` runs it into a folder; `ctrlgen resume` rebuilds it and does the same.
@@ -6,26 +6,24 @@ out. `carry_out` runs it into a folder; `ctrlgen resume` rebuilds it and does th
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import typer
 
 from ctrlgen.commands import console
-from ctrlgen.commands.options import HERE
 from ctrlgen.commands.progress import RunProgress
 from ctrlgen.commands.report import announce
+from ctrlgen.commands.run_options import Running
+from ctrlgen.priors.trust import names_of
 from ctrlgen.rows.errors import ResultError
-from ctrlgen.runs.cluster import Ray
-from ctrlgen.runs.executors import Executor, Local, Processes, Slice
+from ctrlgen.runs.executors import Local, Slice
 from ctrlgen.runs.fingerprint import file_digest
 from ctrlgen.runs.interrupts import exit_code
-from ctrlgen.runs.job import Batch, Job, Plan
+from ctrlgen.runs.job import Job, Plan
 from ctrlgen.runs.outputs import check_output, naming, reserved, run_folder
 from ctrlgen.runs.runner import begin, execute, resume
 from ctrlgen.runs.schema import MANIFEST, RESULT
@@ -33,87 +31,12 @@ from ctrlgen.runs.store import Store
 
 __all__ = ["Errand", "Running", "carry_out", "go_on", "place", "typed"]
 
-LARGEST = 64
-"""Samples of a unit where the user does not say."""
-
-_PANEL = "The run"
-
-
-@dataclass(frozen=True)
-class Running:
-    """Options of every command that runs samples."""
-
-    batch: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N|auto",
-            help="Samples of a unit, computed together; it changes nothing but memory and time. "
-            f"At most {LARGEST} by default; auto looks at the memory of a CUDA device.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Processes that compute units, one thread each.", rich_help_panel=_PANEL
-        ),
-    ] = None
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Compute this share of the units alone, for job arrays that name one --out.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="[ADDRESS]",
-            help="Compute units on a Ray cluster; without an address on one that is started here.",
-            rich_help_panel=_PANEL,
-        ),
-    ] = None
-    json_lines: Annotated[
-        bool,
-        typer.Option(
-            "--json-lines",
-            help="Print progress as JSON, a line per event.",
-            rich_help_panel="Output",
-        ),
-    ] = False
-
-    def executor(self) -> Executor:
-        """Who computes.
-
-        Raises:
-            ValueError: for a shard that is none.
-        """
-        inner: Executor = Local()
-        if self.ray is not None:
-            inner = Ray(None if self.ray == HERE else self.ray, self.workers)
-        elif self.workers is not None:
-            inner = Processes(self.workers)
-        return inner if self.shard is None else Slice.parse(self.shard, inner)
-
-    def size(self, samples: int) -> Batch:
-        """Samples of a unit: as said, or so many that everybody has one, and at most 64.
-
-        Raises:
-            ValueError: for something else than a number or "auto".
-        """
-        if self.batch is None:
-            shares = Slice.parse(self.shard).count if self.shard else 1
-            return max(1, min(LARGEST, math.ceil(samples / (shares * (self.workers or 1)))))
-        if self.batch == "auto":
-            return "auto"
-        if not self.batch.isdigit() or int(self.batch) < 1:
-            raise ValueError(f"batch: expected a number above 0 or auto, got {self.batch!r}")
-        return int(self.batch)
-
 
 class Errand(Plan, Protocol):
     """A plan that a command carries out.
+
+    One that has an attribute `out`, the file that the user named, ends with a report beside that.
+    One with an attribute `code`, files of Python, runs them: `ctrlgen resume` asks to trust each.
 
     Attributes:
         what: the samples in a word, e.g. "reconstructions".
@@ -201,7 +124,7 @@ def carry_out(
         typer.Exit: after an interruption, when what is finished is kept and said.
     """
     executor = running.executor()
-    files = {file.name: file_digest(file) for file in plan.files()}
+    files = _digests(plan.files())
     store = begin(job, folder, executor, plan=plan, files=files, **about)
     here = isinstance(executor, Local) or (
         isinstance(executor, Slice) and isinstance(executor.inner, Local)
@@ -238,7 +161,16 @@ def carry_out(
         print(console.dumps({"folder": folder, **content}))
     else:
         plan.show(content, folder)
-    announce(folder)
+    announce(getattr(plan, "out", None) or folder)
+
+
+def _digests(files: Iterable[Path]) -> dict[str, str]:
+    """sha256 by name; of two files of one name the second has its number with it."""
+    digests: dict[str, str] = {}
+    for file in files:
+        again = sum(name.partition("#")[0] == file.name for name in digests)
+        digests[f"{file.name}#{again + 1}" if again else file.name] = file_digest(file)
+    return digests
 
 
 def _cut_off(cause: BaseException, plan: Errand, store: Store) -> None:
@@ -271,6 +203,12 @@ def go_on(folder: Path, running: Running, json: bool = False) -> None:
     for file in plan.files():  # type: ignore[attr-defined]
         if not file.is_file():
             raise ResultError(f"{folder}: the run reads {file}, which is gone")
+    for file in getattr(plan, "code", ()):
+        if file.name not in names_of(None):
+            raise ResultError(
+                f"{folder}: the run runs {file}, with all your rights; if you trust it, add "
+                f"--trust {file.name}"
+            )
     carry_out(
         plan,  # type: ignore[arg-type]
         plan.job(),

@@ -75,6 +75,10 @@ class CostError(ValueError):
     """A cost breaks its contract: not one value per sample, not finite, or without a gradient."""
 
 
+class HopelessError(ValueError):
+    """What is raised for one sample would be raised for all: a run ends with it, at once."""
+
+
 class Doubtful(UserWarning):
     """An argument that is allowed and can hardly be meant."""
 

@@ -42,9 +42,9 @@ class Job:
         seeds: one per sample.
         batch: samples of a unit, computed together; "auto" for as many as the memory of the device
             holds by a probe (64 on the CPU).
-        metrics: by name, of signals (b, *) to one number or text each; one that holds data of
-            samples has `take`. Their attributes `unit` and `better` ("higher", "lower") are
-            remembered for reports.
+        metrics: by name, of signals (b, *) to one number or text each, or to one mapping each of
+            several by their own names; one that holds data of samples has `take`. Their attributes
+            `unit` and `better` ("higher", "lower") are remembered for reports.
         patience: seconds after which a metric is given up, sample by sample; None for never.
 
     Raises:

@@ -17,7 +17,16 @@ from ctrlgen.rows.errors import ResultError
 from ctrlgen.runs.json_files import dumps
 from ctrlgen.runs.schema import BACKUP, MANIFEST, SCHEMA, check_manifest
 
-__all__ = ["OtherRun", "check_key", "digest", "manifest_of", "read", "seeds_in", "write"]
+__all__ = [
+    "OtherRun",
+    "check_key",
+    "differences",
+    "digest",
+    "manifest_of",
+    "read",
+    "seeds_in",
+    "write",
+]
 
 LARGEST = 2**28  # bytes; of some ten million seeds
 
@@ -101,21 +110,21 @@ def check_key(there: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path)
     """
     if digest(there) == digest(wanted):
         return
-    differences = list(_differences(there, wanted))
-    listed = "; ".join(f"{name}: {old} there, {new} now" for name, old, new in differences[:4])
-    more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+    changes = list(differences(there, wanted))
+    listed = "; ".join(f"{name}: {old} there, {new} now" for name, old, new in changes[:4])
+    more = f"; and {len(changes) - 4} more" if len(changes) > 4 else ""
     raise OtherRun(f"out: {folder} holds another run ({listed}{more}); name another folder")
 
 
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
-    """Dotted names at which nested JSON differs; of what is of another type, that alone."""
+def differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, str, str]]:
+    """Dotted names at which nested JSON differs, with both values; of another type, that alone."""
     if old == new:
         return
     both = isinstance(old, Mapping) and isinstance(new, Mapping)
     if both and old.get("type") == new.get("type"):
         for key in {**old, **new}:
             place = f"{name}.{key}" if name else str(key)
-            yield from _differences(old.get(key), new.get(key), place)
+            yield from differences(old.get(key), new.get(key), place)
         return
     yield name, _shown(old), _shown(new)
 

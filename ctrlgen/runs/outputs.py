@@ -31,6 +31,8 @@ __all__ = [
     "Held",
     "check_inputs",
     "check_output",
+    "check_place",
+    "cut_off",
     "hold",
     "hold_new",
     "naming",
@@ -63,7 +65,7 @@ def check_output(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
         raise ValueError(f"out: expected a folder, {folder} is a file")
     if folder.is_dir() and any(folder.iterdir()):
         if not overwrite:
-            goes_on = f", or go on with it: ctrlgen resume {folder}" if _cut_off(folder) else ""
+            goes_on = f", or go on with it: ctrlgen resume {folder}" if cut_off(folder) else ""
             raise ValueError(
                 f"out: {folder} is not empty; name another folder or add --overwrite{goes_on}"
             )
@@ -75,7 +77,7 @@ def check_output(folder: Path, overwrite: bool = False, inputs: Iterable[Path] =
     return folder
 
 
-def _cut_off(folder: Path) -> bool:
+def cut_off(folder: Path) -> bool:
     """Whether a folder holds a run that can go on."""
     if not (folder / MANIFEST).is_file():
         return False

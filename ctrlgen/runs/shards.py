@@ -124,7 +124,7 @@ def records_of(
     result: Result,
     first: int,
     seconds: float,
-    metrics: Mapping[str, Sequence[Any]],
+    metrics: Sequence[Mapping[str, Any]],
     flags: Sequence[list[str]],
     reasons: Sequence[str | None],
 ) -> list[Record]:
@@ -134,7 +134,7 @@ def records_of(
         result: of the samples.
         first: id of the first.
         seconds: of all of them.
-        metrics: values by name, one per sample.
+        metrics: one mapping per sample, values by name.
         flags: one list per sample, beside what their status says.
         reasons: what was raised, one per sample.
     """
@@ -156,7 +156,7 @@ def records_of(
             backward_passes=columns["backward_passes"][row],
             objective_calls=columns["objective_calls"][row],
             seconds=round(seconds / len(result), 4),
-            metrics={name: values[row] for name, values in metrics.items()},
+            metrics=dict(metrics[row]),
             flags=[*_FLAGS.get(columns["status"][row], ()), *flags[row]],
             reason=reasons[row],
         )

@@ -3,13 +3,14 @@
 A batch in which something is raised is halved until the sample stands alone for which it is: that
 one is marked with the reason, and holds what it had; its mates finish. A batch that does not fit
 into memory is halved too, and so are all that follow. What every sample of a run would raise is
-nobody's failure but the run's, and is raised (`ctrlgen.runs.runner`).
+nobody's failure but the run's, and is raised (`ctrlgen.runs.runner`); who knows that it would
+raises `HopelessError`, and no batch is halved.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from ctrlgen.methods.base import cost_rows
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.rows.batching import take
-from ctrlgen.rows.errors import partial_of
+from ctrlgen.rows.errors import HopelessError, partial_of
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Work
 from ctrlgen.runs.joining import failed, join
@@ -95,7 +96,7 @@ class Units:
                 observer=observer,
             )
         except Exception as error:
-            if out_of_memory(error):
+            if out_of_memory(error) or isinstance(error, HopelessError):
                 raise
             if len(ids) > 1:
                 middle = ids.start + len(ids) // 2
@@ -110,8 +111,7 @@ class Units:
         """A sample with what it had when something was raised: its last state, or its start."""
         partial = partial_of(error)
         if isinstance(partial, Result) and len(partial) == 1:
-            running = partial.status == Status.RUNNING
-            partial.status = partial.status.masked_fill(running, int(Status.FAILED))
+            partial.status = torch.full_like(partial.status, int(Status.FAILED))
             return partial
         prior = self.job.prior.take(index)
         try:
@@ -132,7 +132,11 @@ class Units:
         records, place = [], first
         for result, reasons, seconds in done:
             flags: list[list[str]] = [[] for _ in range(len(result))]
-            metrics = {name: self._metric(name, result, place, flags) for name in self.job.metrics}
+            metrics: list[dict[str, Any]] = [{} for _ in range(len(result))]
+            for name in self.job.metrics:
+                listed = self._metric(name, result, place, flags)
+                for own, value in zip(metrics, listed, strict=True):
+                    own |= value if isinstance(value, Mapping) else {name: value}
             records += records_of(result, place, seconds, metrics, flags, reasons)
             place += len(result)
         return Shard.of(

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from ctrlgen.commands import console
+from ctrlgen.commands.run_options import absolute
 from ctrlgen.costs.problems import psnr_of
 from ctrlgen.domains.images.doubts import of_result
 from ctrlgen.domains.images.options import Options
@@ -94,16 +95,8 @@ class Restoration:
         cls, task: str, file: Path, settings: dict[str, Any], options: Options, compare: Any
     ) -> Restoration:
         """A restoration by what was typed, whose paths hold from any folder."""
-        prior = options.prior
-        if prior is not None and prior.endswith(".json"):
-            prior = str(Path(prior).absolute())
-        truth = None if options.truth is None else options.truth.absolute()
-        own = {k: v.absolute() if isinstance(v, Path) else v for k, v in settings.items()}
-        lasting = replace(
-            options, prior=prior, truth=truth, out=None, overwrite=False, json=False,
-            workers=None, shard=None, ray=None, json_lines=False,
-            batch=str(options.size(len(seeds_of(options.seeds, options.samples)))),
-        )  # fmt: skip
+        own = {name: absolute(value) for name, value in settings.items()}
+        lasting = options.lasting(len(seeds_of(options.seeds, options.samples)))
         return cls(task, file.absolute(), own, lasting, compare)
 
     def problem(self) -> Problem:
@@ -165,8 +158,8 @@ class Restoration:
 
     def files(self) -> list[Path]:
         """What it reads."""
-        named = [self.file, self.options.truth, *self.settings.values()]
-        return [file for file in named if isinstance(file, Path)]
+        masks = [value for value in self.settings.values() if isinstance(value, Path)]
+        return [self.file, *masks, *self.options.files()]
 
     def progress(self, job: Job) -> dict[str, Any]:
         """PSNR of the measurement, in dB."""

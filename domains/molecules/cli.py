@@ -1,11 +1,13 @@
 """`ctrlgen molecule ...`: generate, optimise, sample and score molecules; list the properties.
 
-Each run writes FILE.sdf with tags, FILE.xyz, FILE.csv, FILE.json and FILE.png. The first three grow
-with every batch, so an interrupted run leaves what is done, and says what is missing.
+Each of them is a run (`ctrlgen.runs`) that ends with FILE.sdf with tags, FILE.xyz, FILE.csv,
+FILE.json and FILE.png; one that is cut off leaves what is done there, says what is missing, and
+goes on with `ctrlgen resume`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,8 +16,9 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.commands.options import reporting, sharing
-from ctrlgen.domains.molecules.inputs import check_records, places, read_molecule, seeds_of
-from ctrlgen.domains.molecules.options import Generation, Run, Search
+from ctrlgen.commands.running import carry_out, typed
+from ctrlgen.domains.molecules.inputs import places
+from ctrlgen.domains.molecules.options import Generation, Run, Sample, Score, Search
 
 __all__ = ["app"]
 
@@ -48,7 +51,7 @@ def generate(
 
       ctrlgen molecule generate -p mu=3D -p "gap>=6eV" --element "N<=2" --atoms 7..9
     """
-    _search(ctx, options, "molecules", 16, atoms=atoms)
+    _search(ctx, options, "molecules", atoms=atoms)
 
 
 @app.command()
@@ -73,36 +76,39 @@ def optimize(
     cost asks for likeness to it (--resemblance; less of it for a larger step), or to the molecule
     of --similar.
     """
-    _search(ctx, options, f"optimize-{file.stem}", 8, lead=file, radius=radius)
+    _search(ctx, options, f"optimize-{file.stem}", lead=file, radius=radius)
 
 
 def _search(
     ctx: typer.Context,
     options: Search,
     stem: str,
-    number: int,
     *,
     atoms: str | None = None,
     lead: Path | None = None,
     radius: float = 0.0,
 ) -> None:
     """Search from noise, or around the first molecule of a file within a radius."""
-    from ctrlgen.domains.molecules import runs
-    from ctrlgen.domains.molecules.lead_optimization import LIKENESS
+    from ctrlgen.domains.molecules.runs import Designing
 
-    wish = options.wish
-    names = seeds_of(options.seeds, options.number, number)
-    settings = runs.settings_of(options)
-    start = None if lead is None else read_molecule(lead, "file")
-    if start is not None and wish.like is None:
-        wish = replace(wish, like=start, resemblance=LIKENESS * wish.resemblance)
-    inputs = (lead, options.fragment, options.similar)
-    with places(options.out, stem, options.overwrite, inputs) as file:
-        designer = runs.designer_of(
-            wish, options.prior, atoms, options.guide, options.evaluator, options.device
-        )
-        task = designer.task() if start is None else designer.lead_task(start, radius, settings)
-        runs.run(ctx, designer, task, names, settings, file, options, start)
+    plan = Designing(options, atoms=atoms, lead=lead, radius=radius)
+    _run(ctx, plan, options, stem, (lead, options.fragment, options.similar))
+
+
+def _run(
+    ctx: typer.Context, plan: Any, options: Any, stem: str, inputs: Sequence[Path | None] = ()
+) -> None:
+    """Carry a plan out; its errors name the paths that were typed."""
+    held = places(options.out, stem, options, overwrite=options.overwrite, inputs=inputs)
+    with held as (folder, file):
+        job = plan.job()
+        about = plan.about(job)
+        for text in about["warnings"]:
+            console.warn(text)
+        carry_out(
+            replace(plan, out=file).lasting(), job, folder, options,
+            json=options.json, command=typed(ctx), domain="molecules", title=plan.what, about=about,
+        )  # fmt: skip
 
 
 @app.command()
@@ -138,53 +144,27 @@ def properties(json: Run.Json = False) -> None:
 
 @app.command()
 @reporting
-def sample(
-    prior: Run.Prior = "qm9-heavy",
-    number: Run.Number = None,
-    seeds: Run.Seeds = None,
-    atoms: Annotated[str | None, typer.Option(help="Atoms of the prior, N or LOW..HIGH.")] = None,
-    steps: Run.Steps = 50,
-    batch: Run.Batch = 64,
-    evaluator: Run.Evaluator = None,
-    posebusters: Run.PoseBusters = False,
-    device: Run.Device = "cpu",
-    out: Run.Out = None,
-    overwrite: Run.Overwrite = False,
-    json: Run.Json = False,
-) -> None:
+@sharing(Sample)
+def sample(ctx: typer.Context, options: Sample) -> None:
     """Draw molecules from a prior, steered by nothing.
 
     [dim]Example:[/]  ctrlgen molecule sample -n 64 -o molecules.sdf
     """
-    from ctrlgen.domains.molecules import sampling
+    from ctrlgen.domains.molecules.sampling import Drawing
 
-    names = seeds_of(seeds, number, 16)
-    with places(out, "molecules", overwrite) as file:
-        sampling.sample(
-            prior, names, atoms, steps, batch, evaluator, device, file, json, posebusters
-        )
+    _run(ctx, Drawing(options), options, "molecules")
 
 
 @app.command()
 @reporting
+@sharing(Score)
 def score(
+    ctx: typer.Context,
     file: Annotated[
         Path,
         typer.Argument(help="SDF, MOL, XYZ, PDB or SMILES file; .sdf.gz and the like as well."),
     ],
-    evaluator: Run.Evaluator = None,
-    embed: Annotated[
-        bool,
-        typer.Option("--embed", help="Positions by ETKDG for SMILES and flat drawings."),
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="End at the first record that cannot be scored.")
-    ] = False,
-    xtb: Annotated[bool, typer.Option("--xtb", help="GFN2-xTB dipoles as well.")] = False,
-    posebusters: Run.PoseBusters = False,
-    out: Run.Out = None,
-    overwrite: Run.Overwrite = False,
-    json: Run.Json = False,
+    options: Score,
 ) -> None:
     """Say of the molecules of a file what is said of generated ones.
 
@@ -193,11 +173,6 @@ def score(
     Bonds, charges, stereo marks, isotopes, titles and properties of the file are kept. A record
     that cannot be scored is a row with its reason.
     """
-    from ctrlgen.domains.molecules import runs
-    from ctrlgen.domains.molecules.readers import read_records
+    from ctrlgen.domains.molecules.scored import Scoring
 
-    with places(out, f"score-{file.stem}", overwrite, (file,)) as target:
-        records = read_records(file, "file", embed)
-        if strict:
-            check_records(records, file)
-        runs.score(records, evaluator, target, json, xtb=xtb, posebusters=posebusters)
+    _run(ctx, Scoring(options, file=file), options, f"score-{file.stem}", (file,))

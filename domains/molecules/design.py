@@ -4,7 +4,7 @@
     designed = design("gap=6.8eV", "mu<=2D", number=16)
     designed.mols, designed.rows
 
-The command line does the same: `Designer` holds what both share, networks, sizes and the sheet.
+The command line does the same: `Designer` holds what both share, networks, sizes and columns.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from torch import Tensor
 
 from ctrlgen import plugins
 from ctrlgen.domains.molecules.atom_counts import Sizes
+from ctrlgen.domains.molecules.columns import Columns
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Task, Watch, generate
 from ctrlgen.domains.molecules.judges import judge, regressor
 from ctrlgen.domains.molecules.lead_optimization import Ball, source_of
-from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of
+from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, result_of
 from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.requirements import Wish, parse_atoms
-from ctrlgen.domains.molecules.result_tables import Sheet
+from ctrlgen.domains.molecules.result_tables import Table, rows_of
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
@@ -33,6 +34,7 @@ from ctrlgen.extras import require
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.errors import concerning
+from ctrlgen.runs.shards import records_of
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -48,13 +50,13 @@ class Designed:
 
     Attributes:
         found: signals, source points, costs and counts, one row per molecule.
-        sheet: their numbers.
+        table: their numbers.
         network: evaluations of the prior's network.
         warnings: what speaks against the wish.
     """
 
     found: Found
-    sheet: Sheet
+    table: Table
     network: Evaluations
     warnings: list[str]
 
@@ -69,12 +71,12 @@ class Designed:
     @property
     def mols(self) -> list[Mol | None]:
         """RDKit molecules with all hydrogens, one per molecule asked; None where there is none."""
-        return self.sheet.mols
+        return self.table.mols
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         """What is known of each molecule; see `result_tables`."""
-        return self.sheet.rows
+        return self.table.rows
 
     def atoms(self) -> list[Any]:
         """The molecules as `ase.Atoms`; None where there is none.
@@ -143,32 +145,15 @@ class Designer:
         names = ", ".join(self.wish.names) or "no property"
         return f"Designer({self.name!r}, {names}, {len(self.sizes.atoms)} sizes)"
 
-    def sheet(
-        self,
-        seeds: Sequence[int],
-        *,
-        tolerance: float = Settings.tolerance,
-        lead: Mol | None = None,
-        **checks: bool,
-    ) -> Sheet:
-        """An empty sheet for molecules of these seeds.
+    def columns(self, *, tolerance: float, lead: Mol | None = None, **checks: bool) -> Columns:
+        """What is said of its molecules.
 
         Args:
-            seeds: one per molecule.
-            tolerance: of the guide's verdict; that of the settings.
+            tolerance: of the guide's verdict.
             lead: whose likeness every row tells.
             **checks: `xtb` and `posebusters`.
         """
-        return Sheet(
-            self.wish,
-            self.name,
-            seeds,
-            guide=self.guide,
-            evaluator=self.evaluator,
-            tolerance=tolerance,
-            lead=lead,
-            **checks,
-        )
+        return Columns(self.name, self.wish, self.guide, self.evaluator, tolerance, lead, **checks)
 
     def task(self) -> Task:
         """Molecules from nothing, their sizes drawn from p(n | c)."""
@@ -219,33 +204,27 @@ class Designer:
     def run(
         self,
         task: Task,
-        sheet: Sheet,
+        seeds: Sequence[int],
         settings: Settings,
         *,
         rank: Callable[[Tensor], Tensor] | None = None,
         watch: Watch | None = None,
-        keep: Callable[[], None] | None = None,
     ) -> Designed:
-        """Generate, and fill the sheet batch by batch.
+        """Generate molecules and say what they are.
 
         Args:
             task: of this designer.
-            sheet: of this designer; its seeds are those of the run.
+            seeds: one per molecule.
             settings: how.
             rank: see `generation.generate`.
             watch: see `generation.generate`.
-            keep: called whenever the sheet has grown.
         """
-
-        def taken(found: Found, rows: list[int]) -> None:
-            sheet.add(found, rows)
-            if keep is not None:
-                keep()
-
-        found, network = generate(
-            self.prior, task, sheet.seeds, settings, rank=rank, watch=watch, keep=taken
-        )
-        return Designed(found, sheet, network, self.warnings)
+        found, network = generate(self.prior, task, seeds, settings, rank=rank, watch=watch)
+        result = result_of(found, network)
+        rows, none = self.columns(tolerance=settings.tolerance)(found.signals), len(found)
+        records = records_of(result, 0, 0.0, rows, [[]] * none, [None] * none)
+        table = Table(rows_of(records, seeds, found.starts.tolist()))
+        return Designed(found, table, network, self.warnings)
 
 
 def design(
@@ -277,5 +256,4 @@ def design(
     designer = Designer(wish, prior, atoms=atoms, **options)
     names = list(range(number)) if seeds is None else list(seeds)
     settings = settings or Settings()
-    sheet = designer.sheet(names, tolerance=settings.tolerance)
-    return designer.run(designer.task(), sheet, settings)
+    return designer.run(designer.task(), names, settings)

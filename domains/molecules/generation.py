@@ -19,7 +19,6 @@ of atoms drawn from p(n | c); the best of the starts is kept, and counted for al
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -29,20 +28,28 @@ from torch import Tensor
 from ctrlgen.costs.base import as_cost
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.lead_optimization import Ball
-from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted, gather, whole
+from ctrlgen.domains.molecules.molecule_batches import (
+    Found,
+    alphabet_of,
+    fitted,
+    padded,
+    whole,
+)
 from ctrlgen.domains.molecules.screening import screen, standing
 from ctrlgen.domains.molecules.settings import Settings
+from ctrlgen.domains.molecules.starts import Best
 from ctrlgen.methods.base import CostLike
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.rows.status import Status
 
 __all__ = ["Task", "generate", "restart_seed", "steer"]
 
-Watch = Callable[[int, Tensor], Observer | None]
-Keep = Callable[[Found, list[int]], None]
+Watch = Callable[[int, Tensor, Tensor], Observer | None]
 
 
 @dataclass(frozen=True)
@@ -104,15 +111,16 @@ def steer(
         start=None if start is None else start[:, :places],
         ball=None if ball is None else Ball(ball.centre[:, :places], ball.radius),
     )
-    result = method(bound, cost, seeds=seeds, observer=observer)
-    missing = prior.source.shape[0] - places
+    with carrying(lambda partial: partial and _molecules(prior, partial, counts)):
+        result = method(bound, cost, seeds=seeds, observer=observer)
+    return _molecules(prior, result, counts), result.network
 
-    def padded(x: Tensor) -> Tensor:
-        return torch.nn.functional.pad(x, (0, 0, 0, missing))
 
+def _molecules(prior: Prior, result: Result, counts: Tensor) -> Found:
+    """What a method has made, with all places of the prior."""
     found = Found(
-        signals=padded(result.samples),
-        controls=padded(result.controls),
+        signals=padded(result.samples, prior),
+        controls=padded(result.controls, prior),
         costs=result.costs,
         counts=counts.to(result.seeds.device),
         seeds=result.seeds,
@@ -125,7 +133,7 @@ def steer(
         satisfied=result.status == Status.TARGET,
     )
     found.satisfied &= whole(found.signals, alphabet_of(prior))
-    return found, result.network
+    return found
 
 
 def generate(
@@ -136,7 +144,6 @@ def generate(
     *,
     rank: Callable[[Tensor], Tensor] | None = None,
     watch: Watch | None = None,
-    keep: Keep | None = None,
 ) -> tuple[Found, Evaluations]:
     """Molecules by D-Flow, in batches, with restarts of those that are not satisfied.
 
@@ -148,70 +155,89 @@ def generate(
         rank: a black-box score of signals, (b, N, F) to (b,); with it every molecule gets all its
             starts and keeps the one of the lowest score. By default the lowest cost decides, among
             whole molecules first.
-        watch: gives the observer of a batch, from its start and the seeds of its molecules.
-        keep: receives after each batch the molecules that have had a start, and their rows.
+        watch: gives the observer of a batch, from its start, and the rows and seeds of its
+            molecules.
 
     A seed of a further draw, 2³² or more, as files name them, gives that draw again: it is not
     screened, has the number of atoms that its start had, and does not start again.
 
     Returns:
-        The molecules, and the network's evaluations of the whole run.
+        The molecules, with a row of history per start, and the network's evaluations of the whole
+        run. What is raised carries both as `partial`, once every molecule has begun.
     """
     first = as_seeds(seeds)
-    total, name = Evaluations(), alphabet_of(prior)
+    total, best = Evaluations(), Best(len(first))
     draws = settings.draws if task.start is None else 1
     named = first >= _DRAW
-    done: dict[int, tuple[Found, float]] = {}
-    for turn in range(settings.restarts + 1):
-        again = [
-            i
-            for i in sorted(done)
-            if not bool(named[i]) and (rank is not None or not bool(done[i][0].satisfied))
-        ]
-        left = torch.tensor(again if turn else range(len(first)), dtype=torch.int64)
-        own = restart_seed(first[left], turn * draws)
-        # of the first draw of its start
-        sized = torch.where(named[left], first[left] - first[left] // _DRAW % draws * _DRAW, own)
-        counts = task.counts(left, sized) if len(left) else own
-        order = torch.argsort(counts, stable=True)  # batches of alike sizes are padded less
-        for part in order.split(settings.batch) if len(left) else ():
-            rows, atoms, names = left[part], counts[part], own[part]
-            start, ball = task.start(rows, names, atoms) if task.start else (None, None)
-            cost = task.cost(rows, atoms)
-            if draws > 1:
-                free = ~named[rows]
-                if bool(free.any()):
-                    tried = torch.stack([restart_seed(names[free], i) for i in range(draws)])
-                    aim = _with_valences(task.cost(rows[free], atoms[free]), prior, settings)
-                    solver = prior.solver(settings.steps)
-                    chosen, screened = screen(prior, aim, tried, atoms[free], solver)
-                    names = names.masked_scatter(free, chosen)
-                    total += screened
-            found, spent = steer(
-                prior,
-                cost,
-                names,
-                atoms,
-                settings,
-                observer=watch(turn, names) if watch else None,
-                start=start,
-                ball=ball,
-            )
-            if draws > 1:
-                screened_rows = (~named[rows]).long()
-                found.evaluations += 2 * settings.steps * draws * screened_rows
-                found.objective_calls += draws * screened_rows
-            total += spent
-            if task.aim is not None:
-                found.satisfied = _on_aim(found, task.aim(rows, atoms), name, settings)
-            scores = _scores(found, rank, name)
-            for place, (row, score) in enumerate(zip(rows.tolist(), scores, strict=True)):
-                one = found.take(torch.tensor([place]))
-                done[row] = _better(done.get(row), one, score)
-            if keep is not None:
-                there = sorted(done)
-                keep(gather([done[row][0] for row in there]), there)
-    return gather([done[row][0] for row in range(len(first))]), total
+    rows, part = torch.arange(len(first)), torch.arange(0)
+
+    def there(cut: Found | None) -> tuple[Found, Evaluations] | None:
+        found = best.molecules(None if cut is None else (rows[part].tolist(), cut))
+        return None if found is None else (found, total)
+
+    with carrying(there):
+        for turn in range(settings.restarts + 1):
+            if turn:
+                again = [i for i in rows.tolist() if not bool(named[i])]
+                again = [i for i in again if rank is not None or not best.satisfied(i)]
+                rows = torch.tensor(again, dtype=torch.int64)
+            if not len(rows):
+                break
+            own = restart_seed(first[rows], turn * draws)
+            # of the first draw of its start
+            given = first[rows] - first[rows] // _DRAW % draws * _DRAW
+            counts = task.counts(rows, torch.where(named[rows], given, own))
+            order = torch.argsort(counts, stable=True)  # batches of alike sizes are padded less
+            for part in order.split(settings.batch):
+                found, spent = _begin(
+                    prior, task, rows[part], own[part], counts[part], settings,
+                    named[rows[part]], lambda *which, turn=turn: watch and watch(turn, *which),
+                )  # fmt: skip
+                total += spent
+                with carrying(lambda _, found=found: found):
+                    scores = _scores(found, rank, alphabet_of(prior))
+                best.add(rows[part].tolist(), found, scores)
+            best.round()
+    whole_run = best.molecules()
+    assert whole_run is not None
+    return whole_run, total
+
+
+def _begin(
+    prior: Prior,
+    task: Task,
+    rows: Tensor,
+    seeds: Tensor,
+    counts: Tensor,
+    settings: Settings,
+    named: Tensor,
+    watch: Callable[[Tensor, Tensor], Observer | None],
+) -> tuple[Found, Evaluations]:
+    """One start of some molecules: the best of its draws, of those that are not named, steered."""
+    total, draws = Evaluations(), settings.draws if task.start is None else 1
+    free = ~named
+    if draws > 1 and bool(free.any()):
+        tried = torch.stack([restart_seed(seeds[free], i) for i in range(draws)])
+        aim = _with_valences(task.cost(rows[free], counts[free]), prior, settings)
+        chosen, total = screen(prior, aim, tried, counts[free], prior.solver(settings.steps))
+        seeds = seeds.masked_scatter(free, chosen)
+    start, ball = task.start(rows, seeds, counts) if task.start else (None, None)
+    found, spent = steer(
+        prior,
+        task.cost(rows, counts),
+        seeds,
+        counts,
+        settings,
+        observer=watch(rows, seeds),
+        start=start,
+        ball=ball,
+    )
+    if draws > 1:
+        found.evaluations += 2 * settings.steps * draws * free.long()
+        found.objective_calls += draws * free.long()
+    if task.aim is not None:
+        found.satisfied = _on_aim(found, task.aim(rows, counts), alphabet_of(prior), settings)
+    return found, total + spent
 
 
 def _on_aim(found: Found, aim: CostLike | None, name: str, settings: Settings) -> Tensor:
@@ -235,14 +261,3 @@ def _scores(found: Found, rank: Callable[[Tensor], Tensor] | None, name: str) ->
         return standing(found.costs, found.signals, name).tolist()
     value = rank(found.signals.detach()).double()
     return value.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()
-
-
-def _better(old: tuple[Found, float] | None, new: Found, score: float) -> tuple[Found, float]:
-    """The better of two starts, with the counts of both."""
-    if old is None:
-        return new, score
-    best, kept = (new, score) if score < old[1] else old
-    best = copy.copy(best)
-    for name in ("evaluations", "backward_passes", "objective_calls", "starts"):
-        setattr(best, name, getattr(new, name) + getattr(old[0], name))
-    return best, kept

@@ -9,30 +9,46 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ctrlgen import plugins
-from ctrlgen.rows.errors import concerning
-from ctrlgen.runs.outputs import check_inputs, hold, hold_new
+from ctrlgen.commands.running import place
+from ctrlgen.rows.errors import HopelessError, concerning
+from ctrlgen.runs.outputs import check_inputs, check_place, cut_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
     from torch import Tensor
 
+    from ctrlgen.commands.run_options import Running
     from ctrlgen.domains.molecules.readers import Record
     from ctrlgen.domains.molecules.requirements import Wish
 
-__all__ = ["check_records", "places", "read_molecule", "scorer", "seeds_of", "wish_of"]
+__all__ = [
+    "check_records",
+    "forgiving",
+    "places",
+    "read_molecule",
+    "scorer",
+    "seeds_of",
+    "wish_of",
+]
 
 SUFFIXES = (".sdf", ".xyz", ".csv", ".json", ".png")
 
 
 @contextmanager
 def places(
-    out: Path | None, stem: str, overwrite: bool, inputs: Sequence[Path | None] = ()
-) -> Iterator[Path]:
-    """The SDF file to write, checked, held and tried before any compute.
+    out: Path | None,
+    stem: str,
+    running: Running,
+    *,
+    overwrite: bool = False,
+    inputs: Sequence[Path | None] = (),
+) -> Iterator[tuple[Path, Path | None]]:
+    """The folder of a run, and the SDF file if the user named one: FILE.run stands beside FILE.sdf.
 
     Args:
-        out: what the user named; a new folder under runs/ where it is None.
-        stem: name of that folder.
+        out: what the user named, a folder or FILE.sdf.
+        stem: name of the folder under runs/ where nothing was named.
+        running: options, with the share.
         overwrite: whether earlier results may be replaced.
         inputs: files that the run reads, which are never written over.
 
@@ -40,28 +56,26 @@ def places(
         ValueError: another suffix, files that are there already, or one of them an input.
         OSError: if nothing can be written there.
     """
-    if out is None:
-        with hold_new(stem) as folder:
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                yield folder / "molecules.sdf"
-            finally:
-                if not any(folder.iterdir()):
-                    folder.rmdir()
+    read = [file for file in inputs if file is not None]
+    if out is None or not out.suffix or out.is_dir():
+        with place(out, stem, running, overwrite=overwrite, inputs=read) as folder:
+            yield folder, None
         return
     if out.suffix.lower() != ".sdf":
-        raise ValueError(f"out: expected a name that ends in .sdf, got {out}")
-    files = [out.with_suffix(suffix) for suffix in SUFFIXES]
-    check_inputs(files, inputs)
+        raise ValueError(f"out: expected a folder or a name that ends in .sdf, got {out}")
+    folder, files = out.with_suffix(".run"), [out.with_suffix(suffix) for suffix in SUFFIXES]
+    check_inputs(files, read)
     there = [file for file in files if os.path.lexists(file)]
     for file in there:
         if file.is_dir() or not file.exists():
             kind = "a folder" if file.is_dir() else "a link to nothing"
             raise ValueError(f"out: expected a file, {file} is {kind}")
-    if there and not overwrite:
-        raise ValueError(f"out: {there[0]} exists; name another file or add --overwrite")
-    with hold(out):
-        yield out
+    check_place(out)
+    if there and not overwrite and running.shard is None:
+        goes_on = f", or go on with it: ctrlgen resume {folder}" if cut_off(folder) else ""
+        raise ValueError(f"out: {there[0]} exists; name another file or add --overwrite{goes_on}")
+    with place(folder, stem, running, overwrite=overwrite, inputs=read):
+        yield folder, out
 
 
 def seeds_of(text: str | None, number: int | None, default: int) -> list[int]:
@@ -216,3 +230,31 @@ def scorer(reference: str, name: str) -> Callable[[Tensor], Tensor]:
         return BlackBoxCost(lambda _: values)(signals.double())
 
     return rank
+
+
+def forgiving(rank: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same score, NaN for the molecules for which it raises.
+
+    It raises `HopelessError` where it would for each of eight or more.
+    """
+    import torch
+
+    def scores(signals: Tensor) -> Tensor:
+        try:
+            return rank(signals)
+        except ValueError as error:
+            listed, raised = [], 0
+            for row in range(len(signals)):
+                try:
+                    listed.append(rank(signals[row : row + 1]))
+                except ValueError:
+                    raised += 1
+                    listed.append(torch.full((1,), torch.nan, dtype=torch.float64))
+            if raised == len(signals) >= _MANY:
+                raise HopelessError(str(error)) from error
+            return torch.cat([value.cpu() for value in listed])
+
+    return scores
+
+
+_MANY = 8

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
+from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import PerSample
+from ctrlgen.rows.counts import Evaluations
 
-__all__ = ["Found", "alphabet_of", "fitted", "gather", "whole"]
+__all__ = ["Found", "alphabet_of", "fitted", "gather", "padded", "result_of", "whole"]
 
 _FEW = 9
 
@@ -41,6 +43,8 @@ class Found(PerSample):
         objective_calls: of all starts, shape (B,).
         starts: how many starts it took, shape (B,).
         satisfied: in one piece, stable, on target; bool, shape (B,).
+        history: by name, tensors (R, B), one row per start: "cost" of the best one so far, and
+            "evaluations", "objective_calls" and "starts" up to there.
     """
 
     signals: Tensor
@@ -55,6 +59,7 @@ class Found(PerSample):
     objective_calls: Tensor
     starts: Tensor
     satisfied: Tensor
+    history: dict[str, Tensor] = field(default_factory=dict)
 
     per_sample = (
         "signals", "controls", "costs", "counts", "seeds", "status", "iterations", "evaluations",
@@ -63,6 +68,13 @@ class Found(PerSample):
 
     def __len__(self) -> int:
         return len(self.seeds)
+
+    def take(self, index: Tensor) -> Found:
+        """The molecules `index`, with their histories."""
+        taken = super().take(index)
+        where = index.to(self.seeds.device)
+        taken.history = {k: v.index_select(1, where) for k, v in self.history.items()}
+        return taken
 
 
 def alphabet_of(prior: Prior) -> str:
@@ -91,6 +103,11 @@ def fitted(prior: Prior, counts: Tensor) -> Prior:
     return clone.bind(counts=counts)
 
 
+def padded(x: Tensor, prior: Prior) -> Tensor:
+    """States or signals (B, n, F) of a `fitted` prior, with all N places of the prior."""
+    return torch.nn.functional.pad(x, (0, 0, 0, prior.source.shape[0] - x.shape[1]))
+
+
 def whole(signals: Tensor, name: str) -> Tensor:
     """Molecules in one piece with every atom stable, bool, shape (B,)."""
     parts = split(signals)
@@ -101,3 +118,21 @@ def whole(signals: Tensor, name: str) -> Tensor:
 def gather(parts: Sequence[Found]) -> Found:
     """Rows put together."""
     return Found(**{key: torch.cat([getattr(p, key) for p in parts]) for key in Found.per_sample})
+
+
+def result_of(found: Found, network: Evaluations, method: str = "") -> Result:
+    """Molecules as the result of a run; the seed of each is that of the start that was kept."""
+    return Result(
+        samples=found.signals,
+        controls=found.controls,
+        network=network,
+        history=found.history,
+        method=method,
+        **{
+            name: getattr(found, name)
+            for name in (
+                "costs", "status", "seeds", "iterations", "evaluations", "backward_passes",
+                "objective_calls",
+            )
+        },
+    )  # fmt: skip

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ctrlgen.commands.running import Running
 from ctrlgen.domains.molecules.inputs import wish_of
 
 if TYPE_CHECKING:
     from ctrlgen.domains.molecules.requirements import Wish
 
-__all__ = ["Generation", "Run", "Search", "Wanted"]
+__all__ = ["Generation", "Run", "Sample", "Score", "Search", "Wanted"]
 
 WISH, RUN, OUTPUT = "What is wanted", "The run", "Output"
 
@@ -110,7 +111,6 @@ class Run:
             "returns one number each; of all starts the lowest is kept.",
         ),
     ]
-    Batch = Annotated[int, _option(RUN, min=1, help="Molecules at a time.")]
     Device = Annotated[str, _option(RUN, help="cpu, cuda, ...")]
     PoseBusters = Annotated[
         bool,
@@ -124,8 +124,8 @@ class Run:
             OUTPUT,
             "--out",
             "-o",
-            help="FILE.sdf; .xyz, .csv, .json and .png are written beside it. By default in a new "
-            "folder under runs/.",
+            help="FILE.sdf; .xyz, .csv, .json and .png are written beside it, and the run itself "
+            "into FILE.run. Or a folder for all of them, by default a new one under runs/.",
         ),
     ]
     Overwrite = Annotated[bool, _option(OUTPUT, "--overwrite", help="Replace earlier results.")]
@@ -133,7 +133,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Running):
     """The options that the commands which search for molecules share; each field is one."""
 
     properties: Wanted.Property = None
@@ -157,7 +157,6 @@ class Search:
     valence: Run.Valence = 0.3
     restarts: Run.Restarts = 3
     rank: Run.Rank = None
-    batch: Run.Batch = 16
     posebusters: Run.PoseBusters = False
     device: Run.Device = "cpu"
     out: Run.Out = None
@@ -187,3 +186,38 @@ class Generation(Search):
 
     draws: Run.Draws = 8
     normalise: Run.Normalise = "none"
+
+
+@dataclass(frozen=True)
+class Sample(Running):
+    """The options of `ctrlgen molecule sample`."""
+
+    prior: Run.Prior = "qm9-heavy"
+    number: Run.Number = None
+    seeds: Run.Seeds = None
+    atoms: Annotated[str | None, _option(RUN, help="Atoms of the prior, N or LOW..HIGH.")] = None
+    steps: Run.Steps = 50
+    evaluator: Run.Evaluator = None
+    posebusters: Run.PoseBusters = False
+    device: Run.Device = "cpu"
+    out: Run.Out = None
+    overwrite: Run.Overwrite = False
+    json: Run.Json = False
+
+
+@dataclass(frozen=True)
+class Score(Running):
+    """The options of `ctrlgen molecule score`."""
+
+    evaluator: Run.Evaluator = None
+    embed: Annotated[
+        bool, _option(RUN, "--embed", help="Positions by ETKDG for SMILES and flat drawings.")
+    ] = False
+    strict: Annotated[
+        bool, _option(RUN, "--strict", help="End at the first record that cannot be scored.")
+    ] = False
+    xtb: Annotated[bool, _option(OUTPUT, "--xtb", help="GFN2-xTB dipoles as well.")] = False
+    posebusters: Run.PoseBusters = False
+    out: Run.Out = None
+    overwrite: Run.Overwrite = False
+    json: Run.Json = False

@@ -1,25 +1,29 @@
 """Molecules in a report: the drawing, the model in space, properties wanted against found.
 
-Reads what `ctrlgen molecule ...` and the demonstration write, FILE.json with FILE.sdf beside it. A
-molecule is a few short strings on the page: its elements, its positions in hundredths of an
-Angstrom, its bonds, and the SVG of RDKit; the model is built when it is looked at.
+Reads the run folders of `ctrlgen molecule ...`, and FILE.json with FILE.sdf beside it. A molecule
+is a few short strings on the page: its elements, its positions in hundredths of an Angstrom, its
+bonds, and the SVG of RDKit; the model is built when it is looked at.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from ctrlgen.domains.molecules.columns import MOLECULE
 from ctrlgen.domains.molecules.depictions import svg
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.result_tables import said
 from ctrlgen.domains.molecules.sdf import read_sdf
+from ctrlgen.domains.molecules.subprocesses import unpacked
 from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
 from ctrlgen.report.sections import Metric, Sample, Section, trouble
+from ctrlgen.runs.manifest import seeds_in
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -58,7 +62,7 @@ def drawn(mol: Mol | None) -> dict[str, Any] | None:
 
 
 def bounds(text: str) -> tuple[float | None, float | None]:
-    """The ends of a target as sheets have it: "5500", "5000..6000", ">=5000"; None where open."""
+    """The ends of a target as tables have it: "5500", "5000..6000", ">=5000"; None where open."""
     if text.startswith(">="):
         return float(text[2:]), None
     if text.startswith("<="):
@@ -114,6 +118,33 @@ def _section(file: Path, content: Mapping[str, Any]) -> Section:
         missing=list(content.get("missing") or ()),
         seconds=content.get("seconds"),
     )
+
+
+def show(
+    section: Section,
+    manifest: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    units: Iterable[Any],
+    budget: float,
+) -> None:
+    """Complete the section of a run folder: drawings, and what was wanted."""
+    samples = {sample.id: sample for sample in section.samples}
+    rows = {record["id"]: said(record) for unit in units for record in unit.records}
+    asked = [n for n, _ in PROPERTIES.items() if any(_key("target", n) in r for r in rows.values())]
+    for id, row in rows.items():
+        text = row.pop(MOLECULE, None)
+        seed = seeds_in(manifest)[id]
+        own = _sample(id, {**row, "name": f"seed-{seed}"}, text and unpacked(text), asked)
+        sample = samples[id]
+        sample.seed, sample.metrics, sample.panel = own.seed, own.metrics, own.panel
+        sample.flags += [flag for flag in own.flags if flag not in sample.flags]
+        sample.reason = row["reason"]
+    wanted = ", ".join((manifest.get("about") or {}).get("asked") or ())
+    section.title = f"Molecules: {wanted}" if wanted else section.title.capitalize()
+    section.problem = f"molecules {wanted}" if wanted else None
+    section.facts = {"wanted": wanted or None, **section.facts}
+    section.metrics = _metrics(list(rows.values()), asked)
+    section.shared = {"asked": [_about(name) for name in asked]}
 
 
 def _about(name: str) -> dict[str, Any]:
@@ -195,4 +226,4 @@ def _metrics(rows: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> list[Me
     ]
 
 
-PANEL = Panel("molecules", Path(__file__).with_name("panel.js").read_text, read)
+PANEL = Panel("molecules", Path(__file__).with_name("panel.js").read_text, read, show)

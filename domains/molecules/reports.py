@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,81 +12,81 @@ from rich.markup import escape
 from ctrlgen.commands import console
 from ctrlgen.domains.molecules.figures import molecules_figure
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.requirements import limit_text
-from ctrlgen.domains.molecules.result_tables import Sheet
+from ctrlgen.domains.molecules.requirements import Wish, limit_text
+from ctrlgen.domains.molecules.result_tables import Table
 from ctrlgen.domains.molecules.summaries import summary
-from ctrlgen.priors.cards import write_whole
-from ctrlgen.priors.flows import Evaluations
+from ctrlgen.priors.prior import Prior
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.store import Store
 
 if TYPE_CHECKING:
-    from ctrlgen.domains.molecules.design import Designer
-    from ctrlgen.domains.molecules.settings import Settings
+    from rdkit.Chem import Mol
 
-__all__ = ["about", "finish", "show"]
+__all__ = ["asked_of", "finish", "show"]
 
 
-def about(designer: Designer, settings: Settings, command: str) -> dict[str, Any]:
-    """What is known of a run before it begins."""
-    card, wish = designer.prior.card, designer.wish
+def asked_of(wish: Wish) -> list[str]:
+    """A wish in words."""
     asked = [str(request) for request in wish.requests]
     asked += [f"{name} as large as can be trusted" for name in wish.largest]
     asked += [f"{name} as small as can be trusted" for name in wish.smallest]
     asked += [f"{symbol} {limit_text(*limit)}" for symbol, limit in wish.limits.items()]
     asked += ["a fragment"] if wish.fragment is not None else []
     asked += ["resemblance to a molecule"] if wish.like is not None else []
-    return {
-        "command": command,
-        "asked": asked,
-        "warnings": designer.warnings,
-        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
-        "settings": dataclasses.asdict(settings),
-    }
+    return asked
 
 
 def finish(
-    file: Path,
-    sheet: Sheet,
-    content: dict[str, Any],
-    seconds: float,
-    network: Evaluations | None,
+    store: Store,
+    out: Path | None,
+    prior: Prior | None,
     *,
-    complete: bool,
+    names: Sequence[str] = (),
+    beside: Mol | None = None,
+    **own: Any,
 ) -> dict[str, Any]:
-    """Write all files of a sheet, complete or not; returns what FILE.json holds.
+    """Write all files of a run, complete or not; returns what FILE.json holds, and "file".
 
     Args:
-        file: FILE.sdf.
-        sheet: what there is.
-        content: of `about`.
-        seconds: it took.
-        network: evaluations of the prior's network, None where they are not known.
-        complete: whether the run came to its end; only then there is a figure.
+        store: of the run.
+        out: FILE.sdf; molecules.sdf in the folder by default.
+        prior: that made them, if any.
+        names: the properties that were asked.
+        beside: the lead, drawn before the molecules; its row is `lead`.
+        **own: what else FILE.json says.
     """
-    rows = sheet.rows
-    names = sheet.wish.names if sheet.wish is not None else ()
+    table, summed = Table.of(store), store.summary()
+    file, rows = out or store.folder / "molecules.sdf", table.rows
+    card, about = None if prior is None else prior.card, store.manifest["about"]
+    complete, missing = store.partial is None and not store.missing, store.missing
     content = {
-        **content,
+        "command": store.manifest["command"],
+        **about,
+        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
+        **own,
         "complete": complete,
-        "missing": sheet.missing,
-        "seconds": round(seconds, 2),
-        "network": vars(network) if network is not None else None,
-        "summary": summary(rows, names),
-        "molecules": rows,
+        "missing": missing,
+        "seconds": round(summed.get("seconds", 0.0), 2),
+        "network": None if prior is None else summed["network"],
     }
-    sheet.write(file)
-    write_whole(file.with_suffix(".json"), (console.dumps(content) + "\n").encode())
-    if rows and complete:
-        title = ", ".join(content["asked"]) or "molecules"
-        mols, drawn = sheet.mols, rows
-        if sheet.lead is not None and "lead" in content:
-            mols, drawn = [sheet.lead, *mols], [content["lead"], *rows]
-        molecules_figure(file.with_suffix(".png"), mols, drawn, names, title)
-    return content
+    if rows:
+        table.write(file)
+        held = {**content, "summary": summary(rows, names), "molecules": rows}
+        write_json(file.with_suffix(".json"), held)
+        if complete:
+            title = ", ".join(about["asked"]) or "molecules"
+            mols, drawn = table.mols, rows
+            if beside is not None:
+                mols, drawn = [beside, *mols], [own["lead"], *rows]
+            molecules_figure(file.with_suffix(".png"), mols, drawn, names, title)
+        store.write_result(**{k: v for k, v in content.items() if k != "seconds"})
+        content = held
+    return {"file": str(file), **content}
 
 
-def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 16) -> None:
+def show(content: dict[str, Any], names: Sequence[str], most: int = 16) -> None:
     """The table at the end of a run, honest in every column; units stand in the heads."""
-    rows = content["molecules"]
+    rows, file = content["molecules"], content["file"]
     flags = [flag for flag in _SHORT if any(row.get(flag) is not None for row in rows)]
     columns = ["record>" if "record" in rows[0] else "seed>", "formula", "SMILES"]
     for name in names:
@@ -116,7 +115,7 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
         title += f" with {content['prior']['name']}"
     console.stdout.print(console.table(f"{title}, {content['seconds']:.1f} s", columns, lines))
     if count > most:
-        console.stdout.print(f"[dim]and {count - most} more in {escape(str(file))}")
+        console.stdout.print(f"[dim]and {count - most} more in {escape(file)}")
     parts = []
     for flag in (*_SHORT, "posebusters"):
         if told.get(flag) is not None:
@@ -144,7 +143,7 @@ def show(content: dict[str, Any], names: Sequence[str], file: Path, most: int = 
             "[dim]new: not among the half of QM9's training molecules that the prior saw (D_b), "
             "and not in QM9 at all"
         )
-    console.stdout.print(escape(str(file)), soft_wrap=True)
+    console.stdout.print(escape(file), soft_wrap=True)
 
 
 _SHORT = {
@@ -157,7 +156,7 @@ _SHORT = {
     "novel (D_b)": "new to D_b",
     "novel (QM9)": "new to QM9",
 }
-"""Columns of a sheet that the table shows, and their heads there."""
+"""Columns of a table that the table shows, and their heads there."""
 
 
 def _number(row: Mapping[str, Any], who: str, name: str) -> str:

@@ -1,229 +1,156 @@
-"""Runs of the commands for molecules: progress, files that grow, interruptions, the end."""
+"""The search for molecules as a run: from the options of a command to a job.
+
+The molecules of a unit start again together, and those of others are not waited for: a run that is
+cut off and resumed ends as the uninterrupted one, and units may be computed anywhere.
+"""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from ctrlgen import plugins
 from ctrlgen.commands import console
-from ctrlgen.commands.report import announce
+from ctrlgen.commands.run_options import file_of
 from ctrlgen.domains.molecules.design import Designer
-from ctrlgen.domains.molecules.generation import Task
-from ctrlgen.domains.molecules.inputs import scorer
-from ctrlgen.domains.molecules.judges import judge
+from ctrlgen.domains.molecules.inputs import forgiving, read_molecule, scorer
+from ctrlgen.domains.molecules.lead_optimization import LIKENESS
 from ctrlgen.domains.molecules.options import Generation, Search
+from ctrlgen.domains.molecules.plans import METRIC, Molecules
 from ctrlgen.domains.molecules.readers import Record
-from ctrlgen.domains.molecules.reports import about, finish, show
-from ctrlgen.domains.molecules.requirements import Wish
-from ctrlgen.domains.molecules.result_tables import Sheet
-from ctrlgen.domains.molecules.scoring import EVALUATOR
+from ctrlgen.domains.molecules.reports import asked_of, finish, show
+from ctrlgen.domains.molecules.result_tables import Table
 from ctrlgen.domains.molecules.settings import Settings
-from ctrlgen.priors.flows import Evaluations
-from ctrlgen.runs.interrupts import exit_code, terminable
+from ctrlgen.domains.molecules.steering import Steering
+from ctrlgen.runs.job import Job, Metric
+from ctrlgen.runs.store import Store
 
-__all__ = [
-    "BatchProgress",
-    "bare_sheet",
-    "designer_of",
-    "run",
-    "score",
-    "settings_of",
-    "show_end",
-]
+__all__ = ["Designing"]
 
 
-def settings_of(options: Search) -> Settings:
-    """The settings that the options say."""
-    from_noise: dict[str, Any] = {}
-    if isinstance(options, Generation):
-        from_noise = {"draws": options.draws, "normalise": options.normalise}
-    return Settings(
-        steps=options.steps,
-        evaluations=options.evaluations,
-        tolerance=options.tolerance,
-        valence=options.valence,
-        restarts=options.restarts,
-        batch=options.batch,
-        **from_noise,
-    )
+_RAISED = "failed: rank: "
+"""Beginning of the flag of a molecule for which the score of the user's raises."""
 
 
-def designer_of(
-    wish: Wish,
-    prior: str,
-    atoms: str | None,
-    guide: str | None,
-    evaluator: str | None,
-    device: str,
-) -> Designer:
-    """A designer, with what speaks against its wish said on the screen."""
-    designer = Designer(
-        wish,
-        prior,
-        atoms=atoms,
-        guide=guide,
-        evaluator=evaluator,
-        device=console.device_named(device),
-    )
-    for warning in designer.warnings:
-        console.screen.print(f"[yellow]warning[/] {warning}", soft_wrap=True)
-    return designer
+@dataclass(frozen=True)
+class Designing(Molecules):
+    """Molecules with what is wanted, from noise or around a lead.
 
-
-class BatchProgress:
-    """The progress of one batch after the other; an observer for each."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.begun = total, 0
-        self.shown: console.SampleProgress | None = None
-
-    def __call__(self, turn: int, seeds: Any) -> console.SampleProgress:
-        self.close()
-        self.begun += len(seeds) if turn == 0 else 0
-        what = f"molecules {self.begun} of {self.total}" if turn == 0 else f"restart {turn}"
-        self.shown = console.SampleProgress(what, seeds.tolist(), unit="MAD²")
-        return self.shown.__enter__()
-
-    def close(self) -> None:
-        if self.shown is not None:
-            self.shown.__exit__()
-        self.shown = None
-
-
-def run(
-    ctx: typer.Context,
-    designer: Designer,
-    task: Task,
-    seeds: list[int],
-    settings: Settings,
-    file: Path,
-    options: Search,
-    lead: Any = None,
-) -> None:
-    """Generate into files, and show the end; an interruption is exit code 130.
-
-    Args:
-        ctx: of the command, which knows its own words.
-        designer: networks and wish.
-        task: of the designer.
-        seeds: one per molecule.
-        settings: how.
-        file: FILE.sdf.
+    Attributes:
         options: of the command.
-        lead: molecule that the run began with; its own values are told beside the others.
+        out: see `Molecules`.
+        atoms: numbers of atoms, see `parse_atoms`.
+        lead: file of the molecule to begin with.
+        radius: of the ball around it.
     """
-    checks = {"xtb": asks_xtb(designer.wish.names), "posebusters": options.posebusters}
-    checked: dict[str, Any] = {**checks, "tolerance": settings.tolerance, "lead": lead}
-    sheet = designer.sheet(seeds, **checked)
-    order: Callable[..., Any] | None = scorer(options.rank, designer.name) if options.rank else None
-    progress, begun = BatchProgress(len(seeds)), time.perf_counter()
-    content = about(designer, settings, str((ctx.obj or {}).get("command", "")))
-    if lead is not None:
-        own = designer.sheet([1], tolerance=settings.tolerance)
-        own.add_given([Record(1, "lead", lead)])
-        content["lead"] = own.rows[0]
-    with keeping(file, sheet, content, begun, progress.close):
-        done = designer.run(
-            task, sheet, settings, rank=order, watch=progress, keep=lambda: sheet.write(file)
+
+    options: Search
+    atoms: str | None = None
+    lead: Path | None = None
+    radius: float = 0.0
+
+    @property
+    def number(self) -> int:  # type: ignore[override]
+        """Of molecules, where the options do not say."""
+        return 16 if self.lead is None else 8
+
+    @property
+    def code(self) -> list[Path]:
+        """The user's own file, which the run executes."""
+        file = file_of(self.options.rank)
+        return [] if file is None else [file]
+
+    def settings(self, name: str) -> Settings:
+        """How molecules of an alphabet are steered."""
+        options = self.options
+        own: dict[str, Any] = {}
+        if isinstance(options, Generation):
+            own = {"draws": options.draws, "normalise": options.normalise}
+        unit = options.size(len(self.seeds))
+        size = len(self.seeds) if unit == "auto" else unit
+        if name == "qm9" and options.device == "cpu":  # where what pads them takes time
+            size = min(size, Settings.batch)
+        return Settings(
+            batch=size,
+            steps=options.steps,
+            evaluations=options.evaluations,
+            tolerance=options.tolerance,
+            valence=options.valence,
+            restarts=options.restarts,
+            **own,
         )
-    seconds = time.perf_counter() - begun
-    content = finish(file, sheet, content, seconds, done.network, complete=True)
-    if options.json:
-        print(console.dumps({"file": file, **content}))
-    else:
-        show(content, designer.wish.names, file)
-    announce(file)
 
+    def job(self) -> Job:
+        """The job.
 
-@contextmanager
-def keeping(
-    file: Path,
-    sheet: Sheet,
-    content: dict[str, Any],
-    begun: float,
-    close: Callable[[], None] = lambda: None,
-) -> Iterator[None]:
-    """Within, Ctrl-C, SIGTERM and errors leave the files of what is finished, and say so.
+        Raises:
+            ValueError: for files, wishes or options that do not fit together.
+        """
+        options, seeds, wish = self.options, self.seeds, self.options.wish
+        lead = None if self.lead is None else read_molecule(self.lead, "file")
+        if lead is not None and wish.like is None:
+            wish = replace(wish, like=lead, resemblance=LIKENESS * wish.resemblance)
+        designer = Designer(
+            wish,
+            options.prior,
+            atoms=self.atoms,
+            guide=options.guide,
+            evaluator=options.evaluator,
+            device=console.device_named(options.device),
+        )
+        settings = self.settings(designer.name)
+        rank = None if options.rank is None else scorer(options.rank, designer.name)
+        steering = Steering(designer, settings, lead, self.radius, rank and forgiving(rank))
+        steering.task()
+        columns = designer.columns(
+            tolerance=settings.tolerance,
+            lead=lead,
+            xtb="mu" in wish.names and find_spec("tblite") is not None,
+            posebusters=options.posebusters,
+        )
+        metrics: dict[str, Metric] = {METRIC: columns}
+        if rank is not None:
+            metrics["rank"] = rank
+        batch = options.size(len(seeds))
+        return Job(designer.prior, None, steering, seeds, batch, metrics, patience=None)
 
-    Args:
-        file: FILE.sdf.
-        sheet: what there is when it ends.
-        content: of FILE.json.
-        begun: of `time.perf_counter`.
-        close: ends what is on the screen.
+    def about(self, job: Job) -> dict[str, Any]:
+        """What the manifest says of it."""
+        designer = job.method.designer  # type: ignore[attr-defined]
+        return {"asked": asked_of(designer.wish), "warnings": designer.warnings}
 
-    Raises:
-        typer.Exit: with the exit code of the signal.
-    """
-    try:
-        with terminable():
-            yield
-    except BaseException as error:
-        close()
-        stopped = isinstance(error, KeyboardInterrupt)
-        if stopped or sheet.rows:
-            finish(file, sheet, content, time.perf_counter() - begun, None, complete=False)
-        if not isinstance(error, KeyboardInterrupt):
-            raise
-        there, total = len(sheet.rows), len(sheet.seeds)
-        where = f" are in {file}" if there else ""
-        lost = ", ".join(map(str, sheet.missing)) or "none; restarts were cut short"
-        console.warn(f"interrupted: {there} of {total} molecules{where}; missing seeds: {lost}")
-        raise typer.Exit(exit_code(error)) from None
-    close()
+    def progress(self, job: Job) -> dict[str, Any]:
+        """Costs, in squared mean absolute deviations."""
+        return {"unit": "MAD²"}
 
+    def finish(self, job: Job, store: Store) -> dict[str, Any]:
+        """SDF, XYZ, CSV, JSON and figure.
 
-def score(
-    records: Sequence[Record],
-    evaluator: str | None,
-    file: Path,
-    json: bool,
-    **checks: Any,
-) -> None:
-    """Score molecules of a file into files, and show them; `checks` are those of a `Sheet`."""
-    begun = time.perf_counter()
-    numbers = [record.number for record in records]
-    sheet = bare_sheet("qm9", numbers, evaluator, "cpu", **checks)
-    content: dict[str, Any] = {"asked": [], "prior": None}
-    with keeping(file, sheet, content, begun):
-        sheet.add_given(records)
-    show_end(file, sheet, content, begun, None, json)
+        Raises:
+            ValueError: where the score of the user's raised for every molecule, after all were
+                written.
+        """
+        steering: Any = job.method
+        designer, own = steering.designer, {}
+        if steering.lead is not None:
+            columns = replace(job.metrics[METRIC], lead=None, xtb=False, posebusters=False)  # type: ignore[type-var]
+            given = columns.given([Record(1, "lead", steering.lead)])  # type: ignore[attr-defined]
+            (own["lead"],) = Table(given).rows
+        content = finish(
+            store,
+            self.out,
+            job.prior,
+            names=designer.wish.names,
+            beside=steering.lead,
+            settings=asdict(steering.settings),
+            **own,
+        )
+        raised = [[f for f in r["flags"] if f.startswith(_RAISED)] for r in store.records()]
+        if all(raised):
+            raise ValueError(raised[0][0].removeprefix(_RAISED).partition(": ")[2])
+        return content
 
-
-def bare_sheet(
-    name: str, seeds: list[int], evaluator: str | None, device: str, **checks: Any
-) -> Sheet:
-    """An empty sheet of molecules of which nothing was asked."""
-    network = None
-    if evaluator is not None or EVALUATOR in plugins.cards():
-        network = judge(evaluator or EVALUATOR, device)
-    return Sheet(None, name, seeds, guide=None, evaluator=network, **checks)
-
-
-def show_end(
-    file: Path,
-    sheet: Sheet,
-    content: dict[str, Any],
-    begun: float,
-    spent: Evaluations | None,
-    json: bool,
-) -> None:
-    """Write the files of a complete run of which nothing was asked, and show them."""
-    content = finish(file, sheet, content, time.perf_counter() - begun, spent, complete=True)
-    if json:
-        print(console.dumps({"file": file, **content}))
-    else:
-        show(content, (), file)
-    announce(file)
-
-
-def asks_xtb(names: tuple[str, ...]) -> bool:
-    """Whether the xTB dipole is asked and can be had."""
-    return "mu" in names and find_spec("tblite") is not None
+    def show(self, content: dict[str, Any], folder: Path) -> None:
+        """The table, and the path of the file."""
+        show(content, self.options.wish.names)

@@ -1,110 +1,117 @@
-"""Molecules drawn from a prior, steered by nothing, into files, batch by batch."""
+"""Molecules drawn from a prior, steered by nothing: a run, into files."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from ctrlgen import plugins
 from ctrlgen.commands import console
 from ctrlgen.domains.molecules.atom_counts import sizes
-from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted
+from ctrlgen.domains.molecules.columns import Columns
+from ctrlgen.domains.molecules.judges import judge
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
+from ctrlgen.domains.molecules.options import Sample
+from ctrlgen.domains.molecules.plans import METRIC, Molecules
+from ctrlgen.domains.molecules.reports import finish
 from ctrlgen.domains.molecules.requirements import parse_atoms
-from ctrlgen.domains.molecules.result_tables import Sheet
-from ctrlgen.domains.molecules.runs import bare_sheet, keeping, show_end
+from ctrlgen.domains.molecules.scoring import EVALUATOR
+from ctrlgen.methods.result import Result
+from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.conditions import BoundVelocity
-from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.errors import concerning
 from ctrlgen.rows.status import Status
+from ctrlgen.runs.job import Job
+from ctrlgen.runs.store import Store
+from ctrlgen.runs.unsteered import Unsteered
 from ctrlgen.solvers.failures import lost_seeds, lost_text
+from ctrlgen.solvers.fixed import FixedStep
 
-__all__ = ["draw", "sample", "unsteered"]
+__all__ = ["Drawing", "Draws", "evaluator_of"]
 
 
-def draw(
-    prior: Prior,
-    atoms: str | None,
-    seeds: list[int],
-    sheet: Sheet,
-    steps: int,
-    batch: int,
-    keep: Callable[[], None],
-    lost: list[dict[str, Any]],
-) -> Evaluations:
-    """Molecules of the prior alone, into a sheet, batch by batch.
+def evaluator_of(name: str | None, device: str = "cpu") -> Any:
+    """The evaluator that is named, or the embedded one; None where that is not installed."""
+    if name is None and EVALUATOR not in plugins.cards():
+        return None
+    return judge(name or EVALUATOR, device)
 
-    Args:
-        prior: of molecules.
-        atoms: "N" or "LOW..HIGH"; sizes are drawn as QM9 has them.
-        seeds: one per molecule.
-        sheet: to fill.
-        steps: midpoint steps.
-        batch: molecules at a time.
-        keep: called whenever the sheet has grown.
-        lost: grows by the molecules that are no numbers, see `solvers.failures.lost_seeds`.
+
+@dataclass(frozen=True)
+class Draws:
+    """Draws of a prior of molecules, with as many places as the largest of a unit needs.
+
+    Attributes:
+        solver: of the flow.
     """
-    name, before = alphabet_of(prior), prior.flow.evaluations.copy()
-    allowed = [n for n in parse_atoms(atoms, name) if n <= prior.source.shape[0]]
-    drawn = sizes(name).only(allowed).draw([], seeds)
-    for rows in torch.arange(len(seeds)).split(batch):
-        counts, own = drawn[rows], torch.tensor(seeds)[rows]
-        bound, solver = fitted(prior, counts), prior.solver(steps)
-        signals = bound.sample(own, solver)
-        good = signals.isfinite().flatten(1).all(1)
-        if not bool(good.all()):
-            lost += lost_seeds(solver, BoundVelocity(bound), bound.start(own), own.tolist(), good)
-        sheet.add(unsteered(signals, counts, own), rows.tolist())
-        keep()
-    return prior.flow.evaluations - before
+
+    solver: FixedStep
+
+    def __call__(
+        self,
+        prior: Prior,
+        cost: Any = None,
+        *,
+        seeds: Sequence[int],
+        observer: Observer | None = None,
+    ) -> Result:
+        """The draws of a prior that is bound to the numbers of atoms of the seeds."""
+        own = fitted(prior, prior.conditions["counts"])
+        result = Unsteered(self.solver)(own, seeds=seeds)
+        exists = own.source.mask(len(result)).unsqueeze(2).to(result.samples.device)  # type: ignore[attr-defined]
+        samples = torch.where(exists, result.samples, 0)
+        return replace(
+            result, samples=padded(samples, prior), controls=padded(result.controls, prior)
+        )
 
 
-def unsteered(signals: Tensor, counts: Tensor, seeds: Tensor) -> Found:
-    """Molecules that nothing was asked of, as rows of a sheet take them."""
-    zero = torch.zeros_like(seeds)
-    return Found(
-        signals=signals, controls=signals, costs=zero.float(), counts=counts, seeds=seeds,
-        status=torch.full_like(seeds, int(Status.FINISHED)), iterations=zero, evaluations=zero,
-        backward_passes=zero, objective_calls=zero, starts=zero + 1, satisfied=zero.bool(),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Drawing(Molecules):
+    """Molecules of a prior alone."""
 
+    options: Sample
 
-def sample(
-    prior: str,
-    seeds: list[int],
-    atoms: str | None,
-    steps: int,
-    batch: int,
-    evaluator: str | None,
-    device: str,
-    file: Path,
-    json: bool,
-    posebusters: bool = False,
-) -> None:
-    """Draw molecules of a prior into files, and show them.
+    def job(self) -> Job:
+        """The job; numbers of atoms are drawn as QM9 has them.
 
-    Raises:
-        ValueError: after that, if some of them are no numbers; says at which step they arose.
-    """
-    with concerning("prior"):
-        model = load(prior, device=console.device_named(device))
-    name, begun = alphabet_of(model), time.perf_counter()
-    sheet = bare_sheet(name, seeds, evaluator, device, posebusters=posebusters)
-    parse_atoms(atoms, name)
-    card = model.card
-    content: dict[str, Any] = {
-        "asked": [],
-        "prior": {"name": card.name, "sha256": card.sha256} if card else None,
-        "solver": repr(model.solver(steps)),
-        "lost": [],
-    }
-    lost, keep = content["lost"], lambda: sheet.write(file)
-    with keeping(file, sheet, content, begun):
-        spent = draw(model, atoms, seeds, sheet, steps, batch, keep, lost)
-    show_end(file, sheet, content, begun, spent, json)
-    if lost:
-        raise ValueError(f"prior: {lost_text(lost, steps)}")
+        Raises:
+            ValueError: for a prior of something else, or numbers of atoms that it does not have.
+        """
+        options, seeds = self.options, self.seeds
+        device = console.device_named(options.device)
+        with concerning("prior"):
+            prior = load(options.prior, device=device)
+        name = alphabet_of(prior)
+        allowed = [n for n in parse_atoms(options.atoms, name) if n <= prior.source.shape[0]]
+        columns = Columns(
+            name, evaluator=evaluator_of(options.evaluator, device),
+            posebusters=options.posebusters,
+        )  # fmt: skip
+        method = Draws(prior.solver(options.steps))
+        bound = prior.bind(counts=sizes(name).only(allowed).draw([], seeds))
+        unit = options.size(len(seeds))
+        return Job(bound, None, method, seeds, unit, {METRIC: columns}, patience=None)
+
+    def finish(self, job: Job, store: Store) -> dict[str, Any]:
+        """SDF, XYZ, CSV, JSON and figure.
+
+        Raises:
+            ValueError: for molecules that are no numbers, after all were written: at which step
+                they arose.
+        """
+        diverged = Status.DIVERGED.label
+        ids = [record["id"] for record in store.records() if record["status"] == diverged]
+        solver: FixedStep = job.method.solver  # type: ignore[attr-defined]
+        lost: list[dict[str, Any]] = []
+        if ids:
+            prior, seeds = job.prior.take(torch.tensor(ids)), [int(job.seeds[i]) for i in ids]
+            none = torch.zeros(len(ids), dtype=torch.bool)
+            lost = lost_seeds(solver, BoundVelocity(prior), prior.start(seeds), seeds, none)
+        content = finish(store, self.out, job.prior, solver=repr(solver), lost=lost)
+        if lost:
+            raise ValueError(f"prior: {lost_text(lost, self.options.steps)}")
+        return content

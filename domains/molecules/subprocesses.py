@@ -90,6 +90,10 @@ class Helper:
             line = process.stdout.readline()
         except BrokenPipeError:
             line = ""
+        except BaseException:  # its reply would be taken for that to the next request
+            process.kill()
+            self.close()
+            raise
         finally:
             late = not timer.is_alive()
             timer.cancel()

@@ -1,4 +1,4 @@
-"""A sheet of molecules in numbers: shares over all rows, mean errors, and what has no number."""
+"""A table of molecules in numbers: shares over all rows, mean errors, and what has no number."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ FLAGS = (
 
 
 def summary(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """The sheet in numbers: shares over all rows, none left out, and mean errors per property.
+    """The table in numbers: shares over all rows, none left out, and mean errors per property.
 
     Args:
-        rows: of a `Sheet`.
+        rows: of a `Table`.
         names: the properties that were asked.
     """
     told: dict[str, Any] = {"molecules": len(rows)}

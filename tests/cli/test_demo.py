@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ctrlgen.domains.images import demo
 from ctrlgen.domains.molecules import demo as molecules
-from ctrlgen.domains.molecules.settings import Settings
+from ctrlgen.domains.molecules import generation
 from ctrlgen.report.reading import read
 from ctrlgen.runs.interrupts import Terminated
 
@@ -24,14 +25,12 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
     monkeypatch.setattr(demo, "_COUNT", 2)
     monkeypatch.setattr(demo, "_BUDGET", 4)
     monkeypatch.setattr(demo, "_STEER_SEEDS", (3,))
-    monkeypatch.setattr(molecules, "_COUNT", 2)
-    monkeypatch.setattr(
-        molecules, "_SETTINGS", Settings(steps=2, iterations=1, restarts=0, draws=1)
-    )
+    quick = replace(molecules._OPTIONS, number=2, steps=2, evaluations=2, restarts=0, draws=1)
+    monkeypatch.setattr(molecules, "_OPTIONS", quick)
     outcome = ctrlgen("demo", "--out", tmp_path / "demo")
     assert outcome.code == 0, outcome.err
     assert "demo/images/figure.png" in outcome.out
-    assert "demo/molecules/result.png" in outcome.out
+    assert "demo/molecules/molecules.sdf" in outcome.out
     report = tmp_path / "demo" / "report.html"  # one of all domains
     assert outcome.out.rstrip().endswith(str(report))
     sections = [s for folder in ("images", "molecules") for s in read(report.parent / folder)]
@@ -42,10 +41,10 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
         "figure.png", "result.json", "scenes.safetensors",
     }  # fmt: skip
     assert {file.suffix for file in drawn.iterdir()} >= {".sdf", ".csv", ".json", ".png"}
-    for figure in (images / "figure.png", drawn / "result.png"):
+    for figure in (images / "figure.png", drawn / "molecules.png"):
         with Image.open(figure) as picture:
             assert picture.width > 500
-    rows = json.loads((drawn / "result.json").read_text())["molecules"]
+    rows = json.loads((drawn / "molecules.json").read_text())["molecules"]
     assert len(rows) == 2 and all(row["target gap (meV)"] == "5500" for row in rows)
     scenes = json.loads((images / "result.json").read_text())["scenes"]
     assert len(scenes) == 4
@@ -91,22 +90,23 @@ def test_what_the_image_demo_has_finished_is_kept_and_said(
 def test_what_the_molecular_demo_has_finished_is_kept_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(molecules, "_COUNT", 2)
-    settings = Settings(steps=2, iterations=0, draws=1, restarts=1, tolerance=1e-6)
-    monkeypatch.setattr(molecules, "_SETTINGS", settings)
-    write = molecules.Designer.run
+    options = replace(molecules._OPTIONS, number=2, steps=2, evaluations=1, draws=1, tolerance=1e-6)
+    monkeypatch.setattr(molecules, "_OPTIONS", options)
+    steer, calls = generation.steer, []
 
-    def interrupted(self: Any, *words: Any, **options: Any) -> Any:
-        write(self, *words, **options)
-        raise KeyboardInterrupt
+    def interrupted(*words: Any, **options: Any) -> Any:
+        calls.append(words)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return steer(*words, **options)
 
-    monkeypatch.setattr(molecules.Designer, "run", interrupted)
+    monkeypatch.setattr(generation, "steer", interrupted)
     with pytest.raises(typer.Exit) as stop:
         molecules.run(tmp_path / "demo")
     assert stop.value.exit_code == 130
     said = " ".join(capsys.readouterr().err.split())
     assert "interrupted; 2 of 2 molecules are in" in said
-    content = json.loads((tmp_path / "demo" / "result.json").read_text())
+    content = json.loads((tmp_path / "demo" / "molecules.json").read_text())
     assert not content["complete"] and len(content["molecules"]) == 2
 
 

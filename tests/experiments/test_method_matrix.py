@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from ctrlgen.experiments.method_matrix import joined, main, verdicts
 from ctrlgen.rows.errors import UnknownName
@@ -67,24 +66,6 @@ def test_wrong_names_end_before_any_compute(tmp_path: Path) -> None:
         with pytest.raises((UnknownName, ValueError), match=message):
             main(**{**OPTIONS, option: value}, out=tmp_path, cache=tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
-
-
-def test_rows_of_another_key_are_computed_again(tmp_path: Path) -> None:
-    from ctrlgen.experiments.rows import Rows
-
-    calls = []
-
-    def compute() -> tuple[dict[str, int], torch.Tensor]:
-        calls.append(1)
-        return {"count": len(calls)}, torch.full((1, 2), float(len(calls)))
-
-    first = Rows(tmp_path, {"images": 1})
-    assert first.get("a", compute).tolist() == [[1, 1]]
-    again = Rows(tmp_path, {"images": 1})
-    assert again.get("a", compute).tolist() == [[1, 1]] and again.rows["a"]["count"] == 1
-    other = Rows(tmp_path, {"images": 2})
-    assert other.get("a", compute).tolist() == [[2, 2]]
-    assert other.rows["a"] == {"key": {"images": 2}, "count": 2} and len(calls) == 2
 
 
 def test_verdicts_compare_image_by_image() -> None:

@@ -44,7 +44,7 @@ def test_the_committed_table_and_that_of_the_docs_are_the_results() -> None:
 def test_a_cell_counts_every_start(tmp_path: Path) -> None:
     from ctrlgen.domains.molecules.judges import regressor
     from ctrlgen.priors.prior import load
-    from tests.molecules.test_cli import save_prior, save_regressor
+    from tests.molecules.tiny_molecules import save_prior, save_regressor
 
     prior = load(save_prior(tmp_path, 14, 9))
     guide = regressor(str(save_regressor(tmp_path, "guide", 14, 1)))

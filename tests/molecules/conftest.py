@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,8 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ctrlgen.commands.console import screen, stdout
+from ctrlgen.commands.main import main
+
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
+    from tiny_molecules import Cards, Command, Outcome
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `tiny_molecules`
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +52,39 @@ def molecule() -> Callable[[str], Mol]:
         return Chem.Mol(_embedded(smiles))
 
     return build
+
+
+@pytest.fixture
+def ctrlgen(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Command:
+    """`ctrlgen("generate", ...)`, or "resume", in this process and in an empty folder."""
+    from tiny_molecules import Outcome
+
+    monkeypatch.chdir(tmp_path)
+    for console in (stdout, screen):
+        monkeypatch.setattr(console, "width", 160)
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            domain = [] if words[0] == "resume" else ["molecule"]
+            main([*domain, *(str(word) for word in words)])
+        captured = capsys.readouterr()
+        code = stop.value.code
+        return Outcome(0 if code is None else int(code), captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Cards:
+    from tiny_molecules import Cards, save_prior, save_regressor
+
+    folder = tmp_path_factory.mktemp("cards")
+    return Cards(
+        save_prior(folder, 14, 9),
+        save_regressor(folder, "guide", 14, 1),
+        save_regressor(folder, "evaluator", 5, 2),
+        save_prior(folder, 5, 29),
+    )

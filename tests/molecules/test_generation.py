@@ -29,6 +29,7 @@ from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior, load
+from ctrlgen.rows.errors import partial_of
 from ctrlgen.rows.seeds import normal
 from ctrlgen.rows.status import Status
 from ctrlgen.sampling.grids import Power
@@ -168,12 +169,13 @@ def task() -> Task:
 def test_batches_and_order_change_nothing() -> None:
     prior = tiny_prior(torch.float32)
     settings = replace(QUICK, batch=3)
-    kept: list[list[int]] = []
+    batches: list[list[int]] = []
     found, spent = generate(
-        prior, task(), SEEDS, settings, keep=lambda found, rows: kept.append(rows)
-    )
+        prior, task(), SEEDS, settings,
+        watch=lambda turn, rows, seeds: batches.append(sorted(rows.tolist())),  # type: ignore[func-returns-value]
+    )  # fmt: skip
     together = run()
-    assert kept == [[0, 1, 3], [0, 1, 2, 3]]  # by size, handed on in the order of the seeds
+    assert batches == [[0, 1, 3], [2]]  # by size
     assert torch.equal(found.seeds, torch.tensor(SEEDS)) and torch.equal(found.counts, COUNTS)
     assert torch.allclose(found.signals, together.signals, atol=1e-3)
     assert spent.forward_rows == int(found.evaluations.sum())
@@ -188,15 +190,44 @@ def test_restarts_try_other_seeds_and_count_everything() -> None:
         task(),
         SEEDS,
         settings,
-        watch=lambda turn, seeds: seen.append(seeds.tolist()),  # type: ignore[func-returns-value]
+        watch=lambda turn, rows, seeds: seen.append(seeds.tolist()),  # type: ignore[func-returns-value]
     )
     assert (found.starts == 3).all()  # random atoms are never a stable molecule
+    assert found.history["starts"].tolist() == [[1] * 4, [2] * 4, [3] * 4]
+    assert torch.equal(found.history["cost"][-1], found.costs)
+    assert bool((found.history["cost"].diff(dim=0) <= 0).all())
+    assert torch.equal(found.history["evaluations"][-1], found.evaluations)
     expected = [restart_seed(torch.tensor(SEEDS), turn).tolist() for turn in range(3)]
     assert [sorted(seeds) for seeds in seen] == [sorted(seeds) for seeds in expected]
     single = [run_once(prior, turn) for turn in range(3)]
     best = torch.stack([one.costs for one in single]).min(0).values
     assert torch.allclose(found.costs, best, rtol=1e-4)
     assert torch.equal(found.evaluations, sum(one.evaluations for one in single))
+
+
+def test_a_search_that_is_cut_off_has_the_best_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the second start the first ones are there; in the first, where it stood."""
+    prior, settings = tiny_prior(torch.float32), replace(PLAIN, restarts=2)
+    first = run_once(prior, 0)
+
+    def stopping(at: int) -> Any:
+        def watch(turn: int, rows: Tensor, seeds: Tensor) -> Any:
+            def observe(event: Any) -> None:
+                if turn == at:
+                    raise KeyboardInterrupt
+
+            return observe
+
+        with pytest.raises(KeyboardInterrupt) as stop:
+            generate(prior, task(), SEEDS, settings, watch=watch)
+        return partial_of(stop.value)[0]
+
+    later = stopping(1)
+    assert torch.equal(later.signals, first.signals) and (later.starts == 1).all()
+    assert len(later.history["cost"]) == 1
+    begun = stopping(0)
+    assert begun.seeds.tolist() == SEEDS and (begun.status == Status.RUNNING).any()
+    assert bool(begun.signals.isfinite().all())
 
 
 def run_once(prior: Prior, turn: int) -> Found:
@@ -213,7 +244,7 @@ def test_a_start_is_the_best_of_its_draws_in_any_batch() -> None:
         task(),
         SEEDS,
         settings,
-        watch=lambda turn, seeds: seen.append(sorted(seeds.tolist())),  # type: ignore[func-returns-value]
+        watch=lambda turn, rows, seeds: seen.append(sorted(seeds.tolist())),  # type: ignore[func-returns-value]
     )
     for turn in range(2):
         tried = torch.stack(
