@@ -16,7 +16,8 @@ from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, remove_weight_norm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from ctrlgen.extras import require
 from ctrlgen.priors.weights import content_hash
@@ -62,6 +63,8 @@ class ConvolutionalCodec(nn.Module):
         for module in self.modules():
             if parametrize.is_parametrized(module, "weight"):
                 parametrize.remove_parametrizations(module, "weight")
+            elif any(isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values()):
+                remove_weight_norm(module)
         self.register_buffer("mean", torch.zeros(self.size))
         self.register_buffer("std", torch.ones(self.size))
         self.requires_grad_(False).eval()
