@@ -77,18 +77,26 @@ def announce(place: Path) -> None:
 def concluding(wanted: bool, json: bool) -> Iterator[None]:
     """A command; at its end, the report of what it has announced.
 
+    So it is where it ends with exit code 1, results beside something that failed.
+
     Args:
         wanted: whether there is to be one.
         json: whether standard output is for JSON, so that the path goes to standard error.
     """
     places: list[Path] = []
-    token = _places.set(places)
+    token, partly = _places.set(places), None
     try:
         yield
+    except typer.Exit as end:
+        if end.exit_code != 1:
+            raise
+        partly = end
     finally:
         _places.reset(token)
     if wanted and places:
         _conclude(places, json)
+    if partly is not None:
+        raise partly
 
 
 def _conclude(places: list[Path], json: bool) -> None:

@@ -39,8 +39,8 @@ class Panel:
         read: the sections of a folder or file in the domain's own form, within a budget of bytes
             for pictures and sounds; None where it is of another.
         show: completes the section of a run folder (see `docs/runs.md`): called with the section,
-            the manifest, the shared tensors, the units one after the other, each with `ids`,
-            `records` and `tensors`, and the budget.
+            the manifest, to which the path of the folder is added as `folder`, the shared tensors,
+            the units one after the other, each with `ids`, `records` and `tensors`, and the budget.
     """
 
     name: str

@@ -82,7 +82,7 @@ def run_section(folder: Path, panels: Mapping[str, Panel], budget: float = BUDGE
 
     panel = panels.get(section.panel or "")
     if panel is not None and panel.show is not None:
-        panel.show(section, manifest, tensors, units(), budget)
+        panel.show(section, {**manifest, "folder": str(folder)}, tensors, units(), budget)
     else:
         for _ in units():
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import flat
 from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.rows.status import Status
+from ctrlgen.runs.job import Job
 from ctrlgen.solvers import Solver
+from ctrlgen.solvers.failures import lost_seeds
 
-__all__ = ["Unsteered"]
+__all__ = ["Unsteered", "lost"]
 
 
 @dataclass(frozen=True)
@@ -59,3 +63,22 @@ class Unsteered:
             network=meter.total,
             method=repr(self),
         )
+
+
+def lost(job: Job, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Draws that are no numbers, with the step at which they ceased to be.
+
+    Args:
+        job: of `Unsteered` with a solver of fixed steps.
+        ids: places of these draws.
+
+    Returns:
+        As `ctrlgen.solvers.failures.lost_seeds`.
+    """
+    if not ids:
+        return []
+    prior: Prior = job.prior.take(torch.tensor(ids))
+    seeds = [int(job.seeds[i]) for i in ids]
+    none = torch.zeros(len(ids), dtype=torch.bool)
+    solver: Any = job.method.solver  # type: ignore[attr-defined]
+    return lost_seeds(solver, BoundVelocity(prior), prior.start(seeds), seeds, none)

@@ -1,11 +1,11 @@
 """`ctrlgen audio ...`: sound files with something missing, made whole; the work is in `commands`.
 
-Every command takes a file or a folder of files. A file that fails is named and the others go on.
+Every command takes a file or a folder of files, and is a run: it is resumed, shared among workers,
+and ends with a report. A file that cannot be restored is named and the others go on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,16 +13,16 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.commands.options import reporting, sharing
+from ctrlgen.commands.running import Running, carry_out, place, typed
+from ctrlgen.domains.audio.options import Options
 
-__all__ = ["Options", "app"]
+__all__ = ["app"]
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     help="Fill gaps of sound files, add the band they lack, or draw new sound.",
 )
-
-_METHOD, _OUTPUT = "Method", "Output"
 
 File = Annotated[
     Path, typer.Argument(help="WAV, FLAC, AIFF or OGG, of any number of channels; or a folder.")
@@ -35,56 +35,11 @@ Gaps = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What the restoring commands share."""
-
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="File to write, or a folder.", rich_help_panel=_OUTPUT),
-    ] = None
-    takes: Annotated[int, typer.Option(min=1, help="Results, each from a seed of its own.")] = 1
-    seed: Annotated[int, typer.Option(min=0, help="Of the first take; others count up.")] = 0
-    preset: Annotated[
-        str,
-        typer.Option(
-            help="fast, or paper: D-Flow's own settings, an hour a file.", rich_help_panel=_METHOD
-        ),
-    ] = "fast"
-    iterations: Annotated[
-        int | None,
-        typer.Option(min=0, help="Most of L-BFGS; the preset's.", rich_help_panel=_METHOD),
-    ] = None
-    fit: Annotated[
-        float,
-        typer.Option(
-            help="PSNR in dB, peak 1, at which what is known counts as met.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = 40.0
-    fade: Annotated[float, typer.Option(help="Milliseconds of the fades inside of a gap.")] = 10.0
-    prior: Annotated[
-        str,
-        typer.Option(help="Name of a prior, or path of a card.", rich_help_panel=_METHOD),
-    ] = "freedoom-music"
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...", rich_help_panel=_METHOD)] = "cpu"
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and how long it takes.")
-    ] = False
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace what is there.", rich_help_panel=_OUTPUT),
-    ] = False
-    json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the numbers as JSON.", rich_help_panel=_OUTPUT),
-    ] = False
-
-
 @app.command()
 @reporting
 @sharing(Options)
 def inpaint(
+    ctx: typer.Context,
     file: File,
     options: Options,
     gap: Gaps = None,
@@ -107,13 +62,14 @@ def inpaint(
 
     if sum((bool(gap), labels is not None, auto_gaps)) != 1:
         raise ValueError("gap: expected exactly one of --gap, --labels and --auto-gaps")
-    commands.restore("inpaint", file, options, gap=gap, labels=labels, auto_gaps=auto_gaps)
+    commands.restore(ctx, "inpaint", file, options, gap=gap, labels=labels, auto_gaps=auto_gaps)
 
 
 @app.command()
 @reporting
 @sharing(Options)
 def upsample(
+    ctx: typer.Context,
     file: File,
     options: Options,
     rate: Annotated[int, typer.Option(help="Of the result in Hz, 16000 or more.")] = 16000,
@@ -124,13 +80,14 @@ def upsample(
     """
     from ctrlgen.domains.audio import commands
 
-    commands.restore("upsample", file, options, rate=rate)
+    commands.restore(ctx, "upsample", file, options, rate=rate)
 
 
 @app.command()
 @reporting
 @sharing(Options)
 def declip(
+    ctx: typer.Context,
     file: File,
     options: Options,
     threshold: Annotated[
@@ -146,13 +103,14 @@ def declip(
     """
     from ctrlgen.domains.audio import commands
 
-    commands.restore("declip", file, options, threshold=threshold)
+    commands.restore(ctx, "declip", file, options, threshold=threshold)
 
 
 @app.command()
 @reporting
 @sharing(Options)
 def extend(
+    ctx: typer.Context,
     file: File,
     options: Options,
     seconds: Annotated[float, typer.Option(help="How much to add at the end.")] = 1.0,
@@ -163,7 +121,7 @@ def extend(
     """
     from ctrlgen.domains.audio import commands
 
-    commands.restore("extend", file, options, seconds=seconds)
+    commands.restore(ctx, "extend", file, options, seconds=seconds)
 
 
 @app.command()
@@ -183,21 +141,25 @@ def degrade(
 
     [dim]Example:[/]  ctrlgen audio degrade clean.wav --gap 4.5-5.5 -o gap.wav
     """
-    from ctrlgen.domains.audio import commands
+    from ctrlgen.domains.audio.degrading import degrade as write
 
-    commands.degrade(file, out, gap=gap, rate=rate, clip=clip, overwrite=overwrite)
+    write(file, out, gap=gap, rate=rate, clip=clip, overwrite=overwrite)
 
 
 @app.command()
 @reporting
+@sharing(Running)
 def sample(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
+    ctx: typer.Context,
+    options: Running,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many files.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the first; others count up.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Midpoint steps, two evaluations each.")] = 25,
     prior: Annotated[str, typer.Option(help="Name of a prior, or path of a card.")] = (
         "freedoom-music"
     ),
+    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder to write.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
@@ -205,10 +167,20 @@ def sample(
 
     [dim]Example:[/]  ctrlgen audio sample -n 4 -o drawn
     """
-    from ctrlgen.domains.audio import commands
+    stem = f"sample-{Path(prior).stem}"
+    card = Path(prior).resolve() if Path(prior).suffix == ".json" else prior
+    with place(out, stem, options, overwrite=overwrite, inputs=[Path(prior)]) as folder:
+        from ctrlgen.domains.audio.posing import window_of
+        from ctrlgen.domains.audio.sampling import Drawing
+        from ctrlgen.extras import require
 
-    content = commands.sample(prior, out, number, seed, steps, overwrite=overwrite)
-    if json:
-        print(console.dumps(content))
-    else:
-        console.say(f"{number} files in {content['seconds']:.1f} s: {out}")
+        require("soundfile", "audio")
+        drawing = Drawing(
+            str(card), seed, number, steps, console.device_named(device), options.size(number)
+        )
+        job = drawing.job()
+        carry_out(
+            drawing, job, folder, options,
+            json=json, command=typed(ctx), domain="audio", title="sampling",
+            about={"task": "sample", "sample_rate": window_of(job.prior).rate},
+        )  # fmt: skip

@@ -11,29 +11,28 @@ Where peaks then pass full scale, the whole file is brought down to it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctrlgen.domains.audio.files import Recording
-from ctrlgen.domains.audio.operators import TimeMask
-from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.domains.audio.restoration import (
-    STRIDE,
-    Settings,
+from ctrlgen.domains.audio.posing import (
+    Posed,
     Take,
+    Window,
     audible,
-    solve_rows,
-    tell,
     to_prior,
     window_of,
     windows,
 )
+from ctrlgen.domains.audio.resampling import resample
+from ctrlgen.domains.audio.restoration import Settings, restored
 from ctrlgen.domains.audio.splicing import overlap_add
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.prior import Prior
 
-__all__ = ["declip", "hidden", "threshold_of"]
+__all__ = ["Peaks", "declip", "threshold_of"]
 
 
 def threshold_of(recording: Recording, threshold: float | None) -> float:
@@ -52,66 +51,56 @@ def threshold_of(recording: Recording, threshold: float | None) -> float:
     return level
 
 
-def hidden(
-    prior: Prior,
-    recording: Recording,
-    known: Tensor,
-    settings: Settings | None = None,
-    *,
-    observer: Observer | None = None,
-    stopped: Callable[[KeyboardInterrupt], None] | None = None,
-) -> list[Take]:
-    """A file of which single samples are hidden, channel by channel, as the prior has it.
+class Peaks(Posed):
+    """Rows of the windows of a file in which samples are clipped, channel by channel.
 
     Args:
-        prior: on latents of audio.
         recording: the file.
-        known: which samples are, bool, shape (C, L).
-        settings: of the run.
-        observer: of the optimizer.
-        stopped: as of `inpainting.inpaint`.
-
-    Returns:
-        One take per seed; its samples are those of the prior wherever a window hides something.
+        threshold: θ.
+        window: of the prior.
 
     Raises:
-        ValueError: the file is silent.
+        ValueError: the file is silent, or nothing but clipped.
     """
-    settings = settings or Settings()
-    x, rate = audible(recording), recording.rate
-    inner, length = window_of(prior)
-    span, starts = round(length * rate / inner), windows(prior, recording)
-    more = max(0, span - x.shape[1])
-    padded = torch.nn.functional.pad(torch.where(known, x, 0), (0, more))
-    there = torch.nn.functional.pad(known, (0, more))
-    rows, marks, seeds, owners = [], [], [], []
-    for take, seed in enumerate(settings.seeds):
-        for w, start in enumerate(starts):
+
+    def __init__(self, recording: Recording, threshold: float, window: Window) -> None:
+        x, rate = audible(recording), recording.rate
+        self.window, self.clipped = window, x.abs() >= threshold
+        self.span, self.starts = (
+            round(window.length * rate / window.rate),
+            windows(window, recording),
+        )
+        more = max(0, self.span - x.shape[1])
+        self.padded = torch.nn.functional.pad(torch.where(self.clipped, 0, x), (0, more))
+        there = torch.nn.functional.pad(~self.clipped, (0, more))
+        rows, marks, owners = [], [], []
+        for w, start in enumerate(self.starts):
             for channel in range(len(x)):
-                mark = there[channel, start : start + span]
+                mark = there[channel, start : start + self.span]
                 if bool(mark[: x.shape[1] - start].all()) or not bool(mark.any()):
                     continue
-                rows.append(padded[channel, start : start + span])
+                rows.append(self.padded[channel, start : start + self.span])
                 marks.append(mark)
-                seeds.append(seed + STRIDE * (len(x) * w + channel))
-                owners.append((take, w, channel))
-    takes = [Take(recording, seed) for seed in settings.seeds]
-    if not rows:
-        return takes
-    y, mask = to_prior(torch.stack(rows), torch.stack(marks), rate, inner, length)
-    operator = TimeMask(mask)
-    done = solve_rows(prior, operator, operator(y.unsqueeze(1)), mask, seeds, settings, observer)
-    wide = resample(done.samples[:, 0].double(), inner, rate)[:, :span]
-    for take, result in enumerate(takes):
-        parts = torch.stack([padded[:, start : start + span] for start in starts])
-        for i, owner in enumerate(owners):
-            if owner[0] == take:
-                parts[owner[1], owner[2], : wide.shape[1]] = wide[i]
-                result.rows.append({"window": owner[1], "part": owner[2], **done.rows[i]})
-        whole = overlap_add(parts, starts, x.shape[1], coherent=True)
-        result.recording = recording.with_samples(whole)
-    tell(done, stopped)
-    return takes
+                owners.append((w, channel))
+        if not rows:
+            raise ValueError(f"threshold: no window is clipped in part at {threshold:.4g}")
+        y, mask = to_prior(torch.stack(rows), torch.stack(marks), rate, window)
+        super().__init__(recording, torch.where(mask, y, 0).unsqueeze(1), mask, owners)
+
+    def joined(self, signals: Tensor, rows: list[dict[str, Any]]) -> Recording:
+        x = self.recording.samples
+        wide = resample(signals, self.window.rate, self.recording.rate)[:, : self.span]
+        parts = torch.stack([self.padded[:, start : start + self.span] for start in self.starts])
+        for i, (w, channel) in enumerate(self.owners):
+            parts[w, channel, : wide.shape[1]] = wide[i]
+        whole = overlap_add(parts, self.starts, x.shape[1], coherent=True)
+        sign = x.sign()
+        out = torch.where(self.clipped, sign * torch.maximum(sign * whole, x.abs()), x)
+        peak = float(out.abs().max())
+        if peak > 1 and self.recording.subtype not in ("FLOAT", "DOUBLE"):
+            out = out / peak
+            rows.append({"status": "brought down", "gain": round(1 / peak, 4)})
+        return self.recording.with_samples(out)
 
 
 def declip(
@@ -120,6 +109,7 @@ def declip(
     threshold: float,
     settings: Settings | None = None,
     *,
+    observer: Observer | None = None,
     stopped: Callable[[KeyboardInterrupt], None] | None = None,
 ) -> list[Take]:
     """A file with its clipped peaks restored; one take per seed.
@@ -129,18 +119,11 @@ def declip(
         recording: the file.
         threshold: θ.
         settings: of the run.
+        observer: of the optimizer.
         stopped: as of `inpainting.inpaint`.
+
+    Raises:
+        ValueError: the file is silent, or nothing but clipped.
     """
-    x = recording.samples
-    clipped = x.abs() >= threshold
-    takes = []
-    for take in hidden(prior, recording, ~clipped, settings, stopped=stopped):
-        sign = x.sign()
-        peaks = sign * torch.maximum(sign * take.recording.samples, x.abs())
-        out = torch.where(clipped, peaks, x)
-        peak = float(out.abs().max())
-        if peak > 1 and recording.subtype not in ("FLOAT", "DOUBLE"):
-            out = out / peak
-            take.rows.append({"status": "brought down", "gain": round(1 / peak, 4)})
-        takes.append(Take(recording.with_samples(out), take.seed, take.rows))
-    return takes
+    posed = Peaks(recording, threshold, window_of(prior))
+    return restored(prior, posed, settings or Settings(), observer, stopped)

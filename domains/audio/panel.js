@@ -95,9 +95,9 @@ ctrlgen.panel("audio", (() => {
     context.beginPath(); context.moveTo(x(at), 0); context.lineTo(x(at), height); context.stroke();
   };
 
-  /* What all samples share, this one, and where they are few the others as well. */
+  /* What all samples share, this one, and where they are few the others of its file as well. */
   const whole = (section, sample) => {
-    const others = section.samples.length > FEW ? [] : section.samples.filter(other => other !== sample && other.panel);
+    const others = section.samples.length > FEW ? [] : section.samples.filter(other => other !== sample && other.panel && other.panel.group === sample.panel.group);
     return { ...sample.panel, tracks: [...(section.shared?.tracks || []), ...sample.panel.tracks, ...others.flatMap(other => other.panel.tracks.filter(track => !sample.panel.tracks.some(own => own.name === track.name)))] };
   };
 

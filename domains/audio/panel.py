@@ -1,6 +1,6 @@
 """Audio in a report: takes beside what was given and what would be there without a prior.
 
-Reads what `ctrlgen audio ...` writes, OUT.json beside the sounds, and run folders (`docs/runs.md`).
+Shows run folders (`docs/runs.md`), those of `ctrlgen audio ...` take by take.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from torch import Tensor
 from ctrlgen.domains.audio.files import read as read_file
 from ctrlgen.domains.audio.players import audio_panel
 from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
 from ctrlgen.report.sections import Metric, Sample, Section, trouble
@@ -32,10 +31,27 @@ def show(
 ) -> None:
     """Add the sounds of a run folder; see `ctrlgen.report.panels.Panel`.
 
-    The manifest's `about` says `sample_rate` (Hz) and, where they are known, `gaps` (pairs of
-    seconds) and `cutoff` (Hz). Tensors are (N, channels, time).
+    A run of `ctrlgen audio ...` on files is shown take by take, of the files in its folder. Of any
+    other the manifest's `about` says `sample_rate` (Hz) and, where they are known, `gaps` (pairs of
+    seconds) and `cutoff` (Hz); its tensors are (N, channels, time).
     """
-    about = manifest.get("about") or {}
+    about, result = manifest.get("about") or {}, (section.settings or {}).get("result") or {}
+    if "takes" in result:
+        _takes(section, result, Path(manifest["folder"]), units, budget)
+    elif "sample_rate" in about:
+        _signals(section, about, tensors, units, budget)
+    else:
+        for _ in units:  # gives the samples their courses
+            pass
+
+
+def _signals(
+    section: Section,
+    about: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    units: Iterable[Any],
+    budget: float,
+) -> None:
     rate = int(about["sample_rate"])
     names = {"truth": "original", "measurement": "degraded", "baseline": "trivial"}
     samples = {sample.id: sample for sample in section.samples}
@@ -62,28 +78,44 @@ def show(
             samples[id].panel = {**panel, "tracks": panel["tracks"][-1:]}
 
 
-def read(path: Path, budget: float = BUDGET) -> list[Section] | None:
-    """The sections of a folder, or of OUT.json or a sound beside it; None for anything else."""
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path.with_suffix(".json")]
-    contents = {file: content for file in files if (content := object_of(file)) is not None}
-    share = budget / max(len(contents), 1)
-    sections = []
-    for file, content in contents.items():
-        if "takes" in content and "task" in content:
-            sections.append(_restoration(content, share))
-        elif content.get("task") == "sample" and "prior" in content:
-            sections.append(_draws(file.parent, content, share))
-    return sections or None
+def _takes(
+    section: Section, result: Mapping[str, Any], folder: Path, units: Iterable[Any], budget: float
+) -> None:
+    """Takes of files in place of the rows of which they are made."""
+    for _ in units:
+        pass
+    rows, takes = section.samples, result["takes"]
+    samples, at = [], 0
+    for id, take in enumerate(takes):
+        count = sum("evaluations" in row or row["status"] == "not begun" for row in take["rows"])
+        at += count
+        samples.append(_take(id, take, folder, budget / len(takes)))
+        if count == 1 and len(rows) == at:
+            samples[-1].course = rows[at - 1].course
+    section.samples = samples
+    section.metrics = [Metric("file"), Metric("known, worst", "dB", "higher", 1)]
 
 
-def _restoration(content: Mapping[str, Any], budget: float) -> Section:
-    """Takes of one file, beside what was given and what would be there without a prior."""
-    takes = content["takes"]
-    sounds = [read_file(Path(take["file"])) for take in takes]
-    rate, length = sounds[0].rate, sounds[0].samples.shape[1]
-    ranges = [(max(0.0, a), min(b, length / rate)) for a, b in content.get("gaps_s") or ()]
-    alike: dict[str, Tensor] = {}
-    source, cutoff = Path(content["file"]), None
+def _take(id: int, take: Mapping[str, Any], folder: Path, budget: float) -> Sample:
+    rows, source = take["rows"], Path(take["source"])
+    fits = [row["known_psnr_dB"] for row in rows if row.get("known_psnr_dB") is not None]
+    sample = Sample(
+        id=id,
+        seed=take["seed"],
+        status=take["status"],
+        metrics={"file": source.name, **({"known, worst": min(fits)} if fits else {})},
+        counts={"evaluations": sum(row.get("evaluations") or 0 for row in rows)},
+        seconds=sum(row.get("seconds") or 0.0 for row in rows),
+        flags=list(dict.fromkeys(flag for row in rows for flag in trouble(str(row["status"])))),
+        reason=take["reason"],
+    )
+    file = None if take["file"] is None else folder / take["file"]
+    if file is None or not file.is_file():
+        return sample
+    sound = read_file(file)
+    rate, length = sound.rate, sound.samples.shape[1]
+    ranges = [(max(0.0, a), min(b, length / rate)) for a, b in take.get("gaps_s") or ()]
+    tracks, cutoff = dict[str, Tensor](), None
     if source.is_file():
         given = read_file(source)
         wave = given.samples
@@ -92,70 +124,16 @@ def _restoration(content: Mapping[str, Any], budget: float) -> Section:
         wave = torch.nn.functional.pad(wave, (0, length - wave.shape[1]))
         for start, end in ranges:
             wave[:, round(start * rate) : round(end * rate)] = 0
-        alike["without a prior"] = wave
-    samples, shared = [], None
-    for id, (take, sound) in enumerate(zip(takes, sounds, strict=True)):
-        rows, name = take["rows"], f"take {id + 1}"
-        panel = audio_panel(
-            {**alike, name: sound.samples},
-            rate,
-            ranges=ranges,
-            cutoff=cutoff,
-            budget=budget / len(takes),
-        )
-        shared = shared or {"tracks": panel["tracks"][: len(alike)]}
-        fits = [row["known_psnr_dB"] for row in rows if row.get("known_psnr_dB") is not None]
-        statuses = [str(row.get("status", "finished")) for row in rows] or ["finished"]
-        samples.append(
-            Sample(
-                id=id,
-                seed=take["seed"],
-                status=next((s for s in statuses if trouble(s)), statuses[0]),
-                metrics={"known, worst": min(fits)} if fits else {},
-                counts={"evaluations": sum(row.get("evaluations") or 0 for row in rows)},
-                flags=list(dict.fromkeys(flag for s in statuses for flag in trouble(s))),
-                panel={**panel, "tracks": panel["tracks"][len(alike) :]},
-            )
-        )
-    return Section(
-        title=f"{content['task']} of {source.name}",
-        samples=samples,
-        metrics=[Metric("known, worst", "dB", "higher", 1)],
-        shared=shared,
-        **_about(content),
-    )
+        tracks["without a prior"] = wave
+    tracks[f"seed {take['seed']}"] = sound.samples
+    panel = audio_panel(tracks, rate, ranges=ranges, cutoff=cutoff, budget=budget)
+    sample.panel = {**panel, "group": str(source)}
+    return sample
 
 
-def _draws(folder: Path, content: Mapping[str, Any], budget: float) -> Section:
-    rows, samples = content["samples"], []
-    for id, row in enumerate(rows):
-        sound = read_file(folder / Path(row["file"]).name)
-        own = f"seed {row['seed']}"
-        panel = audio_panel({own: sound.samples}, sound.rate, budget=budget / len(rows))
-        metrics = {"peak": row.get("peak")}
-        samples.append(Sample(id, row["seed"], "finished", metrics=metrics, panel=panel))
-    return Section(
-        title=f"Draws from {content['prior']}",
-        samples=samples,
-        metrics=[Metric("peak", None, None, 3)],
-        **_about(content),
-    )
-
-
-def _about(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What every file says of its making."""
-    return {
-        "panel": "audio",
-        "facts": {
-            "task": content["task"],
-            "prior": content["prior"],
-            "seconds": content["seconds"],
-        },
-        "environment": {"prior, sha256": content.get("sha256")},
-        "command": content.get("command") or "",
-        "settings": {k: v for k, v in content.items() if k not in ("takes", "samples")},
-        "seconds": content["seconds"],
-    }
+def read(path: Path, budget: float = BUDGET) -> list[Section] | None:
+    """None: results of this domain are run folders."""
+    return None
 
 
 PANEL = Panel("audio", Path(__file__).with_name("panel.js").read_text, read, show)

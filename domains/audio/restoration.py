@@ -1,63 +1,61 @@
-r"""Sound files with something missing, made whole: what gaps, bands and peaks have in common.
+r"""Rows of sound files through a prior, each to a goal of its own.
 
-The signal of a window goes through the prior as rows of one batch, one for every gap or window,
-part (mid and side of two channels) and take:
+A row is a gap or window of a file, or a part of one, as `posing` makes it. All of them are solved
+alike, by D-Flow on −PSNR of what is known, peak 1. A row ends at the ceiling of the codec less half
+a decibel,
 
-    resampled to the prior's rate, brought to its level,
-    D-Flow on −PSNR of what is known,
-    brought back to level and rate, and spliced into what was there (`splicing`).
+    goal = min(fit, PSNR(H D(E(H† y)), y) − 0.5 dB),
 
-A run of a row ends at the ceiling of the codec less half a decibel, or at `fit`, whichever is less:
-a codec that loses nothing has no ceiling. `inpainting`, `upsampling` and `clipping` say what is
-hidden, and put what comes back into the file.
+or at `fit`, whichever is less: a codec that loses nothing has no ceiling. `inpainting`,
+`upsampling` and `clipping` say what is hidden, and put what comes back into the file.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ctrlgen.costs import NegativePSNR
-from ctrlgen.domains.audio.files import Recording
-from ctrlgen.domains.audio.loudness import SILENCE, gain, rms
-from ctrlgen.domains.audio.resampling import resample
-from ctrlgen.domains.audio.splicing import mid_side, window_starts
+from ctrlgen.domains.audio.posing import Posed, Take, Window, cost_of, lengthened, window_of
 from ctrlgen.domains.audio.starts import Projected
+from ctrlgen.methods.base import cost_rows
+from ctrlgen.methods.result import Result
 from ctrlgen.methods.source.dflow import DFlow
 from ctrlgen.methods.starts import Blend, Refined
 from ctrlgen.operators import LinearOperator
 from ctrlgen.optimizers import LBFGS
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.prior import Prior
-from ctrlgen.rows.errors import partial_of
-from ctrlgen.rows.status import Status
+from ctrlgen.rows.errors import carrying, partial_of
+from ctrlgen.rows.seeds import Seeds
+from ctrlgen.runs.schema import HISTORY, Record
+from ctrlgen.runs.shards import records_of
 
 __all__ = [
+    "NOT_BEGUN",
     "PRESETS",
-    "STRIDE",
+    "Fill",
     "Settings",
-    "Solved",
     "Take",
-    "audible",
+    "Window",
     "lengthened",
     "method_for",
-    "parts_of",
-    "solve_rows",
-    "tell",
-    "to_prior",
+    "notes_of",
+    "restored",
     "window_of",
-    "windows",
 ]
 
 PRESETS = ("fast", "paper")
-_QUIET_SIDE = 1e-2  # −40 dB: a side below this beside its mid is not worth a row
-STRIDE = 1_000_003
-"""Between the seeds of takes and those of their windows and parts."""
+
+NOT_BEGUN = {"status": "not begun"}
+"""Of a row that an interruption came before."""
+
+_GOAL, _CEILING = "goal", "ceiling"
 
 
 @dataclass(frozen=True)
@@ -91,162 +89,138 @@ class Settings:
         if not 0 < self.fit < 200:
             raise ValueError(f"fit: expected a PSNR in dB, got {self.fit}")
 
-
-@dataclass
-class Take:
-    """One result for a file.
-
-    Attributes:
-        recording: the file made whole.
-        seed: of the take.
-        rows: what happened to each row of it: PSNR of what is known, evaluations, status.
-    """
-
-    recording: Recording
-    seed: int
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    @property
+    def fill(self) -> Fill:
+        """The method of these settings."""
+        return Fill(self.preset, self.iterations, self.fit)
 
 
-def method_for(settings: Settings, target: Tensor) -> DFlow:
+def method_for(
+    preset: str, iterations: int | None = None, target: float | Tensor | None = None
+) -> DFlow:
     """D-Flow by a preset.
 
     Args:
-        settings: of the run.
-        target: PSNR in dB at which each row ends, shape (R,).
+        preset: of `PRESETS`.
+        iterations: most of L-BFGS; those of the preset when None.
+        target: −PSNR in dB at which a row ends, one for all or one for each.
     """
-    if settings.preset == "paper":
-        start: Any = Blend(0.1)
-        iterations = 1000 if settings.iterations is None else settings.iterations
-    else:
-        start = Refined(Projected(20), rounds=3)
-        iterations = 30 if settings.iterations is None else settings.iterations
-    return DFlow(initializer=start, optimizer=LBFGS(max_iterations=iterations), target=-target)
+    start: Any = Blend(0.1) if preset == "paper" else Refined(Projected(20), rounds=3)
+    most = 1000 if preset == "paper" else 30
+    optimizer = LBFGS(max_iterations=most if iterations is None else iterations)
+    return DFlow(initializer=start, optimizer=optimizer, target=target)
 
 
-@dataclass
-class Solved:
-    """Rows after the prior.
+@dataclass(frozen=True)
+class Fill:
+    """D-Flow on rows of sound files, each to its own goal; a method that makes a `Result`.
 
     Attributes:
-        samples: shape (R, 1, L), at the level of the input.
-        rows: what happened to each.
-        stopped: what cut them off.
+        preset, iterations, fit: as of `Settings`.
     """
 
-    samples: Tensor
-    rows: list[dict[str, Any]]
-    stopped: KeyboardInterrupt | None = None
+    preset: str = "fast"
+    iterations: int | None = None
+    fit: float = 40.0
 
-
-def solve_rows(
-    prior: Prior,
-    operator: LinearOperator,
-    y: Tensor,
-    known: Tensor | None,
-    seeds: Sequence[int],
-    settings: Settings,
-    observer: Observer | None,
-) -> Solved:
-    """Rows y (R, 1, M) through the prior, in batches; `known` (R, M) goes for their level."""
-    parts, rows = [], []
-    stopped = None
-    for index in torch.arange(len(y)).split(settings.batch):
-        begun = time.monotonic()
-        here, local = y[index], operator.take(index)
-        level = gain(here, None if known is None else known[index].unsqueeze(1))
-        here = here * level[:, None, None]
+    def __call__(
+        self, prior: Prior, cost: NegativePSNR, *, seeds: Seeds, observer: Observer | None = None
+    ) -> Result:
+        """The rows; the history has the goal and the ceiling of each as well, in dB, (1, B)."""
+        cost = cost.to(prior.device)
+        operator = cost.operator
+        assert isinstance(operator, LinearOperator)
         with torch.no_grad():
-            proxy = local.pinv(here)
-            through = prior.codec.decode(prior.codec.encode(proxy))
-            ceiling = -NegativePSNR(local, here, peak=1.0)(through)
-        target = (ceiling - 0.5).nan_to_num(settings.fit).clamp_max(settings.fit)
-        method = method_for(settings, target)
-        cost = NegativePSNR(local, here, peak=1.0)
+            ceiling = -cost(prior.codec.decode(prior.codec.encode(operator.pinv(cost.y))))
+        goal = (ceiling - 0.5).nan_to_num(self.fit).clamp_max(self.fit)
+        method = method_for(self.preset, self.iterations, -goal)
+
+        def noted(result: Result) -> Result:
+            result.history |= {_GOAL: goal[None], _CEILING: ceiling[None]}
+            result.method = f"{method_for(self.preset, self.iterations)!r} on audio"
+            return result
+
+        with carrying(lambda partial: noted(partial) if isinstance(partial, Result) else partial):
+            result = method(prior, cost, seeds=seeds, observer=observer)
+        return noted(result)
+
+
+def notes_of(records: Sequence[Record], history: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+    """What became of rows, for people.
+
+    Args:
+        records: of them.
+        history: of their result, by the names of shards; (R, b).
+    """
+    notes = []
+    for row, record in enumerate(records):
+        goals = {}
+        for name, label, digits in ((_GOAL, "target_dB", 2), (_CEILING, "codec_ceiling_dB", 1)):
+            values = history.get(f"{HISTORY}{name}")
+            goals[label] = None if values is None else round(float(values[0, row]), digits)
+        cost = record["cost"]
+        notes.append(
+            {
+                "known_psnr_dB": None if cost is None or cost != cost else round(-cost, 2),
+                **goals,
+                "status": record["status"],
+                "evaluations": record["evaluations"],
+                "backward_passes": record["backward_passes"],
+                "objective_calls": record["objective_calls"],
+                "seconds": round(record["seconds"], 2),
+                **({"reason": record["reason"]} if record["reason"] else {}),
+            }
+        )
+    return notes
+
+
+def restored(
+    prior: Prior,
+    posed: Posed,
+    settings: Settings,
+    observer: Observer | None = None,
+    stopped: Callable[[KeyboardInterrupt], None] | None = None,
+) -> list[Take]:
+    """All takes of a file, one per seed of the settings.
+
+    Args:
+        prior: on latents of audio.
+        posed: the file's rows.
+        settings: of the run.
+        observer: of the optimizer.
+        stopped: told of an interruption; the takes then hold the best so far. Raised when None.
+    """
+    seeds = [each for seed in settings.seeds for each in posed.seeds(seed)]
+    every = torch.arange(len(posed)).repeat(len(settings.seeds))
+    samples = posed.trivial()[every] if len(posed) else torch.zeros(0, 1, 1)
+    notes: list[dict[str, Any]] = [dict(NOT_BEGUN) for _ in seeds]
+    stop: KeyboardInterrupt | None = None
+    whole = cost_of([(posed, every)]) if len(posed) else None
+    for index in torch.arange(len(seeds)).split(settings.batch) if seeds else ():
+        begun = time.monotonic()
+        here = [seeds[i] for i in index]
         try:
-            result = method(prior, cost, seeds=[seeds[i] for i in index], observer=observer)
+            result = settings.fill(prior, cost_rows(whole, index), seeds=here, observer=observer)  # type: ignore[arg-type]
         except KeyboardInterrupt as error:
-            result = partial_of(error)
+            result, stop = partial_of(error), error
             if result is None:
                 raise
-            stopped = error
-        parts.append(result.samples.detach() / level[:, None, None])
-        for row in range(len(index)):
-            rows.append(
-                {
-                    "known_psnr_dB": round(-float(result.costs[row]), 2),
-                    "target_dB": round(float(target[row]), 2),
-                    "codec_ceiling_dB": round(float(ceiling[row]), 1),
-                    "status": Status(int(result.status[row])).label,
-                    "evaluations": int(result.evaluations[row]),
-                    "backward_passes": int(result.backward_passes[row]),
-                    "objective_calls": int(result.objective_calls[row]),
-                    "seconds": round((time.monotonic() - begun) / len(index), 2),
-                }
-            )
-        if stopped is not None:
-            rest = torch.arange(len(rows), len(y))
-            if len(rest):
-                parts.append(operator.take(rest).pinv(y[rest]))
-                rows += [{"status": "not begun"}] * len(rest)
+        samples[index] = result.samples.detach().cpu()
+        quiet: list[None] = [None] * len(index)
+        records = records_of(
+            result, int(index[0]), time.monotonic() - begun, {}, [[] for _ in index], quiet
+        )
+        history = {f"{HISTORY}{name}": value for name, value in result.history.items()}
+        for place, note in zip(index.tolist(), notes_of(records, history), strict=True):
+            notes[place] = note
+        if stop is not None:
             break
-    return Solved(torch.cat(parts), rows, stopped)
-
-
-def window_of(prior: Prior) -> tuple[int, int]:
-    """Rate of the prior in Hz, and samples of its window."""
-    network: Any = prior.codec.network  # type: ignore[attr-defined]
-    return network.rate, network.samples(prior.source.shape[0])
-
-
-def parts_of(x: Tensor, window: Tensor) -> list[int]:
-    """Parts of a file that get a row: all, but a side that is as good as silent."""
-    if x.shape[0] != 2:
-        return list(range(x.shape[0]))
-    mid, side = rms(mid_side(window).unsqueeze(1)).tolist()
-    return [0, 1] if side > _QUIET_SIDE * mid and side > SILENCE else [0]
-
-
-def windows(prior: Prior, recording: Recording) -> list[int]:
-    """First samples, at the file's rate, of the windows that cover it."""
-    inner, length = window_of(prior)
-    span = round(length * recording.rate / inner)
-    return window_starts(recording.samples.shape[1], span, span // 4)
-
-
-def lengthened(recording: Recording, seconds: float) -> Recording:
-    """A file with silence at its end."""
-    more = round(seconds * recording.rate)
-    return recording.with_samples(torch.nn.functional.pad(recording.samples, (0, more)))
-
-
-def audible(recording: Recording) -> Tensor:
-    """The samples of a file.
-
-    Raises:
-        ValueError: all of them are as good as zero.
-    """
-    x = recording.samples
-    if float(x.abs().max()) < SILENCE:
-        raise ValueError("file: it is silent; nothing is there to go by")
-    return x
-
-
-def to_prior(x: Tensor, known: Tensor, rate: int, inner: int, length: int) -> tuple[Tensor, Tensor]:
-    """Rows (R, n) and what is known of them at the prior's rate, float32 and bool (R, length)."""
-    y = resample(x, rate, inner)[:, :length].float()
-    y = torch.nn.functional.pad(y, (0, length - y.shape[1]))
-    place = (torch.arange(length) * rate / inner).round().long().clamp_max(known.shape[1] - 1)
-    mask = known[:, place]
-    if rate != inner:
-        # The resampler's filter reaches beyond an edge: what it has touched is left out.
-        spread = torch.nn.functional.max_pool1d((~mask).float().unsqueeze(1), 17, 1, 8)
-        mask = spread.squeeze(1) == 0
-    return y, mask
-
-
-def tell(done: Solved, stopped: Callable[[KeyboardInterrupt], None] | None) -> None:
-    """Tell of what cut rows off, or raise it where nobody listens."""
-    if done.stopped is not None:
+    takes, count = [], len(posed)
+    for number, seed in enumerate(settings.seeds):
+        rows = slice(number * count, (number + 1) * count)
+        takes.append(posed.take(samples[rows], seed, notes[rows]))
+    if stop is not None:
         if stopped is None:
-            raise done.stopped
-        stopped(done.stopped)
+            raise stop
+        stopped(stop)
+    return takes

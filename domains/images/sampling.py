@@ -11,15 +11,12 @@ import torch
 from ctrlgen.commands import console
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.restoration import prior_of_images
-from ctrlgen.priors.conditions import BoundVelocity
-from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Batch, Job
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.runs.store import Store
-from ctrlgen.runs.unsteered import Unsteered
-from ctrlgen.solvers.failures import lost_seeds, lost_text
-from ctrlgen.solvers.fixed import FixedStep
+from ctrlgen.runs.unsteered import Unsteered, lost
+from ctrlgen.solvers.failures import lost_text
 
 __all__ = ["Drawing"]
 
@@ -84,17 +81,17 @@ class Drawing:
         """
         from ctrlgen.domains.images.figures import grid_figure
 
-        done, shown, lost = list[int](), list[torch.Tensor](), list[int]()
+        done, shown, gone = list[int](), list[torch.Tensor](), list[int]()
         for rows in store.rows():
             for record, image in zip(rows.records, rows.tensors["samples"], strict=True):
                 if record["status"] != Status.FINISHED.label:
-                    lost.append(record["id"])
+                    gone.append(record["id"])
                     continue
                 write_image(store.folder / f"sample-{record['seed']}.png", image)
                 done.append(record["seed"])
                 if len(shown) < _GRID:
                     shown.append(image)
-        where = _lost(job, lost)
+        where = lost(job, gone)
         card = job.prior.card
         assert card is not None
         summary, there = store.summary(), set(done)
@@ -124,14 +121,3 @@ class Drawing:
         """The path of the grid."""
         seconds = content["seconds"]
         console.say(f"{len(content['seeds'])} images in {seconds:.1f} s\n{folder / 'grid.png'}")
-
-
-def _lost(job: Job, ids: list[int]) -> list[dict[str, Any]]:
-    """Seeds of images that are no numbers, with the step at which they ceased to be."""
-    if not ids:
-        return []
-    prior: Prior = job.prior.take(torch.tensor(ids))
-    seeds = [int(job.seeds[i]) for i in ids]
-    solver: FixedStep = job.method.solver  # type: ignore[attr-defined]
-    none = torch.zeros(len(ids), dtype=torch.bool)
-    return lost_seeds(solver, BoundVelocity(prior), prior.start(seeds), seeds, none)

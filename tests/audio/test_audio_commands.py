@@ -4,110 +4,84 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from ctrlgen.commands.main import main
-from ctrlgen.domains.audio import inpainting, networks
-from ctrlgen.domains.audio import restoration as work
 from ctrlgen.domains.audio.files import Recording, read, write
-from ctrlgen.domains.audio.states import Frames, PretrainedCodec
-from ctrlgen.priors.flows import Flow
-from ctrlgen.priors.paths import CondOT
-from ctrlgen.priors.prior import Prior
-from ctrlgen.priors.storage import load
+from ctrlgen.domains.audio.restoration import Fill
+
+Audio = Callable[..., int]
 
 
-@pytest.fixture(scope="module")
-def card(tmp_path_factory: Any) -> str:
-    """A card of a prior on the package's codec, windows of 0.4 s."""
-    config = {"features": 640, "width": 16, "depth": 1, "heads": 2}
-    prior = Prior(
-        Flow(networks.build(**config), CondOT(), "velocity"),
-        Frames(11, 640),
-        PretrainedCodec("mdct-16k"),
-    )
-    folder = tmp_path_factory.mktemp("card")
-    prior.save(
-        folder, "small", factory="ctrlgen.domains.audio.networks:build", config=config,
-        domain="audio",
-    )  # fmt: skip
-    assert isinstance(load(folder / "small.json").codec, PretrainedCodec)
-    return str(folder / "small.json")
-
-
-@pytest.fixture()
-def wave(tmp_path: Path) -> Path:
-    """A second of a tone at 16 kHz."""
-    time = torch.arange(16000, dtype=torch.float64) / 16000
-    return write(tmp_path / "in.wav", Recording(0.2 * (2764.6 * time).sin()[None], 16000))
-
-
-def audio(*words: object) -> int:
-    """Exit code of a command."""
-    try:
-        main(["audio", *map(str, words)])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
-
-
-def test_inpaint_writes_what_it_says(wave: Path, card: str, capsys: Any) -> None:
+def test_inpaint_writes_what_it_says(audio: Audio, wave: Path, card: str, capsys: Any) -> None:
     out = wave.with_name("out.wav")
     quick = ("--prior", card, "--iterations", 1)
     assert audio("inpaint", wave, "--gap", "0.5-0.55", "-o", out, "--json", *quick) == 0
     content = json.loads(capsys.readouterr().out)
-    assert content["gaps_s"] == [[0.5, 0.55]]
-    assert content["takes"][0]["rows"][0]["evaluations"] > 0
-    assert json.loads(out.with_suffix(".json").read_text())["takes"] == content["takes"]
+    (take,) = content["takes"]
+    assert take["gaps_s"] == [[0.5, 0.55]] and take["file"] == str(out)
+    assert take["rows"][0]["evaluations"] > 0
+    folder = wave.parent / content["folder"]
+    assert json.loads((folder / "result.json").read_text())["takes"] == content["takes"]
+    assert (folder / "report.html").is_file() and content["complete"]
     before, after = read(wave), read(out)
     changed = (before.samples != after.samples)[0].nonzero().flatten()
     assert int(changed.min()) >= 8000 and int(changed.max()) < 8800
 
 
-def test_takes_and_labels_and_a_refusal_to_overwrite(wave: Path, card: str, capsys: Any) -> None:
+def test_takes_and_labels_and_a_refusal_to_overwrite(
+    audio: Audio, wave: Path, card: str, capsys: Any
+) -> None:
     file = wave.with_name("labels.txt")
     file.write_text("0.2\t0.22\tx\n")
-    words = ("inpaint", wave, "--labels", file, "--takes", 2, "--prior", card, "--iterations", 0)
+    words = ("inpaint", wave, "--labels", file, "--takes", 2, "--prior", card)
+    words = (*words, "--preset", "paper", "--iterations", 0)
+    words = (*words, "-o", wave.with_name("out.wav"))
     assert audio(*words) == 0
-    assert wave.with_name("in-inpaint-1.wav").is_file()
-    assert wave.with_name("in-inpaint-2.wav").is_file()
+    assert wave.with_name("out-1.wav").is_file() and wave.with_name("out-2.wav").is_file()
     assert audio(*words) == 2
-    assert "in-inpaint-1.wav is there" in capsys.readouterr().err.replace("\n", "")
+    assert "out-1.wav is there" in capsys.readouterr().err.replace("\n", "")
     assert audio(*words, "--overwrite") == 0
 
 
-def test_a_dry_run_writes_nothing(wave: Path, card: str, capsys: Any) -> None:
+def test_a_dry_run_writes_nothing(audio: Audio, wave: Path, card: str, capsys: Any) -> None:
     before = sorted(wave.parent.iterdir())
     assert audio("inpaint", wave, "--gap", "0.5-0.55", "--dry-run", "--prior", card) == 0
     assert "1 rows, at most" in capsys.readouterr().out
     assert sorted(wave.parent.iterdir()) == before
 
 
-def test_a_folder_goes_on_after_a_file_that_fails(wave: Path, card: str, capsys: Any) -> None:
+def test_a_folder_goes_on_after_a_file_that_fails(
+    audio: Audio, wave: Path, card: str, capsys: Any
+) -> None:
     folder = wave.parent / "songs"
     folder.mkdir()
     (folder / "a.wav").write_bytes(b"no sound")
     (folder / "b.wav").write_bytes(wave.read_bytes())
     (folder / "notes.txt").write_text("not a file of sound")
-    quick = ("--prior", card, "--iterations", 0)
+    quick = ("--prior", card, "--preset", "paper", "--iterations", 0)
     assert audio("inpaint", folder, "--gap", "0.5-0.55", *quick) == 1
-    assert (wave.parent / "songs-inpaint" / "b.wav").is_file()
-    told = " ".join(capsys.readouterr().err.split())
-    assert "a.wav" in told and "1 of 2 files failed" in told
+    run = wave.parent / "runs" / "inpaint-songs"
+    assert (run / "b.wav").is_file() and (run / "report.html").is_file()
+    told = capsys.readouterr()
+    assert "refused: file: " in told.out and "no sound file" in told.err
+    content = json.loads((run / "result.json").read_text())
+    assert [each["file"] for each in content["refused"]] == ["a.wav"]
+    assert [Path(take["source"]).name for take in content["takes"]] == ["b.wav"]
 
 
-def test_degrade_makes_what_the_others_take(wave: Path, card: str) -> None:
+def test_degrade_makes_what_the_others_take(audio: Audio, wave: Path, card: str) -> None:
     low, holed = wave.with_name("low.wav"), wave.with_name("holed.wav")
     assert audio("degrade", wave, "--rate", 8000, "-o", low) == 0
     assert read(low).rate == 8000
     assert audio("degrade", wave, "--gap", "0.1-0.15", "-o", holed) == 0
     samples = read(holed).samples
     assert not bool(samples[:, 1600:2400].any()) and bool(samples[:, :1600].any())
-    quick = ("--prior", card, "--iterations", 0)
+    quick = ("--prior", card, "--preset", "paper", "--iterations", 0)
     assert audio("upsample", low, "-o", wave.with_name("wide.wav"), *quick) == 0
     assert read(wave.with_name("wide.wav")).rate == 16000
     assert audio("inpaint", holed, "--auto-gaps", "-o", wave.with_name("f.wav"), *quick) == 0
@@ -115,7 +89,7 @@ def test_degrade_makes_what_the_others_take(wave: Path, card: str) -> None:
     assert read(wave.with_name("long.wav")).samples.shape == (1, 17600)
 
 
-def test_sample_draws_windows(card: str, tmp_path: Path) -> None:
+def test_sample_draws_windows(audio: Audio, card: str, tmp_path: Path) -> None:
     out = tmp_path / "drawn"
     assert audio("sample", "-n", 2, "--prior", card, "--steps", 2, "-o", out) == 0
     first, second = (read(out / f"000{i}.wav").samples for i in range(2))
@@ -141,18 +115,26 @@ def test_sample_draws_windows(card: str, tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_refused_before_any_compute(
-    wave: Path, card: str, words: tuple[str, ...], said: str, capsys: Any, monkeypatch: Any
+    audio: Audio,
+    wave: Path,
+    card: str,
+    words: tuple[str, ...],
+    said: str,
+    capsys: Any,
+    monkeypatch: Any,
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("computed")
 
-    monkeypatch.setattr(inpainting, "inpaint", never)
+    monkeypatch.setattr(Fill, "__call__", never)
     prior = () if "--prior" in words else ("--prior", card)
     assert audio("inpaint", wave, *words, *prior) == 2
     assert said in " ".join(capsys.readouterr().err.split())
 
 
-def test_bad_files_are_refused(wave: Path, card: str, tmp_path: Path, capsys: Any) -> None:
+def test_bad_files_are_refused(
+    audio: Audio, wave: Path, card: str, tmp_path: Path, capsys: Any
+) -> None:
     rest = ("--gap", "0.1-0.15", "--prior", card)
     empty, film, nan = tmp_path / "empty.wav", tmp_path / "film.mp4", tmp_path / "nan.wav"
     empty.write_bytes(b"")
@@ -176,7 +158,7 @@ def test_bad_files_are_refused(wave: Path, card: str, tmp_path: Path, capsys: An
 
 
 def test_an_interruption_writes_the_best_so_far(
-    wave: Path, card: str, capsys: Any, monkeypatch: Any
+    audio: Audio, wave: Path, card: str, capsys: Any, monkeypatch: Any
 ) -> None:
     from ctrlgen.domains.audio.spectral import SpecCodec
 
@@ -191,10 +173,13 @@ def test_an_interruption_writes_the_best_so_far(
 
     monkeypatch.setattr(SpecCodec, "decode", decode)
     out = wave.with_name("out.wav")
-    monkeypatch.setattr(work.Settings, "__post_init__", lambda s: object.__setattr__(s, "batch", 1))
-    gaps = ("--gap", "0.2-0.22", "--gap", "0.5-0.55")
+    gaps = ("--gap", "0.2-0.22", "--gap", "0.5-0.55", "--batch", 1)
     assert audio("inpaint", wave, *gaps, "-o", out, "--prior", card, "--fit", 90) == 130
-    rows = json.loads(out.with_suffix(".json").read_text())["takes"][0]["rows"]
-    assert rows[0]["objective_calls"] > 0 and rows[1]["status"] == "not begun"
-    assert read(out).samples.shape == (1, 16000)
-    assert "interrupted; the best so far is in" in " ".join(capsys.readouterr().err.split())
+    content = json.loads((wave.parent / "runs/inpaint-in/result.json").read_text())
+    (take,) = content["takes"]
+    assert take["rows"][0]["objective_calls"] > 0 and take["rows"][1]["status"] == "not begun"
+    assert not content["complete"] and take["status"] == "running"
+    samples = read(out).samples
+    assert bool(samples[:, 3360].any()) and not bool(samples[:, 8200:8600].any())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "interrupted; 1 of 2 rows are in" in said and "ctrlgen resume" in said

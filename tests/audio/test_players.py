@@ -5,17 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import math
-from pathlib import Path
 
 import pytest
 import soundfile
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.audio import files
-from ctrlgen.domains.audio.panel import read
 from ctrlgen.domains.audio.players import audio_panel, matching_gains, spectrogram
-from ctrlgen.runs.json_files import write_json
 
 RATE = 16000
 
@@ -81,34 +77,3 @@ def test_what_is_not_finite_is_silent_and_bad_input_is_named() -> None:
         audio_panel({"a": x, "b": x[:, :8]}, RATE)
     with pytest.raises(ValueError, match="ranges: expected 0 <= start < end"):
         audio_panel({"a": x}, RATE, ranges=[(0.5, 2.0)])
-
-
-def test_takes_are_read_beside_what_was_given(tmp_path: Path) -> None:
-    x = tone(440).double()
-    for name in ("in.wav", "out-1.wav", "out-2.wav"):
-        files.write(tmp_path / name, files.Recording(x, RATE))
-    row = {"gap": 0, "status": "reached its target", "known_psnr_dB": 35.0, "evaluations": 40}
-    bad = {"gap": 0, "status": "diverged: value or gradient not finite", "evaluations": 2}
-    content = {
-        "task": "inpaint", "file": tmp_path / "in.wav", "prior": "p", "sha256": "0", "seconds": 1.0,
-        "gaps_s": [[0.25, 0.5]],
-        "takes": [
-            {"file": tmp_path / "out-1.wav", "seed": 0, "rows": [row]},
-            {"file": tmp_path / "out-2.wav", "seed": 1, "rows": [row, bad]},
-        ],
-    }  # fmt: skip
-    write_json(tmp_path / "out.json", content)
-    for place in (tmp_path, tmp_path / "out.json", tmp_path / "out.wav"):
-        sections = read(place)
-        assert sections is not None and len(sections) == 1
-    (section,) = sections
-    assert section.title == "inpaint of in.wav" and section.panel == "audio"
-    assert [s.flags for s in section.samples] == [[], ["diverged"]]
-    assert section.samples[0].metrics == {"known, worst": 35.0}
-    assert section.samples[1].counts == {"evaluations": 42}
-    (given,) = section.shared["tracks"]
-    payload = base64.b64decode(given["audio"].partition(",")[2])
-    back, _ = soundfile.read(io.BytesIO(payload))
-    assert given["name"] == "without a prior" and not back[4000:8000].any() and back[:4000].any()
-    assert [t["name"] for s in section.samples for t in s.panel["tracks"]] == ["take 1", "take 2"]
-    assert read(tmp_path / "in.mid") is None

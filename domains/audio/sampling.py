@@ -1,0 +1,118 @@
+"""Sound drawn from a prior: a run that nothing is asked of, into WAV files of one window each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from ctrlgen.commands import console
+from ctrlgen.domains.audio import files
+from ctrlgen.domains.audio.posing import window_of
+from ctrlgen.domains.audio.priors import prior_of_audio
+from ctrlgen.rows.status import Status
+from ctrlgen.runs.job import Batch, Job
+from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.store import Store
+from ctrlgen.runs.unsteered import Unsteered, lost
+from ctrlgen.solvers.failures import lost_text
+
+__all__ = ["Drawing"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One clip per seed.
+
+    Attributes:
+        prior: name, or path of a card.
+        first_seed: seeds count up from here.
+        number: of clips.
+        steps: midpoint steps.
+        device: of the run.
+        batch: clips of a unit.
+    """
+
+    prior: str
+    first_seed: int = 0
+    number: int = 4
+    steps: int = 25
+    device: str = "cpu"
+    batch: Batch = 8
+
+    what: ClassVar[str] = "clips"
+
+    def job(self) -> Job:
+        """The job.
+
+        Raises:
+            ValueError: for a prior of something else.
+        """
+        prior = prior_of_audio(self.prior, self.device)
+        seeds = range(self.first_seed, self.first_seed + self.number)
+        return Job(prior, None, Unsteered(prior.solver(self.steps)), seeds, self.batch)
+
+    def files(self) -> list[Path]:
+        """The card, where it is a file of the user's."""
+        return [Path(self.prior)] if self.prior.endswith(".json") else []
+
+    def progress(self, job: Job) -> dict[str, Any]:
+        """Costs of nothing are not shown."""
+        return {"shown": lambda _: torch.inf}
+
+    def put(self, job: Job, store: Store) -> None:
+        """Samples of a prior share nothing."""
+
+    def finish(self, job: Job, store: Store) -> dict[str, Any]:
+        """WAV files, none above full scale, and `result.json`.
+
+        Raises:
+            ValueError: for clips that are no numbers, after the others were written: at which step
+                they arose.
+        """
+        rate, _ = window_of(job.prior)
+        rows, gone = list[dict[str, Any]](), list[int]()
+        for unit in store.rows():
+            for record, x in zip(unit.records, unit.tensors["samples"], strict=True):
+                row = {"seed": record["seed"], "status": record["status"], "file": None}
+                if record["status"] == Status.FINISHED.label:
+                    x = x.double()
+                    peak = float(x.abs().max())
+                    row |= {"file": f"{record['seed']:04d}.wav", "peak": round(peak, 3)}
+                    clip = files.Recording(x / max(1.0, peak), rate)
+                    files.write(store.folder / str(row["file"]), clip)
+                else:
+                    gone.append(record["id"])
+                rows.append(row)
+        where = lost(job, gone)
+        steps = {each["seed"]: each["step"] for each in where}
+        for row in rows:
+            if row["file"] is None:
+                row["step"] = steps.get(row["seed"])
+        card, summary = job.prior.card, store.summary()
+        content = {
+            "task": "sample",
+            "command": store.manifest["command"],
+            "complete": not store.missing and store.partial is None and not gone,
+            "missing": store.missing,
+            "lost": where,
+            "prior": {"name": card.name, "sha256": card.sha256} if card else None,
+            "steps": self.steps,
+            "seconds": round(summary["seconds"], 2),
+            "samples": rows,
+            "summary": summary,
+        }
+        good = len(rows) - len(gone)
+        if good:
+            write_json(store.folder / "result.json", content, indent=1)
+        if where:
+            if good:
+                console.warn(f"{good} of {len(store)} clips are in {store.folder}")
+            raise ValueError(f"prior: {lost_text(where, self.steps)}")
+        return content
+
+    def show(self, content: dict[str, Any], folder: Path) -> None:
+        """How many, and where."""
+        console.say(f"{len(content['samples'])} clips in {content['seconds']:.1f} s\n{folder}")
