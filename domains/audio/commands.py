@@ -122,7 +122,7 @@ def _surveyed(
             f"file: none of the {len(sounds)} files of {file} will do; {name}: {reason}"
         )
     return Restoration(
-        task, tuple(sources), items, tuple(window), options, written, tuple(refused)
+        task, tuple(sources), items, (window.rate, window.length), options, written, tuple(refused)
     )  # fmt: skip
 
 

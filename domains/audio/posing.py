@@ -112,7 +112,9 @@ class Posed(ABC):
 
     def trivial(self) -> Tensor:
         """Rows without a prior, at the level of the prior, shape (R, 1, L)."""
-        return cost_of([(self, torch.arange(len(self)))]).operator.pinv(self.y)  # type: ignore[attr-defined,no-any-return]
+        operator = cost_of([(self, torch.arange(len(self)))]).operator
+        assert isinstance(operator, LinearOperator)
+        return operator.pinv(self.y)
 
     def take(self, samples: Tensor, seed: int, notes: Sequence[dict[str, Any]]) -> Take:
         """A result.
