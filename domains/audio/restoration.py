@@ -95,20 +95,20 @@ class Settings:
         return Fill(self.preset, self.iterations, self.fit)
 
 
-def method_for(
-    preset: str, iterations: int | None = None, target: float | Tensor | None = None
-) -> DFlow:
+def method_for(settings: Settings, target: float | Tensor) -> DFlow:
     """D-Flow by a preset.
 
     Args:
-        preset: of `PRESETS`.
-        iterations: most of L-BFGS; those of the preset when None.
-        target: −PSNR in dB at which a row ends, one for all or one for each.
+        settings: of the run.
+        target: PSNR in dB at which a row ends, one for all or one for each, shape (R,).
     """
-    start: Any = Blend(0.1) if preset == "paper" else Refined(Projected(20), rounds=3)
-    most = 1000 if preset == "paper" else 30
-    optimizer = LBFGS(max_iterations=most if iterations is None else iterations)
-    return DFlow(initializer=start, optimizer=optimizer, target=target)
+    paper = settings.preset == "paper"
+    start: Any = Blend(0.1) if paper else Refined(Projected(20), rounds=3)
+    iterations = settings.iterations
+    if iterations is None:
+        iterations = 1000 if paper else 30
+    optimizer = LBFGS(max_iterations=iterations)
+    return DFlow(initializer=start, optimizer=optimizer, target=-target)
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,12 @@ class Fill:
         with torch.no_grad():
             ceiling = -cost(prior.codec.decode(prior.codec.encode(operator.pinv(cost.y))))
         goal = (ceiling - 0.5).nan_to_num(self.fit).clamp_max(self.fit)
-        method = method_for(self.preset, self.iterations, -goal)
+        settings = Settings(self.preset, iterations=self.iterations, fit=self.fit)
+        method = method_for(settings, goal)
 
         def noted(result: Result) -> Result:
             result.history |= {_GOAL: goal[None], _CEILING: ceiling[None]}
-            result.method = f"{method_for(self.preset, self.iterations)!r} on audio"
+            result.method = repr(method_for(settings, self.fit))  # not of the goals of a batch
             return result
 
         with carrying(lambda partial: noted(partial) if isinstance(partial, Result) else partial):
