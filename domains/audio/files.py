@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ctrlgen.domains.audio.mpeg import count
 from ctrlgen.extras import require
 
 __all__ = ["Recording", "read", "write"]
@@ -75,10 +76,12 @@ def read(file: str | Path) -> Recording:
     try:
         with soundfile.SoundFile(path) as sound:
             announced = sound.frames
+            if sound.format == "MP3":
+                _check_mp3(path, announced, sound.samplerate)
             samples = sound.read(dtype="float64", always_2d=True)
             rate, kind, subtype = sound.samplerate, sound.format, sound.subtype
             tags = {name: getattr(sound, name) for name in _TAGS if getattr(sound, name, "")}
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, TypeError, MemoryError) as error:
         raise ValueError(f"file: {path} is no sound file that can be read: {error}") from error
     whole, there = _announced(path), path.stat().st_size
     if there < whole - 1:  # a last odd byte may lack its padding
@@ -94,6 +97,27 @@ def read(file: str | Path) -> Recording:
             f"the first at {bad[0] / rate:.4f} s"
         )
     return Recording(torch.from_numpy(samples.T.copy()), rate, kind, subtype, tags)
+
+
+def _check_mp3(path: Path, announced: int, rate: int) -> None:
+    """Refuse an MP3 whose header tells another length than its frames have.
+
+    An encoder adds up to three frames of delay and padding, which decoders leave out; without a
+    header, libsndfile goes by the length of the first frame, which is right to 0.3 %.
+
+    Raises:
+        ValueError: it does; both are named.
+    """
+    counted = count(path.read_bytes())
+    if counted is None:
+        return
+    most = 1.003 * counted.samples + counted.frame
+    if counted.samples - 5 * counted.frame <= announced <= most:
+        return
+    raise ValueError(
+        f"file: {path} says that it is {announced / rate:.4g} s long, and its frames are "
+        f"{counted.samples / rate:.4g} s; write it anew, for example as WAV"
+    )
 
 
 def _announced(path: Path) -> int:

@@ -207,10 +207,8 @@ def restored(
             if result is None:
                 raise
         samples[index] = result.samples.detach().cpu()
-        quiet: list[None] = [None] * len(index)
-        records = records_of(
-            result, int(index[0]), time.monotonic() - begun, {}, [[] for _ in index], quiet
-        )
+        spent, none = time.monotonic() - begun, len(index)
+        records = records_of(result, int(index[0]), spent, [{}] * none, [[]] * none, [None] * none)
         history = {f"{HISTORY}{name}": value for name, value in result.history.items()}
         for place, note in zip(index.tolist(), notes_of(records, history), strict=True):
             notes[place] = note

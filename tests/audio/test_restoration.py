@@ -51,20 +51,8 @@ def tone(channels: int, length: int, rate: int) -> Tensor:
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize(
-    ("channels", "rate", "kind", "subtype"),
-    [
-        (1, 16000, "WAV", "PCM_16"),
-        (2, 44100, "WAV", "PCM_24"),
-        (2, 22050, "FLAC", "PCM_16"),
-        (6, 48000, "WAV", "FLOAT"),
-        (1, 96000, "WAV", "PCM_32"),
-        (1, 16000, "WAV", "PCM_U8"),
-    ],
-)
-def test_only_the_gap_changes(
-    prior: Prior, tmp_path: Path, channels: int, rate: int, kind: str, subtype: str
-) -> None:
+def test_only_the_gap_changes(prior: Prior, tmp_path: Path) -> None:
+    channels, rate, kind, subtype = 2, 44100, "WAV", "PCM_24"
     length = round(0.7 * rate)
     file = tmp_path / f"in.{kind.lower()}"
     write(file, Recording(tone(channels, length, rate), rate, kind, subtype, {"title": "A tone"}))
