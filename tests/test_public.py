@@ -16,7 +16,7 @@ def test_every_name_is_there_and_listed() -> None:
     assert sorted(cg.__all__) == sorted([*dir(cg), "__version__"])
     for name in cg.__all__:
         assert getattr(cg, name) is not None
-    for package in (cg.images, cg.molecules):
+    for package in (cg.audio, cg.images, cg.molecules):
         assert sorted(package.__all__) == sorted([*dir(package), "domain"])
         assert all(hasattr(package, name) for name in package.__all__)
 

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ctrlgen.lazy import attach
 from ctrlgen.plugins import Domain
 
-__all__ = ["domain"]
+if TYPE_CHECKING:
+    from ctrlgen.domains.audio.filters import BandLimit, LowPass, Reverb
+    from ctrlgen.domains.audio.operators import Clipping, Mixture, TimeMask
+    from ctrlgen.domains.audio.spectrograms import SpectrogramMask
+
+__all__ = [
+    "BandLimit",
+    "Clipping",
+    "LowPass",
+    "Mixture",
+    "Reverb",
+    "SpectrogramMask",
+    "TimeMask",
+    "domain",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "filters": ("BandLimit", "LowPass", "Reverb"),
+        "operators": ("Clipping", "Mixture", "TimeMask"),
+        "spectrograms": ("SpectrogramMask",),
+    },
+)
 
 _TRAIN = "ctrlgen.domains.audio.training:train"
 

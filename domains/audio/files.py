@@ -28,6 +28,8 @@ __all__ = ["Recording", "read", "write"]
 
 _TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright")
 _LOSSY = ("MP3", "OGG")
+_FILMS = (".mp4", ".m4v", ".m4a", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".mpg")
+"""Containers of films, and of sound that libsndfile does not read."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,11 @@ def read(file: str | Path) -> Recording:
             rate, kind, subtype = sound.samplerate, sound.format, sound.subtype
             tags = {name: getattr(sound, name) for name in _TAGS if getattr(sound, name, "")}
     except (soundfile.SoundFileError, RuntimeError, TypeError, MemoryError) as error:
-        raise ValueError(f"file: {path} is no sound file that can be read: {error}") from error
+        film = path.suffix.lower() in _FILMS
+        hint = f"; take the sound out of it: ffmpeg -i {path.name} {path.stem}.wav" if film else ""
+        raise ValueError(
+            f"file: {path} is no sound file that can be read: {error}{hint}"
+        ) from error
     whole, there = _announced(path), path.stat().st_size
     if there < whole - 1:  # a last odd byte may lack its padding
         raise ValueError(f"file: {path} ends after {there} of {whole} bytes")

@@ -12,7 +12,8 @@ is exact: the analysis of a signal that is zero outside of its frames is an isom
 its inverse (Princen, Johnson & Bradley, ICASSP 1987). The window is w[n] = sin(π (n + ½)/2N).
 
 A signal of L samples is padded to a whole number T of hops and read with half a window before its
-start, so it has T + 1 frames: every sample lies in two of them.
+start, so it has T + 1 frames: every sample lies in two of them. One of T hops that wraps around at
+its ends has T frames, and its transform is a square orthogonal matrix.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["frame_count", "mdct", "mdct_inverse"]
+__all__ = ["frame_count", "mdct", "mdct_circular", "mdct_circular_inverse", "mdct_inverse"]
 
 
 @lru_cache(maxsize=16)
@@ -79,3 +80,34 @@ def mdct_inverse(coefficients: Tensor, length: int | None = None) -> Tensor:
     # A sample lies in the second half of one window and the first half of the next.
     x = windows[..., :-1, hop:] + windows[..., 1:, :hop]
     return x.flatten(-2)[..., :length]
+
+
+def mdct_circular(x: Tensor, hop: int) -> Tensor:
+    """Coefficients of signals that wrap around, as many as samples; frame t is centred in hop t.
+
+    Args:
+        x: signals, shape (..., T N), T at least two.
+        hop: N, even.
+
+    Returns:
+        Shape (..., T, N), of the same energy as x.
+
+    Raises:
+        ValueError: another length, or an odd hop.
+    """
+    if hop < 2 or hop % 2 or x.shape[-1] % hop or x.shape[-1] < 2 * hop:
+        raise ValueError(
+            f"x: expected two or more whole hops of an even length, got {x.shape[-1]} samples and "
+            f"a hop of {hop}"
+        )
+    half = hop // 2
+    around = torch.cat((x[..., -half:], x, x[..., :half]), dim=-1)
+    return around.unfold(-1, 2 * hop, hop) @ _basis(hop, x.dtype, x.device)
+
+
+def mdct_circular_inverse(coefficients: Tensor) -> Tensor:
+    """Signals (..., T N) of coefficients (..., T, N): inverse and adjoint of `mdct_circular`."""
+    hop = coefficients.shape[-1]
+    windows = coefficients @ _basis(hop, coefficients.dtype, coefficients.device).mT
+    blocks = windows[..., :hop] + windows[..., hop:].roll(1, -2)
+    return blocks.flatten(-2).roll(-(hop // 2), -1)

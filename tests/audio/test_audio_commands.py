@@ -146,15 +146,93 @@ def test_bad_files_are_refused(
     silent = write(tmp_path / "silent.wav", Recording(torch.zeros(1, 16000), 16000))
     for file, said in (
         (empty, "no sound file"),
-        (film, "no sound file"),
+        (film, "no sound file that can be read"),
+        (film, "take the sound out of it: ffmpeg -i film.mp4 film.wav"),
         (nan, "are no numbers"),
         (silent, "it is silent"),
         (tmp_path / "missing.wav", "is not there"),
     ):
         assert audio("inpaint", file, *rest) == 2
         assert said in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "a.wav").write_bytes(b"")
+    assert audio("inpaint", tmp_path / "all", *rest) == 2
+    assert "none of the 1 files of" in " ".join(capsys.readouterr().err.split())
+    for command in (("upsample",), ("declip",), ("extend", "--seconds", 0.1)):
+        assert audio(*command, silent, "--prior", card) == 2
+    assert not (tmp_path / "runs").exists() or not any((tmp_path / "runs").iterdir())
+    capsys.readouterr()
     assert audio("inpaint", wave, *rest, "-o", wave, "--overwrite") == 2
     assert "which is read" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("upsample", "--rate", 8000), "rate: expected at least 16000 Hz, that of the prior"),
+        (("extend", "--seconds", 0.5), "seconds: expected up to 0.2 s, half of what the prior"),
+        (("extend", "--seconds", 0), "seconds: expected up to"),
+        (("declip", "--threshold", 2.0), "threshold: expected an amplitude in (0, 1]"),
+        (("declip", "--threshold", 0.9), "threshold: no two samples in a row"),
+        (("inpaint", "--gap", "0.1-0.31"), "the prior hears 0.4 s at a time and needs half of it"),
+        (("inpaint", "--gap", "@100-@100"), "expected an end after the start"),
+        (("inpaint", "--gap", "0.1-0.15", "--shard", "1/2"), "shard: needs --out"),
+    ],
+)
+def test_bad_wishes_are_refused(
+    audio: Audio, wave: Path, card: str, words: tuple[object, ...], said: str, capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Fill, "__call__", lambda *_, **__: pytest.fail("computed"))
+    task, *more = words
+    if task == "upsample":
+        write(wave, Recording(read(wave).samples[:, ::2], 8000))
+    assert audio(task, wave, *more, "--prior", card) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "out", ["/proc/nothing/x.wav", "/proc/nothing", "locked/x.wav", "locked/x"]
+)
+def test_places_that_cannot_be_written_are_found_before_any_compute(
+    audio: Audio, wave: Path, card: str, out: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    monkeypatch.setattr(Fill, "__call__", lambda *_, **__: pytest.fail("computed"))
+    Path("locked").mkdir()
+    allowed = os.access
+    monkeypatch.setattr(  # root may write anywhere
+        os, "access", lambda path, mode: not str(path).endswith("locked") and allowed(path, mode)
+    )
+    for words in (
+        ("inpaint", wave, "--gap", "0.1-0.15", "--prior", card),
+        ("sample", "--prior", card),
+        ("degrade", wave, "--clip", 0.1),
+    ):
+        if words[0] == "degrade" and not out.endswith(".wav"):
+            continue
+        assert audio(*words, "-o", out) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("error out: cannot write"), told
+        assert len(told.splitlines()) == 1
+
+
+def test_the_missing_extra_is_named(
+    audio: Audio, wave: Path, card: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "soundfile", None)  # as where it is not installed
+    for words in (
+        ("inpaint", wave, "--gap", "0.1-0.15", "--prior", card),
+        ("sample", "--prior", card, "-o", "drawn"),
+        ("degrade", wave, "--clip", 0.1, "-o", "x.wav"),
+    ):
+        assert audio(*words) != 0
+        told = " ".join(capsys.readouterr().err.split())
+        assert 'soundfile is needed for this: pip install "ctrlgen[audio]"' in told
+    assert not Path("drawn").exists() and not Path("x.wav").exists()
 
 
 def test_an_interruption_writes_the_best_so_far(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import soundfile
 import torch
 
 from ctrlgen.domains.audio.files import Recording, read, write
+from ctrlgen.domains.audio.mpeg import count
 
 
 def samples(channels: int, length: int = 400) -> torch.Tensor:
@@ -95,3 +97,28 @@ def test_what_cannot_be_written_leaves_nothing(
     with pytest.raises(ValueError, match=argument):
         write(tmp_path / "a.wav", recording)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif("MP3" not in soundfile.available_formats(), reason="libsndfile without MP3")
+def test_an_mp3_whose_header_tells_another_length_is_refused(tmp_path: Path) -> None:
+    """Libsndfile goes by the header: it would cut the sound, or promise days of it."""
+    file, rate = tmp_path / "a.mp3", 16000
+    time = np.arange(2 * rate) / rate
+    soundfile.write(file, 0.2 * np.sin(2764.6 * time), rate)
+    assert read(file).samples.shape == (1, 2 * rate) and read(file).format == "MP3"
+    whole = file.read_bytes()
+    counted = count(whole)
+    assert counted is not None and counted.frame == 576
+    at = max(whole.find(b"Xing"), whole.find(b"Info"))
+    frames = struct.unpack(">I", whole[at + 8 : at + 12])[0]
+    assert counted.samples == 576 * (frames + 1)  # the header is a frame itself
+    tag = b"ID3\x04\x00\x00\x00\x00\x02\x01" + bytes(257)
+    assert count(tag + whole) == counted and count(b"RIFF") is None
+    wrong = [frames // 3, 10 * frames, 2**31 - 1]
+    for told in wrong:
+        file.write_bytes(whole[: at + 8] + struct.pack(">I", told) + whole[at + 12 :])
+        with pytest.raises(ValueError, match=r"a\.mp3 says that it is .* its frames are 2\.124 s"):
+            read(file)
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="says that it is 2 s long"):
+        read(file)

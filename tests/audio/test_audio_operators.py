@@ -10,6 +10,7 @@ import torch
 from ctrlgen.domains.audio.filters import BandLimit, Filter, LowPass, Reverb, kaiser_lowpass
 from ctrlgen.domains.audio.operators import Clipping, Mixture, TimeMask, gaps
 from ctrlgen.domains.audio.resampling import resample
+from ctrlgen.domains.audio.spectrograms import SpectrogramMask, cells
 from ctrlgen.operators.base import LinearOperator, dense
 
 
@@ -34,6 +35,8 @@ CASES: dict[str, tuple[LinearOperator, tuple[int, int]]] = {
     "reverb": (Reverb(draw(9, seed=7)), (1, 21)),
     "mask": (TimeMask(torch.tensor([True, False, True, True, False])), (2, 5)),
     "mixture": (Mixture(3), (3, 4)),
+    "spectrogram mask": (SpectrogramMask(draw(3, 6, seed=8) > 0), (2, 18)),
+    "spectrogram mask, two frames": (SpectrogramMask(draw(2, 4, seed=9) > 0), (1, 8)),
 }
 
 
@@ -76,7 +79,7 @@ def test_decomposition_is_orthogonal_and_rebuilds_the_operator(name: str) -> Non
     x = draw(3, *shape, seed=3)
     spectrum = operator.spectrum(x)
     coordinates = spectrum.right(x)
-    assert coordinates.shape == x.shape
+    assert coordinates.flatten(1).shape == x.flatten(1).shape
     torch.testing.assert_close(coordinates.square().sum(), x.square().sum())
     torch.testing.assert_close(spectrum.right_inverse(coordinates), x)
     y = operator(x)
@@ -141,6 +144,44 @@ def test_masks_per_sample_leave_with_their_rows() -> None:
     assert operator.measured(x).tolist() == [4, 4, 6]
 
 
+def test_gradients_of_a_spectrogram_mask() -> None:
+    operator = SpectrogramMask(draw(2, 3, 4, seed=10) > 0)
+    x, y = draw(2, 1, 12, seed=11).requires_grad_(), draw(2, 1, 3, 4, seed=12).requires_grad_()
+    assert torch.autograd.gradcheck(operator, x) and torch.autograd.gradcheck(operator.pinv, y)
+
+
+def test_a_hidden_cell_is_a_tone_at_its_moment() -> None:
+    """A hole of 0.5 s by 300 Hz around a tone hides it there, and no other tone."""
+    rate, length = 16000, 32768
+    time = torch.arange(length, dtype=torch.float64) / rate
+    tones = [(2 * math.pi * f * time).sin().view(1, 1, -1) for f in (440.0, 3000.0)]
+    mask = cells([(0.5, 1.0, 300.0, 600.0)], length, rate, 512)
+    operator = SpectrogramMask(mask)
+    low, high = (operator.pinv(operator(tone)) for tone in tones)
+    inside, outside = slice(round(0.6 * rate), round(0.9 * rate)), slice(0, round(0.4 * rate))
+    assert float(low[..., inside].abs().max()) < 0.02  # what the sine window leaks
+    torch.testing.assert_close(low[..., outside], tones[0][..., outside], rtol=0, atol=1e-9)
+    assert float((high - tones[1]).abs().max()) < 0.02
+    assert int(operator.measured(operator(tones[0]))) == int(mask.sum())
+    whole = SpectrogramMask(torch.ones(64, 512, dtype=torch.bool))
+    torch.testing.assert_close(whole.pinv(whole(tones[0])), tones[0])
+
+
+@pytest.mark.parametrize(
+    ("hole", "said"),
+    [
+        ((1.0, 0.5, 0, 100), "0 <= start < end"),
+        ((0.0, 3.0, 0, 100), "0 <= start < end"),
+        ((0.0, 1.0, 0, 9000), "low < high <= 8000 Hz"),
+        ((0.0, 1.0, 100.0, 100.1), "no cell has its middle"),
+        ((0.0, 2.048, 0, 8000), "cover the whole spectrogram"),
+    ],
+)
+def test_impossible_cells_are_refused(hole: tuple[float, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=f"holes: .*{said}"):
+        cells([hole], 32768, 16000)  # type: ignore[list-item]
+
+
 def test_clipping() -> None:
     x = torch.tensor([[[-0.9, -0.2, 0.5, 0.8]]])
     operator = Clipping(0.5)
@@ -160,6 +201,11 @@ def test_clipping() -> None:
         (lambda: Reverb(torch.tensor([1.0, math.nan])), "taps"),
         (lambda: TimeMask(torch.zeros(4, dtype=torch.bool)), "mask"),
         (lambda: TimeMask(torch.ones(2, 2, 4, dtype=torch.bool)), "mask"),
+        (lambda: SpectrogramMask(torch.ones(1, 4, dtype=torch.bool)), "mask"),
+        (lambda: SpectrogramMask(torch.ones(3, 3, dtype=torch.bool)), "mask"),
+        (lambda: SpectrogramMask(torch.zeros(3, 4, dtype=torch.bool)), "mask"),
+        (lambda: SpectrogramMask(torch.ones(3, 4, dtype=torch.bool))(torch.zeros(1, 1, 8)), "x"),
+        (lambda: cells([], 1000, 16000), "length"),
         (lambda: Mixture(1), "stems"),
         (lambda: Clipping(0.0), "threshold"),
         (lambda: kaiser_lowpass(0.0), "cutoff"),
@@ -177,3 +223,5 @@ def test_bad_input_is_named(make: object, argument: str) -> None:
 def test_a_mask_must_be_bool() -> None:
     with pytest.raises(TypeError, match="mask"):
         TimeMask(torch.ones(4))
+    with pytest.raises(TypeError, match="mask"):
+        SpectrogramMask(torch.ones(4, 4))

@@ -55,7 +55,7 @@ def jumps(x: Tensor, seam: int, reach: int = 1024) -> tuple[Tensor, Tensor]:
     return steps[:, at], others.quantile(0.999, dim=1)
 
 
-@pytest.mark.parametrize("rate", [16000, 44100])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_no_seam_is_a_click(channels: int, rate: int) -> None:
     length = round(1.2 * rate)

@@ -12,6 +12,7 @@ from ctrlgen.adapters.deepinv import DeepinvLinear, DeepinvOperator
 from ctrlgen.domains.audio.filters import BandLimit, Filter, LowPass, Reverb
 from ctrlgen.domains.audio.operators import Clipping, TimeMask, gaps
 from ctrlgen.domains.audio.operators import Mixture as Stems
+from ctrlgen.domains.audio.spectrograms import SpectrogramMask
 from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
 from ctrlgen.operators.base import LinearOperator, Operator, Spectrum
@@ -128,6 +129,10 @@ LOOSE: dict[str, Case] = {
     "reverb": operator_case(lambda: Reverb(torch.tensor([1.0, 0.0, 0.5])), (1, 16)),
     "time-mask": operator_case(lambda: TimeMask(draw(16, stream=48) > 0), (2, 16)),
     "time-mask-shared": operator_case(lambda: TimeMask(gaps([(2, 5)], 16)), (1, 16)),
+    "spectrogram-mask": operator_case(lambda: SpectrogramMask(draw(4, 4, stream=49) > 0), (2, 16)),
+    "spectrogram-mask-each": operator_case(
+        lambda: SpectrogramMask(draw(3, 4, stream=50) > 0), (1, 12)
+    ),
     "stems": operator_case(lambda: Stems(3), (3, 8)),
     "clipping": operator_case(lambda: Clipping(0.5), (1, 16)),
     "deepinv": operator_case(lambda: DeepinvOperator(Halve(), -1.0, 1.0), (D,)),
