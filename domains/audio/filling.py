@@ -67,7 +67,7 @@ class Rows(PerSample):
         task: as of `tasks.pose`.
         sources: the files.
         way: options of the task, as items.
-        window: of the prior.
+        window: of the prior, its rate and samples.
         takes: of every file.
         ids: rows that are meant, shape (b,); all when None.
     """
@@ -79,21 +79,25 @@ class Rows(PerSample):
         task: str,
         sources: Sequence[Source],
         way: tuple[tuple[str, Any], ...],
-        window: Window,
+        window: tuple[int, int],
         takes: int,
         ids: Tensor | None = None,
     ) -> None:
         self.task, self.sources, self.way = task, tuple(sources), way
-        self.window, self.takes = window, takes
+        self.window, self.takes = (window[0], window[1]), takes
         self.ids = torch.arange(sum(s.rows for s in sources) * takes) if ids is None else ids
 
     def file(self, number: int) -> Posed:
         """The rows of a file."""
-        return posed(self.task, self.sources[number].path, self.way, self.window)[0]
+        return self._posed(number)[0]
 
     def said(self, number: int) -> dict[str, Any]:
         """What is said of a file."""
-        return posed(self.task, self.sources[number].path, self.way, self.window)[1]
+        return self._posed(number)[1]
+
+    def _posed(self, number: int) -> tuple[Posed, dict[str, Any]]:
+        path = self.sources[number].path
+        return posed(self.task, path, self.way, Window(*self.window))
 
     def places(self) -> Iterator[Place]:
         """Of every row."""

@@ -74,7 +74,7 @@ class Restoration:
     def rows(self) -> Rows:
         """The rows of all takes of all files."""
         options = self.options
-        return Rows(self.task, self.sources, self.way, Window(*self.window), options.takes)
+        return Rows(self.task, self.sources, self.way, self.window, options.takes)
 
     def job(self) -> Job:
         """The job.

@@ -21,7 +21,6 @@ from torch import Tensor
 from ctrlgen.domains.audio.filters import check_signals
 from ctrlgen.domains.audio.mdct import mdct_circular, mdct_circular_inverse
 from ctrlgen.operators.base import LinearOperator, Spectrum
-from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import follow
 
 __all__ = ["SpectrogramMask", "cells"]
@@ -124,7 +123,6 @@ class SpectrogramMask(LinearOperator):
             ValueError: another length than that of the mask.
         """
         check_signals(x)
-        check_precision(x=x)
         if x.shape[2] != self.frames * self.bins:
             raise ValueError(
                 f"x: expected {self.frames} frames of {self.bins} samples, as the mask has, "

@@ -103,7 +103,7 @@ def test_a_file_that_raises_leaves_the_others(
 
 def test_rows_know_their_files(wave: Path) -> None:
     sources = [Source(wave, "a", (0, 1)), Source(wave, "b", (0,)), Source(wave, "c", (0, 1, 2))]
-    rows = Rows("inpaint", sources, (), (16000, 6400), 2)  # type: ignore[arg-type]
+    rows = Rows("inpaint", sources, (), (16000, 6400), 2)
     places = [tuple(place) for place in rows.places()]
     assert places == [
         (0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 1, 1), (1, 0, 0), (1, 1, 0),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
+from ctrlgen.domains.audio.filling import Rows, Source
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.lead_optimization import Ball
 from ctrlgen.domains.molecules.molecule_batches import Found
@@ -55,6 +58,20 @@ def molecules_case() -> Case:
     return Case(Molecules, rows, rounding=None, part=build)
 
 
+def sound_rows_case() -> Case:
+    """Two takes of two files; where a row belongs says all of it."""
+
+    def build() -> Rows:
+        sources = [Source(Path(name), name, (0,)) for name in ("a.wav", "b.wav")]
+        return Rows("inpaint", sources, (), (16000, 6400), 2)
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        places = torch.tensor(list(pick(build(), index, dtype).places()), device=index.device)
+        return dict(zip(("source", "take", "row"), places.T, strict=True))
+
+    return Case(Rows, rows, rounding=None, part=build)
+
+
 PROJECTIONS: dict[str, Case] = {
     "columns": normalize_case(False),
     "isotropic": normalize_case(True),
@@ -62,4 +79,8 @@ PROJECTIONS: dict[str, Case] = {
 }
 
 
-ROW_HOLDERS = {"found": found_case(), "molecules": molecules_case()}
+ROW_HOLDERS = {
+    "found": found_case(),
+    "molecules": molecules_case(),
+    "sound-rows": sound_rows_case(),
+}
