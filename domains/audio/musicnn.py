@@ -32,7 +32,7 @@ from torch.nn import functional as F
 
 from ctrlgen.domains.audio.filters import check_signals
 from ctrlgen.domains.audio.tensor_bundle import read_bundle
-from ctrlgen.domains.images.frechet import frechet_distance
+from ctrlgen.rows.frechet import frechet_distance
 
 __all__ = ["RATE", "TAGS", "WHEEL", "Musicnn", "fetch", "frechet", "load", "mel_bands"]
 

@@ -56,20 +56,14 @@ class Restoration:
 
     def lasting(self) -> Restoration:
         """The same, whose paths hold from any folder, and without what is of one process."""
-        options = self.options
-        prior = str(Path(options.prior).absolute()) if options.prior.endswith(".json") else ""
-        samples = sum(s.rows for s in self.sources) * options.takes
+        samples = sum(s.rows for s in self.sources) * self.options.takes
         return replace(
             self,
             sources=tuple(replace(s, path=s.path.absolute()) for s in self.sources),
             way=tuple((k, v.absolute() if isinstance(v, Path) else v) for k, v in self.way),
             to=None if self.to is None else self.to.absolute(),
-            options=replace(
-                options, prior=prior or options.prior, out=None, overwrite=False, json=False,
-                workers=None, shard=None, ray=None, json_lines=False, dry_run=False,
-                batch=str(options.size(samples)),
-            ),
-        )  # fmt: skip
+            options=replace(self.options.lasting(samples), dry_run=False),
+        )
 
     def rows(self) -> Rows:
         """The rows of all takes of all files."""

@@ -76,7 +76,8 @@ def stored(
         title=title, about=about, metrics=named, command=command,
     )  # fmt: skip
     store = Store.create(folder, manifest)
-    records = records_of(result, 0, 1.0, metrics, [[] for _ in range(rows)], [None] * rows)
+    table = [{name: values[row] for name, values in metrics.items()} for row in range(rows)]
+    records = records_of(result, 0, 1.0, table, [[] for _ in range(rows)], [None] * rows)
     store.write(Shard.of(result, records, unit=0, first=0, key=store.key, seconds=1.0, chunk=rows))
     store.put(**(shared or {}))
     return folder
