@@ -1,6 +1,6 @@
 # Everything works on a fresh machine: each target makes the virtual environment first.
 #
-#   make demo    solve problems on held-out images and draw a figure
+#   make demo    fill sounds, solve problems on images, steer molecules: one report
 #   make test    all tests, on two processes of one thread each
 #   make portable  the tests that rest on rounding, with the plainest instruction set
 #   make lint    ruff, and mypy on the installed package

@@ -94,7 +94,7 @@ def demo(
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier result there.")] = False,
     json: Json = False,
 ) -> None:
-    """Solve problems on held-out images and steer molecules; a few minutes on two cores.
+    """Fill sounds, solve problems on images, steer molecules; a few minutes on two cores.
 
     Each domain ends with a table, and all of them with one report. Nothing is downloaded.
     """

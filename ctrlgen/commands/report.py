@@ -119,8 +119,11 @@ def _conclude(places: list[Path], json: bool) -> None:
 
 def _beside(places: list[Path]) -> Path:
     """report.html in a folder, FILE.html beside FILE.sdf; of several results in what holds all."""
-    if len(places) > 1 and len({place.parent for place in places}) == 1:
-        return places[0].parent / NAME
+    if len(places) > 1:
+        common = os.path.commonpath([place.parent.absolute() for place in places])
+        for place in places:
+            if str(place.parent.absolute()) == common:
+                return place.parent / NAME
     first = places[0]
     return first / NAME if first.is_dir() else first.with_suffix(".html")
 

@@ -40,6 +40,7 @@ domain = Domain(
     cards=Path(__file__).parent / "weights",
     command="audio",
     app="ctrlgen.domains.audio.cli:app",
+    demo="ctrlgen.domains.audio.demo:run",
     recipes={"mdct-16k": _TRAIN, "mdct-16k-compact": _TRAIN, "freedoom-music": _TRAIN},
     builders=("ctrlgen.domains.audio.networks:build", "ctrlgen.domains.audio.spectral:build"),
     panel="ctrlgen.domains.audio.panel:PANEL",

@@ -23,11 +23,11 @@ _LISTED = 64
 """Takes in the table at the end."""
 
 
-def restore(ctx: typer.Context, task: str, file: Path, options: Options, **way: Any) -> None:
+def restore(ctx: typer.Context | str, task: str, file: Path, options: Options, **way: Any) -> None:
     """Restore a file, or every file of a folder, as one run.
 
     Args:
-        ctx: of the command.
+        ctx: of the command, or what was typed.
         task: "inpaint", "upsample", "declip" or "extend".
         file: or folder.
         options: of the command.
@@ -67,7 +67,7 @@ def restore(ctx: typer.Context, task: str, file: Path, options: Options, **way: 
         }
         carry_out(
             lasting, lasting.job(), run, options,
-            json=options.json, command=typed(ctx), domain="audio",
+            json=options.json, command=ctx if isinstance(ctx, str) else typed(ctx), domain="audio",
             title=f"{task} of {file.name}", about=about,
         )  # fmt: skip
     if plan.refused:

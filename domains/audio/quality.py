@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.audio import files
-from ctrlgen.domains.audio.data import RATE, read
+from ctrlgen.domains.audio.data import RATE, Music, read
 from ctrlgen.domains.audio.files import Recording
 from ctrlgen.domains.audio.filters import LowPass
 from ctrlgen.domains.audio.inpainting import inpaint
@@ -153,9 +153,28 @@ def prior_rows(prior: Prior, x: Tensor, tasks: list[str], settings: Settings) ->
 
 
 def held_out_clips(folder: Path, count: int) -> Tensor:
-    """Clips of held-out scores at one level, evenly spread over all, shape (count, 1, LENGTH)."""
-    places = (torch.arange(count) + 0.5) / count
-    return levelled(read(folder, "held-out"), places, LENGTH)
+    """Clips of held-out scores as written, at one level, shape (count, 1, LENGTH).
+
+    They are spread evenly over all scores, whatever variations the folder has; a place where a
+    score is silent gives way to the next.
+
+    Raises:
+        ValueError: the scores are silent at too many places.
+    """
+    every = read(folder, "held-out")
+    chosen = [i for i, name in enumerate(every.names) if name.endswith("-0")]
+    music = Music(
+        tuple(every.pieces[i] for i in chosen), tuple(every.names[i] for i in chosen), every.rate
+    )
+    rows = []
+    for place in range(count):
+        tries = (place + (torch.arange(8) + 4) / 16) / count
+        x = levelled(music, tries, LENGTH)
+        heard = (x.square().mean((1, 2)) > 0).nonzero()
+        if not len(heard):
+            raise ValueError(f"folder: {folder} holds silence where a clip was looked for")
+        rows.append(x[int(heard[0])])
+    return torch.stack(rows)
 
 
 def foreign_clips(paths: Sequence[Path], count: int) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from ctrlgen.costs import SquaredError
-from ctrlgen.domains.audio import examples, networks
+from ctrlgen.domains.audio import examples, networks, quality
+from ctrlgen.domains.audio.data import Music
 from ctrlgen.domains.audio.metrics import snr
 from ctrlgen.domains.audio.operators import TimeMask
 from ctrlgen.domains.audio.quality import codec_rows, interpolated
@@ -27,6 +30,25 @@ def test_a_line_across_a_gap() -> None:
     broken = x.clone()
     broken[..., 5:9] = 0
     torch.testing.assert_close(interpolated(broken, 5, 9), x)
+
+
+def test_clips_are_those_of_scores_as_written_and_none_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    half = np.concatenate((np.zeros(100_000), np.full(200_000, 1000))).astype(np.int16)
+    loud, other = np.full(300_000, 2000, np.int16), np.full(900_000, 3000, np.int16)
+    music = Music((half, other, loud), ("00-0", "00-1", "09-0"))
+    monkeypatch.setattr(quality, "read", lambda folder, split: music)
+    clips = quality.held_out_clips(Path("data"), 4)
+    assert clips.shape == (4, 1, quality.LENGTH) and bool((clips != 0).any(2).all())
+    # More variations change nothing.
+    fewer = Music((half, loud), ("00-0", "09-0"))
+    monkeypatch.setattr(quality, "read", lambda folder, split: fewer)
+    assert torch.equal(quality.held_out_clips(Path("data"), 4), clips)
+    silent = Music((np.zeros(300_000, np.int16),), ("00-0",))
+    monkeypatch.setattr(quality, "read", lambda folder, split: silent)
+    with pytest.raises(ValueError, match="folder: data holds silence"):
+        quality.held_out_clips(Path("data"), 1)
 
 
 def test_the_embedded_codec_on_clips_of_the_package() -> None:

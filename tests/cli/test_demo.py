@@ -12,6 +12,7 @@ import pytest
 import typer
 from PIL import Image
 
+from ctrlgen.domains.audio import demo as audio
 from ctrlgen.domains.images import demo
 from ctrlgen.domains.molecules import demo as molecules
 from ctrlgen.domains.molecules import generation
@@ -27,6 +28,8 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
     monkeypatch.setattr(demo, "_STEER_SEEDS", (3,))
     quick = replace(molecules._OPTIONS, number=2, steps=2, evaluations=2, restarts=0, draws=1)
     monkeypatch.setattr(molecules, "_OPTIONS", quick)
+    blend = replace(audio._OPTIONS, preset="paper", iterations=0)
+    monkeypatch.setattr(audio, "_OPTIONS", blend)
     outcome = ctrlgen("demo", "--out", tmp_path / "demo")
     assert outcome.code == 0, outcome.err
     assert "demo/images/figure.png" in outcome.out
@@ -45,6 +48,11 @@ def test_the_demo_ends_with_a_table_a_figure_and_the_numbers(
         with Image.open(figure) as picture:
             assert picture.width > 500
     rows = json.loads((drawn / "molecules.json").read_text())["molecules"]
+    sounds = tmp_path / "demo" / "audio"
+    (gap,), (band,) = (read(sounds / task) for task in ("inpaint", "upsample"))
+    assert gap.title == "inpaint of gap.flac" and band.title == "upsample of low.flac"
+    for section in (gap, band):
+        assert section.title in report.read_text() and section.samples[0].panel
     assert len(rows) == 2 and all(row["target gap (meV)"] == "5500" for row in rows)
     scenes = json.loads((images / "result.json").read_text())["scenes"]
     assert len(scenes) == 4
@@ -72,6 +80,7 @@ def test_what_the_image_demo_has_finished_is_kept_and_said(
         return scenes[0]
 
     monkeypatch.setattr(demo, "_restore", interrupted)
+    monkeypatch.setattr(audio, "run", lambda *_, **__: None)
     monkeypatch.setattr(molecules, "run", lambda *_, **__: pytest.fail("the demo went on"))
     out = tmp_path / "demo"
     outcome = ctrlgen("demo", "--out", out)
