@@ -20,6 +20,7 @@ under `experiments/results` holds them all, with the table and the figure beside
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from functools import partial
 from pathlib import Path
@@ -190,6 +191,7 @@ def main(
         typer.echo(f"without {EMBEDDER}: no {musicnn.WHEEL} in {data.parent}", err=True)
     key: dict[str, Any] = {"sha256": model.card.sha256, "clips": len(truth), "set": source}
     key |= {"music": [file.name for file in music or ()], "iterations": iterations}
+    key["signals"] = hashlib.sha256(truth.cpu().numpy().tobytes()).hexdigest()
     where = "music" if music else "held-out"
     rows = Rows(cache / "dflow_audio" / where, key)
     run(model, truth, rows, asked, wanted, iterations, network)
