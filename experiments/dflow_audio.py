@@ -84,9 +84,11 @@ def plain_row(problem: Problem, x: Tensor) -> tuple[dict[str, Any], Tensor]:
     return scores(problem, x), x
 
 
-def frechet_row(network: musicnn.Musicnn, x: Tensor, truth: Tensor) -> tuple[dict, Tensor]:
-    """FAD-musicnn of clips against the true ones."""
-    ours, theirs = network.embed(x.nan_to_num(0, 0, 0).clamp(-1, 1)), network.embed(truth)
+def frechet_row(
+    network: musicnn.Musicnn, x: Tensor, theirs: Tensor
+) -> tuple[dict[str, Any], Tensor]:
+    """FAD-musicnn of clips (B, 1, L) against embeddings (N, 200) of the true ones."""
+    ours = network.embed(x.nan_to_num(0, 0, 0).clamp(-1, 1))
     with warnings.catch_warnings():  # the table names n
         warnings.filterwarnings("ignore", message="frechet: ")
         value = musicnn.frechet(ours, theirs)
@@ -103,6 +105,7 @@ def run(
     network: musicnn.Musicnn | None,
 ) -> None:
     """All rows of some tasks and methods."""
+    theirs = None if network is None else network.embed(truth)
     for task in tasks:
         problem = Problem.of(task, truth)
         made: dict[str, Tensor] = {}
@@ -114,9 +117,9 @@ def run(
             work = partial(method_row, prior, problem, name, iterations)
             made[name] = rows.get(f"{task}-{name}", work)
         for name, x in made.items():
-            if network is not None:
+            if network is not None and theirs is not None:
                 key = f"{task}-{name}"
-                work = partial(frechet_row, network, x, truth)
+                work = partial(frechet_row, network, x, theirs)
                 rows.get(f"frechet-{key}", work)
                 rows.rows[key]["frechet"] = rows.rows.pop(f"frechet-{key}")
 
