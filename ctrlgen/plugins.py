@@ -25,7 +25,7 @@ from typing import Any
 
 from ctrlgen.rows.errors import MissingExtra
 
-__all__ = ["Domain", "cards", "domains", "load_file", "packages", "resolve"]
+__all__ = ["Domain", "cards", "domains", "load_file", "named_in_file", "packages", "resolve"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,28 @@ def _imported(module: str, beside: bool) -> ModuleType:
         return importlib.import_module(module)
     finally:
         sys.path.remove(folder)
+
+
+def named_in_file(reference: str, argument: str) -> Any:
+    """What FILE.py:NAME names, of a user's file, which runs.
+
+    Args:
+        reference: the file and a name in it.
+        argument: what an error names.
+
+    Raises:
+        ValueError: if it is no such reference, or the file cannot be imported or has no such name.
+    """
+    place, colon, name = reference.rpartition(":")
+    file = Path(place)
+    if not (colon and name.isidentifier() and file.suffix == ".py" and file.is_file()):
+        raise ValueError(
+            f"{argument}: expected FILE.py:NAME of a file that exists, got {reference!r}"
+        )
+    value = getattr(load_file(file, argument), name, None)
+    if not callable(value):
+        raise ValueError(f"{argument}: {file} has no function {name!r}")
+    return value
 
 
 def load_file(file: Path, argument: str) -> ModuleType:

@@ -42,7 +42,7 @@ from ctrlgen.experiments.published_settings import (
 from ctrlgen.experiments.rows import Rows, publish
 from ctrlgen.methods import Method
 from ctrlgen.operators.base import measure
-from ctrlgen.plugins import load_file
+from ctrlgen.plugins import named_in_file
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.errors import UnknownName
@@ -71,12 +71,7 @@ def prior_of(
         return from_adm(weights, configuration.model).to(device)
     if network is None:
         raise ValueError("network: expected FILE.py:NAME, a function that returns network(x, t)")
-    file, _, name = network.partition(":")
-    if not name or not Path(file).is_file():
-        raise ValueError(f"network: expected FILE.py:NAME of a file that exists, got {network!r}")
-    build = getattr(load_file(Path(file), "network"), name, None)
-    if not callable(build):
-        raise ValueError(f"network: {file} has no function {name!r}")
+    build = named_in_file(network, "network")
     made = build() if weights is None else build(weights)
     shape = (3, configuration.size, configuration.size)
     return Prior(from_callable(made, time=scale), Gaussian(shape)).to(device)

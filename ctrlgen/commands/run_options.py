@@ -14,7 +14,7 @@ from ctrlgen.runs.cluster import Ray
 from ctrlgen.runs.executors import Executor, Local, Processes, Slice
 from ctrlgen.runs.job import Batch
 
-__all__ = ["LARGEST", "Running", "absolute", "file_of"]
+__all__ = ["LARGEST", "Running", "absolute", "file_of", "seeds_of"]
 
 LARGEST = 64
 """Samples of a unit where the user does not say."""
@@ -86,8 +86,10 @@ class Running:
         Args:
             samples: of the run.
         """
-        own = {f.name: f.default if f.name in _PASSING else absolute(getattr(self, f.name))
-               for f in fields(self)}  # fmt: skip
+        own: dict[str, Any] = {
+            f.name: f.default if f.name in _PASSING else absolute(getattr(self, f.name))
+            for f in fields(self)
+        }
         return replace(self, **own | {"batch": str(self.size(samples))})
 
     def files(self) -> list[Path]:
@@ -135,3 +137,28 @@ def absolute(value: Any) -> Any:
     return file.absolute() if isinstance(value, Path) else value.replace(
         str(file), str(file.absolute()), 1
     )  # fmt: skip
+
+
+def seeds_of(text: str | None, number: int | None, default: int, option: str) -> list[int]:
+    """Seeds 0 to N − 1, or those that are named.
+
+    Args:
+        text: of --seeds.
+        number: N, of the other option.
+        default: N where neither is given.
+        option: its name.
+
+    Raises:
+        ValueError: for both, no integers, or one twice.
+    """
+    if text is None:
+        return list(range(number or default))
+    if number is not None:
+        raise ValueError(f"seeds: expected one of --seeds and {option}")
+    try:
+        seeds = [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"seeds: expected integers as in 3,5,8, got {text!r}") from error
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: expected each once, got {text!r}")
+    return seeds

@@ -6,8 +6,9 @@ out. `carry_out` runs it into a folder; `ctrlgen resume` rebuilds it and does th
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -24,12 +25,20 @@ from ctrlgen.runs.executors import Local, Slice
 from ctrlgen.runs.fingerprint import file_digest
 from ctrlgen.runs.interrupts import exit_code
 from ctrlgen.runs.job import Job, Plan
-from ctrlgen.runs.outputs import check_output, naming, reserved, run_folder
+from ctrlgen.runs.outputs import (
+    check_inputs,
+    check_output,
+    check_place,
+    cut_off,
+    naming,
+    reserved,
+    run_folder,
+)
 from ctrlgen.runs.runner import begin, execute, resume
 from ctrlgen.runs.schema import MANIFEST, RESULT
 from ctrlgen.runs.store import Store
 
-__all__ = ["Errand", "Running", "carry_out", "go_on", "place", "typed"]
+__all__ = ["Errand", "Running", "carry_out", "go_on", "place", "place_of", "typed"]
 
 
 class Errand(Plan, Protocol):
@@ -94,6 +103,55 @@ def place(
         raise ValueError("shard: needs --out, the folder of all shares, and no --overwrite")
     check_output(out if not (out / MANIFEST).is_file() else out / "x")
     yield out
+
+
+@contextmanager
+def place_of(
+    out: Path | None,
+    stem: str,
+    running: Running,
+    suffixes: Sequence[str],
+    *,
+    overwrite: bool = False,
+    inputs: Iterable[Path | None] = (),
+) -> Iterator[tuple[Path, Path | None]]:
+    """The folder of a run that ends with files of one name, and the first file if it is named.
+
+    The folder of the run into FILE.sdf is FILE.run beside it; without a name, or with that of a
+    folder, the files lie in the folder of the run.
+
+    Args:
+        out: what the user named, a folder or the first file.
+        stem: as of `place`.
+        running: options, with the share.
+        suffixes: of the files, that of the first one first.
+        overwrite: whether earlier results may be replaced.
+        inputs: files that the run reads, which are never written over.
+
+    Raises:
+        ValueError: as `place`, or for another suffix, or files that are there already.
+        OSError: if nothing can be written there.
+    """
+    read = [file for file in inputs if file is not None]
+    if out is None or not out.suffix or out.is_dir():
+        with place(out, stem, running, overwrite=overwrite, inputs=read) as folder:
+            yield folder, None
+        return
+    if out.suffix.lower() != suffixes[0]:
+        raise ValueError(f"out: expected a folder or a name that ends in {suffixes[0]}, got {out}")
+    folder, files = out.with_suffix(".run"), [out.with_suffix(suffix) for suffix in suffixes]
+    check_inputs(files, read)
+    there = [file for file in files if os.path.lexists(file)]
+    for file in there:
+        if file.is_dir() or not file.exists():
+            kind = "a folder" if file.is_dir() else "a link to nothing"
+            raise ValueError(f"out: expected a file, {file} is {kind}")
+    check_place(out)
+    if there and not overwrite and running.shard is None:
+        goes_on = f", or go on with it: ctrlgen resume {folder}" if cut_off(folder) else ""
+        raise ValueError(f"out: {there[0]} exists; name another file or add --overwrite{goes_on}")
+    with place(folder, stem, running, overwrite=overwrite, inputs=read):
+        yield folder, out
 
 
 def typed(ctx: typer.Context) -> str:

@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 
 from ctrlgen.commands import console
+from ctrlgen.commands.run_options import seeds_of
 from ctrlgen.commands.running import carry_out, place, typed
 from ctrlgen.domains.images.options import Options
 from ctrlgen.runs.json_files import plain
@@ -35,9 +36,9 @@ def restore(
         settings: its own options, for `result.json`.
         compare: what the cost compares.
     """
-    from ctrlgen.domains.images.runs import Restoration, seeds_of
+    from ctrlgen.domains.images.runs import Restoration
 
-    seeds_of(options.seeds, options.samples)
+    seeds_of(options.seeds, options.samples, 1, "--samples")
     read = [f for f in (file, options.truth, settings.get("mask")) if f is not None]
     stem = f"{task}-{file.stem}"
     overwrite = options.overwrite

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from ctrlgen.commands import console
-from ctrlgen.commands.run_options import absolute
+from ctrlgen.commands.run_options import absolute, seeds_of
 from ctrlgen.costs.problems import psnr_of
 from ctrlgen.domains.images.doubts import of_result
 from ctrlgen.domains.images.options import Options
@@ -38,7 +38,7 @@ from ctrlgen.rows.errors import Doubtful
 from ctrlgen.runs.job import Job, Metric
 from ctrlgen.runs.store import Store
 
-__all__ = ["Restoration", "Restorer", "seeds_of"]
+__all__ = ["Restoration", "Restorer"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Restoration:
     ) -> Restoration:
         """A restoration by what was typed, whose paths hold from any folder."""
         own = {name: absolute(value) for name, value in settings.items()}
-        lasting = options.lasting(len(seeds_of(options.seeds, options.samples)))
+        lasting = options.lasting(len(seeds_of(options.seeds, options.samples, 1, "--samples")))
         return cls(task, file.absolute(), own, lasting, compare)
 
     def problem(self) -> Problem:
@@ -137,7 +137,7 @@ class Restoration:
             iterations=options.iterations,
             target=options.target,
         )
-        seeds, prior = seeds_of(options.seeds, options.samples), problem.prior
+        seeds, prior = seeds_of(options.seeds, options.samples, 1, "--samples"), problem.prior
         if options.label is not None and problem.tiles is None:
             prior = prior.bind(label=torch.full((len(seeds),), options.label))
         metrics: dict[str, Metric] = {}
@@ -213,22 +213,3 @@ class Restoration:
 def _parts(job: Job) -> tuple[Problem, Method]:
     restorer: Any = job.method
     return restorer.problem, restorer.method
-
-
-def seeds_of(text: str | None, samples: int | None) -> list[int]:
-    """Seeds 0 to N − 1, or those that are named.
-
-    Raises:
-        ValueError: for both, no integers, or one twice.
-    """
-    if text is None:
-        return list(range(samples or 1))
-    if samples is not None:
-        raise ValueError("seeds: expected one of --seeds and --samples")
-    try:
-        seeds = [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"seeds: expected integers as in 3,5,8, got {text!r}") from error
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: expected each once, got {text!r}")
-    return seeds

@@ -16,8 +16,7 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.commands.options import reporting, sharing
-from ctrlgen.commands.running import carry_out, typed
-from ctrlgen.domains.molecules.inputs import places
+from ctrlgen.commands.running import carry_out, place_of, typed
 from ctrlgen.domains.molecules.options import Generation, Run, Sample, Score, Search
 
 __all__ = ["app"]
@@ -95,12 +94,18 @@ def _search(
     _run(ctx, plan, options, stem, (lead, options.fragment, options.similar))
 
 
+_SUFFIXES = (".sdf", ".xyz", ".csv", ".json", ".png")
+
+
 def _run(
     ctx: typer.Context, plan: Any, options: Any, stem: str, inputs: Sequence[Path | None] = ()
 ) -> None:
     """Carry a plan out; its errors name the paths that were typed."""
-    held = places(options.out, stem, options, overwrite=options.overwrite, inputs=inputs)
-    with held as (folder, file):
+    overwrite = options.overwrite
+    with place_of(options.out, stem, options, _SUFFIXES, overwrite=overwrite, inputs=inputs) as (
+        folder,
+        file,
+    ):
         job = plan.job()
         about = plan.about(job)
         for text in about["warnings"]:

@@ -194,9 +194,7 @@ def generate(
                     named[rows[part]], lambda *which, turn=turn: watch and watch(turn, *which),
                 )  # fmt: skip
                 total += spent
-                with carrying(lambda _, found=found: found):
-                    scores = _scores(found, rank, alphabet_of(prior))
-                best.add(rows[part].tolist(), found, scores)
+                best.add(rows[part].tolist(), found, _scores(found, rank, alphabet_of(prior)))
             best.round()
     whole_run = best.molecules()
     assert whole_run is not None
@@ -259,5 +257,6 @@ def _scores(found: Found, rank: Callable[[Tensor], Tensor] | None, name: str) ->
     """What the starts of a molecule are compared by; NaN is worse than everything."""
     if rank is None:
         return standing(found.costs, found.signals, name).tolist()
-    value = rank(found.signals.detach()).double()
+    with carrying(lambda _: found):
+        value = rank(found.signals.detach()).double()
     return value.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()

@@ -2,99 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ctrlgen import plugins
-from ctrlgen.commands.running import place
 from ctrlgen.rows.errors import HopelessError, concerning
-from ctrlgen.runs.outputs import check_inputs, check_place, cut_off
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
     from torch import Tensor
 
-    from ctrlgen.commands.run_options import Running
     from ctrlgen.domains.molecules.readers import Record
     from ctrlgen.domains.molecules.requirements import Wish
 
 __all__ = [
     "check_records",
     "forgiving",
-    "places",
     "read_molecule",
     "scorer",
-    "seeds_of",
     "wish_of",
 ]
-
-SUFFIXES = (".sdf", ".xyz", ".csv", ".json", ".png")
-
-
-@contextmanager
-def places(
-    out: Path | None,
-    stem: str,
-    running: Running,
-    *,
-    overwrite: bool = False,
-    inputs: Sequence[Path | None] = (),
-) -> Iterator[tuple[Path, Path | None]]:
-    """The folder of a run, and the SDF file if the user named one: FILE.run stands beside FILE.sdf.
-
-    Args:
-        out: what the user named, a folder or FILE.sdf.
-        stem: name of the folder under runs/ where nothing was named.
-        running: options, with the share.
-        overwrite: whether earlier results may be replaced.
-        inputs: files that the run reads, which are never written over.
-
-    Raises:
-        ValueError: another suffix, files that are there already, or one of them an input.
-        OSError: if nothing can be written there.
-    """
-    read = [file for file in inputs if file is not None]
-    if out is None or not out.suffix or out.is_dir():
-        with place(out, stem, running, overwrite=overwrite, inputs=read) as folder:
-            yield folder, None
-        return
-    if out.suffix.lower() != ".sdf":
-        raise ValueError(f"out: expected a folder or a name that ends in .sdf, got {out}")
-    folder, files = out.with_suffix(".run"), [out.with_suffix(suffix) for suffix in SUFFIXES]
-    check_inputs(files, read)
-    there = [file for file in files if os.path.lexists(file)]
-    for file in there:
-        if file.is_dir() or not file.exists():
-            kind = "a folder" if file.is_dir() else "a link to nothing"
-            raise ValueError(f"out: expected a file, {file} is {kind}")
-    check_place(out)
-    if there and not overwrite and running.shard is None:
-        goes_on = f", or go on with it: ctrlgen resume {folder}" if cut_off(folder) else ""
-        raise ValueError(f"out: {there[0]} exists; name another file or add --overwrite{goes_on}")
-    with place(folder, stem, running, overwrite=overwrite, inputs=read):
-        yield folder, out
-
-
-def seeds_of(text: str | None, number: int | None, default: int) -> list[int]:
-    """Seeds 0 to N − 1, or those that are named.
-
-    Raises:
-        ValueError: both, no integers, or one twice.
-    """
-    if text is None:
-        return list(range(number or default))
-    if number is not None:
-        raise ValueError("seeds: expected one of --seeds and --number")
-    try:
-        seeds = [int(word) for word in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"seeds: expected integers as in 3,5,8, got {text!r}") from error
-    if len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise ValueError(f"seeds: expected integers >= 0, each once, got {text!r}")
-    return seeds
 
 
 def read_molecule(file: Path, what: str, *, piece: bool = False) -> Mol:
@@ -208,13 +136,7 @@ def scorer(reference: str, name: str) -> Callable[[Tensor], Tensor]:
     from ctrlgen.costs import BlackBoxCost
     from ctrlgen.domains.molecules.scoring import score
 
-    place, colon, word = reference.rpartition(":")
-    file = Path(place)
-    if not (colon and file.suffix == ".py" and file.is_file()):
-        raise ValueError(f"rank: expected FILE.py:NAME, got {reference!r}")
-    function = getattr(plugins.load_file(file, "rank"), word, None)
-    if not callable(function):
-        raise ValueError(f"rank: {file} has no function {word!r}")
+    function = plugins.named_in_file(reference, "rank")
 
     def rank(signals: Tensor) -> Tensor:
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +118,10 @@ def whole(signals: Tensor, name: str) -> Tensor:
 
 def gather(parts: Sequence[Found]) -> Found:
     """Rows put together."""
-    return Found(**{key: torch.cat([getattr(p, key) for p in parts]) for key in Found.per_sample})
+    rows: dict[str, Any] = {
+        key: torch.cat([getattr(p, key) for p in parts]) for key in Found.per_sample
+    }
+    return Found(**rows)
 
 
 def result_of(found: Found, network: Evaluations, method: str = "") -> Result:

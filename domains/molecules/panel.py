@@ -137,7 +137,7 @@ def show(
         own = _sample(id, {**row, "name": f"seed-{seed}"}, text and unpacked(text), asked)
         sample = samples[id]
         sample.seed, sample.metrics, sample.panel = own.seed, own.metrics, own.panel
-        sample.flags += [flag for flag in own.flags if flag not in sample.flags]
+        sample.flags = list(dict.fromkeys([*sample.flags, *own.flags]))
         sample.reason = row["reason"]
     wanted = ", ".join((manifest.get("about") or {}).get("asked") or ())
     section.title = f"Molecules: {wanted}" if wanted else section.title.capitalize()

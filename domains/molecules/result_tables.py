@@ -86,7 +86,7 @@ class Table:
         self.mols: list[Mol | None] = [text and unpacked(text) for text in texts]
         fullest = max(listed, key=len, default={})
         self.rows: list[dict[str, Any]] = []
-        skeletons: set[str] = set()
+        skeletons: set[str | None] = set()
         for row in listed:
             own = row if "record" in row else {name: row.get(name) for name in {**fullest, **row}}
             skeleton = own["inchikey"] and own["inchikey"].split("-")[0]

@@ -38,8 +38,6 @@ class Designing(Molecules):
     """Molecules with what is wanted, from noise or around a lead.
 
     Attributes:
-        options: of the command.
-        out: see `Molecules`.
         atoms: numbers of atoms, see `parse_atoms`.
         lead: file of the molecule to begin with.
         radius: of the ball around it.

@@ -87,8 +87,6 @@ class Scoring(Molecules):
     """The molecules of a file.
 
     Attributes:
-        options: of the command.
-        out: see `Molecules`.
         file: with the molecules.
     """
 
@@ -108,9 +106,8 @@ class Scoring(Molecules):
         return records
 
     @property
-    def seeds(self) -> list[int]:
-        """The numbers of the records."""
-        return [record.number for record in self.records()]
+    def count(self) -> int:
+        return len(self.records())
 
     def job(self) -> Job:
         """The job."""

@@ -66,7 +66,10 @@ class Steering:
         watch = None if observer is None else _Course(observer, len(seeds)).part
 
         def result(partial: Any) -> Result | None:
-            return None if partial is None else result_of(*partial, repr(self))
+            if partial is None:
+                return None
+            found, network = partial
+            return result_of(found, network, repr(self))
 
         with carrying(result):
             found, network = generate(

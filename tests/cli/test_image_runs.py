@@ -142,6 +142,30 @@ def test_shares_of_a_job_array(ctrlgen: Run, words: tuple[object, ...], tmp_path
     assert "shard: expected I/N" in ctrlgen(*words[:-1], tmp_path / "x", "--shard", "two").err
 
 
+def test_a_unit_of_automatic_size(ctrlgen: Run, grey_card: Path, tmp_path: Path) -> None:
+    """On the CPU at most 64 samples; a folder keeps it, and resumes with it."""
+    words = ("image", "sample", "--prior", grey_card, "--steps", 1, "-n", 70)
+    outcome = ctrlgen(*words, "--batch", "auto", "--out", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["unit"] == 64 and len(list((tmp_path / "out" / "shards").glob("*.jsonl"))) == 2
+    (tmp_path / "out" / "shards" / "000001.jsonl").unlink()
+    assert ctrlgen("resume", tmp_path / "out").code == 0
+    assert written(tmp_path / "out")["complete"]
+    assert "batch: expected a number above 0 or auto" in ctrlgen(*words, "--batch", "most").err
+
+
+def test_a_cluster_computes_the_same(ctrlgen: Run, grey_card: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the ray package is not installed")
+    words = ("image", "sample", "--prior", grey_card, "--steps", 1, "-n", 4, "--batch", 2, "--out")
+    assert ctrlgen(*words, tmp_path / "here").code == 0
+    outcome = ctrlgen(*words, tmp_path / "there", "--ray", "--workers", 1)
+    assert outcome.code == 0, outcome.err
+    for seed in range(4):
+        files = [tmp_path / place / f"sample-{seed}.png" for place in ("here", "there")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_a_sample_that_raises_leaves_the_others(
     ctrlgen: Run, words: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
