@@ -14,7 +14,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "audio.md"
 def test_the_examples_work() -> None:
     pytest.importorskip("soundfile")
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     session: dict[str, Any] = {}
     for block in blocks:
         exec(block, session)
