@@ -74,7 +74,11 @@ def method_row(
     result, account = timed(method, prior, problem.cost(method), range(len(problem.truth)))
     own = result.samples.detach()
     images = problem.spliced(own)
-    row = {**scores(problem, images, own), "goal": goal.tolist(), "ceiling": ceiling.tolist()}
+    row: dict[str, Any] = {
+        **scores(problem, images, own),
+        "goal": goal.tolist(),
+        "ceiling": ceiling.tolist(),
+    }
     row["evaluations_at_goal"] = spent_at(result, goal) if name.startswith("d-flow") else None
     return {**row, **account}, images
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ctrlgen.commands import console
 from ctrlgen.domains.audio.options import Options
@@ -42,7 +43,7 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
     folder = new_folder("demo-audio") if out is None else out
     folder.mkdir(parents=True, exist_ok=True)
     gap, low = folder / "gap.flac", folder / "low.flac"
-    ways = {
+    ways: dict[str, dict[str, Any]] = {
         "inpaint": {"gap": [_GAP], "labels": None, "auto_gaps": False},
         "upsample": {"rate": 16000},
     }
