@@ -3,12 +3,13 @@
 On a machine with one card, in a checkout, with packed training data beside it:
 
     python benchmarks/accelerator.py --out results --minutes 10 \\
-        --data qm9=qm9.safetensors --data cifar10=cifar10.safetensors
+        --data qm9=qm9.safetensors --data cifar10=cifar10.safetensors --data music=music.safetensors
 
 The data are packed beforehand, where they are:
 
     ctrlgen train molecules/qm9 --data data/qm9 --pack qm9.safetensors
     ctrlgen train images/cifar10 --data data/cifar10 --pack cifar10.safetensors --samples 26000
+    ctrlgen train audio/freedoom-music --data data/audio --pack music.safetensors --samples 100
 
 In one process and in order of value, each part within its share of the time:
 
@@ -83,7 +84,7 @@ def _data(given: list[str]) -> dict[str, Path]:
     for entry in given:
         name, _, file = entry.partition("=")
         if name not in training.DATA or not file:
-            raise ValueError(f"--data: expected one of {training.DATA}=FILE, got {entry!r}")
+            raise ValueError(f"--data: expected one of {sorted(training.DATA)}=FILE, got {entry!r}")
         if not Path(file).is_file():
             raise ValueError(f"--data: expected a packed file, there is none at {file}")
         files[name] = Path(file).resolve()

@@ -8,7 +8,6 @@ and leaves checkpoint, log, card and weights of every network in the folder of t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,32 @@ import torch
 
 from benchmarks.accelerated.session import Clock, Record
 from benchmarks.accelerated.workbench import Workbench, synchronise
+from ctrlgen.domains.audio import training as audio_training
+from ctrlgen.domains.audio.trainer import FlowRecipe, FlowTrainer
 from ctrlgen.domains.images import training as image_training
 from ctrlgen.domains.images.data import Images
-from ctrlgen.domains.images.data import read as read_images
 from ctrlgen.domains.images.trainer import Trainer as ImageTrainer
 from ctrlgen.domains.molecules import training as molecule_training
 from ctrlgen.domains.molecules.batches import Molecule
-from ctrlgen.domains.molecules.data import read as read_molecules
 from ctrlgen.domains.molecules.trainer import PriorTrainer, Recipe
 from ctrlgen.priors.cards import Card
 from ctrlgen.rows.errors import CardError
 from ctrlgen.training.runs import run as spend
 from ctrlgen.training.session import continue_from, export
 from ctrlgen.training.trainer import Trainer
+from ctrlgen.training.training import Training
 
 __all__ = ["SHARES", "headline", "throughput", "train"]
 
-DATA = ("qm9", "cifar10")
-"""Data sets, as --data names them."""
+DATA: dict[str, Training] = {
+    "qm9": molecule_training.train, "cifar10": image_training.train, "music": audio_training.train
+}  # fmt: skip
+"""Data sets, as --data names them, and what is trained on them."""
 
-SHARES = {"qm9": 0.45, "cifar10-large": 0.35, "qm9-heavy": 0.2}
+SHARES = {"qm9": 0.4, "cifar10-large": 0.3, "qm9-heavy": 0.15, "freedoom-music": 0.15}
 """Networks to train in order of value, and what each takes of the time."""
 
-_MEASURED = ("qm9", "cifar10", "qm9-heavy", "cifar10-large")
+_MEASURED = ("qm9", "cifar10", "qm9-heavy", "cifar10-large", "freedoom-music")
 
 
 def _molecules(count: int, places: int, kinds: int) -> Molecule:
@@ -61,12 +63,33 @@ def _tiny(name: str, device: torch.device) -> Trainer:
         draw = torch.Generator().manual_seed(0)
         pixels = torch.rand(16, 3, 8, 8, generator=draw) * 2 - 1
         return ImageTrainer(recipe, Images(pixels, torch.arange(16) % 10), 0, device)
+    if name in audio_training.RECIPES:
+        return _tiny_music(name, device)
     known = molecule_training.RECIPES[name]
     assert isinstance(known, Recipe)
     kinds = known.config["classes"]
     small = {"network": "geot", "classes": kinds, "width": 16, "depth": 1}
     recipe = replace(known, config=small, batch=4, places=(9,))
     return PriorTrainer(recipe, _molecules(32, 9, kinds), _molecules(8, 9, kinds), 0, device)
+
+
+def _tiny_music(name: str, device: torch.device) -> Trainer:
+    known = audio_training.RECIPES[name]
+    assert isinstance(known, FlowRecipe)
+    config = {"features": 8, "width": 16, "depth": 1, "heads": 2}
+    recipe = replace(known, config=config, batch=4, validation=4)
+    draw = torch.Generator().manual_seed(0)
+    frames = torch.randn(16, 9, 8, generator=draw)
+
+    def latents(places: torch.Tensor) -> torch.Tensor:
+        return frames[(places * len(frames)).long()].to(device)
+
+    return FlowTrainer(recipe, latents, frames[:4].to(device), torch.ones(8), 0, device)
+
+
+def source_of(name: str) -> str:
+    """The data set of a network, as --data names it."""
+    return next(source for source, side in DATA.items() if name in side.recipes)
 
 
 def trainer_of(bench: Workbench, name: str) -> Trainer:
@@ -77,19 +100,11 @@ def trainer_of(bench: Workbench, name: str) -> Trainer:
     """
     if bench.tiny:
         return _tiny(name, bench.device)
-    source = "cifar10" if name in image_training.RECIPES else "qm9"
+    source = source_of(name)
     if source not in bench.data:
         raise FileNotFoundError(f"--data: expected {source}=FILE, got {sorted(bench.data)}")
-    file = bench.data[source]
-    if name in image_training.RECIPES:
-        images = read_images(source, file)
-        recipe = image_training.RECIPES[name].on(bench.device)
-        return ImageTrainer(recipe, images, 0, bench.device)
-    recipe = molecule_training.RECIPES[name].on(bench.device)
-    assert isinstance(recipe, Recipe)
-    group = molecule_training.group_of
-    known, held = (read_molecules(recipe.dataset, file, part) for part in ("D_b", "valid"))
-    return PriorTrainer(recipe, group(known), group(held, 2048), 0, bench.device)
+    side = DATA[source]
+    return side.trainer(side.recipe(name).on(bench.device), bench.data[source], 0, bench.device)
 
 
 def throughput(bench: Workbench, record: Record, clock: Clock) -> None:
@@ -162,19 +177,16 @@ def _trained(bench: Workbench, name: str, seconds: float, folder: Path) -> dict[
     """Train one network for some seconds, all included."""
     began = time.monotonic()
     trainer = trainer_of(bench, name)
-    images = name in image_training.RECIPES
-    side = image_training if images else molecule_training
-    card_of: Callable[[Any, str], Card] = side.card_of  # type: ignore[assignment]
+    side = DATA[source_of(name)]
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, log = folder / "checkpoint.safetensors", folder / f"{name}.log.jsonl"
-    origin, known = "random weights", side.WEIGHTS / f"{name}.json"
+    origin, known = "random weights", side.weights / f"{name}.json"
     if checkpoint.is_file():
         trainer.load(checkpoint)
         origin = "checkpoint"
     elif known.is_file() and not bench.tiny:
-        config = trainer.config if isinstance(trainer, PriorTrainer) else trainer.recipe.config  # type: ignore[attr-defined]
         try:
-            continue_from(trainer, Card.read(known), side.WEIGHTS, config)
+            continue_from(trainer, Card.read(known), side.weights)
             origin = "embedded weights"
         except CardError as error:  # the recipe has grown another network
             origin += f" ({error})"[:200]
@@ -192,7 +204,7 @@ def _trained(bench: Workbench, name: str, seconds: float, folder: Path) -> dict[
 
     def keep(trained: Trainer) -> None:
         trained.compiled = not bench.no_compiler  # the card tells it
-        export(trained, card_of(trained, command), folder)
+        export(trained, side.card_of(trained, command), folder)
         trained.compiled = False
 
     loss = spend(

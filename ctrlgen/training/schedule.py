@@ -20,6 +20,8 @@ class Schedule:
     """How the weights move; recipes extend it by what is trained.
 
     Attributes:
+        name: of the network and its files.
+        config: keywords that build the network.
         batch: samples per step.
         optimizer: "muon" (hidden matrices by Muon, the rest by AdamW) or "adamw".
         lr: peak learning rate.
@@ -32,6 +34,8 @@ class Schedule:
         cuda: settings that are others on a CUDA device, see `on`.
     """
 
+    name: str
+    config: dict[str, Any]
     batch: int = 64
     optimizer: str = "muon"
     lr: float = 4e-3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,48 @@ from ctrlgen.training.runs import rewind, run
 from ctrlgen.training.schedule import DESCRIPTIVE
 from ctrlgen.training.trainer import Trainer
 
-__all__ = ["check_run", "continue_from", "export", "session"]
+__all__ = ["Options", "check_run", "continue_from", "export", "places", "session"]
 
 
-def check_run(
-    recipe: str,
-    minutes: float | None,
-    steps: int | None,
-    *,
-    out: str | Path | None = None,
-    resume: bool = True,
-    overwrite: bool = False,
-) -> None:
-    """What can be refused before the data are read; the arguments are those of `session`.
+@dataclass(frozen=True)
+class Options:
+    """How far a training goes, where it begins, and where it is written.
+
+    Attributes:
+        out: folder of weights, card and log; that of the checkpoint when None.
+        minutes, steps: the budget, one of them.
+        resume: continue from the checkpoint when there is one.
+        compiled: compile the network first; a recipe that asks for it gets it where it can be.
+        resume_from_embedded: start a run without a checkpoint from the embedded weights; the log
+            goes on.
+        overwrite: replace the card and weights of another training.
+    """
+
+    out: str | Path | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    resume: bool = True
+    compiled: bool = False
+    resume_from_embedded: bool = False
+    overwrite: bool = False
+
+
+def check_run(recipe: str, options: Options) -> None:
+    """What can be refused before the data are read.
 
     Raises:
         ValueError: not exactly one budget was given, or a card lies where this run would write its
             own, and no checkpoint goes on from there.
     """
+    minutes, steps = options.minutes, options.steps
     if (steps is None) == (minutes is None):
         raise ValueError(f"budget: expected one of minutes and steps, got {minutes} and {steps}")
-    target, checkpoint = _places(recipe, out)
-    if not (overwrite or (resume and checkpoint.is_file())):
+    target, checkpoint = places(recipe, options.out)
+    if not (options.overwrite or (options.resume and checkpoint.is_file())):
         _refuse(target, recipe)
 
 
-def _places(recipe: str, out: str | Path | None) -> tuple[Path, Path]:
+def places(recipe: str, out: str | Path | None) -> tuple[Path, Path]:
     """The folder of weights, card and log, and the file of checkpoints."""
     folder = Path("runs") / recipe.replace("/", "-")
     return (folder if out is None else Path(out)), folder / "checkpoint.safetensors"
@@ -110,7 +127,7 @@ def export(trainer: Trainer, card: Card, out: Path) -> None:
     card.write(out / f"{card.name}.json")
 
 
-def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, Any]) -> None:
+def continue_from(trainer: Trainer, card: Card, folder: Path) -> None:
     """Start from the weights of a card and their counts; the earlier part goes on record.
 
     The recipe's network may have grown since: parts that the weights lack start as built.
@@ -119,7 +136,6 @@ def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, 
         trainer: a fresh run.
         card: of the weights.
         folder: of the weights.
-        config: of the trainer's network.
 
     Raises:
         CardError: the weights hold what the recipe's network has no place for.
@@ -134,7 +150,7 @@ def continue_from(trainer: Trainer, card: Card, folder: Path, config: dict[str, 
                 f"weights of {card.name}: they do not fit the recipe: {error}"
             ) from error
     earlier = dict(card.recipe)
-    if card.config != config:
+    if card.config != trainer.config:
         earlier["config"] = card.config
     trainer.earlier = [*earlier.pop("earlier", []), earlier]
     # Minutes of another kind of device are worth others: the budget begins anew.
@@ -155,33 +171,19 @@ def compiles(device: torch.device) -> bool:
 def session(
     trainer: Trainer,
     recipe: str,
+    options: Options,
     *,
     card_of: Callable[[Any, str], Card],
-    config: dict[str, Any],
     embedded: Path,
-    out: str | Path | None,
-    minutes: float | None,
-    steps: int | None,
-    resume: bool,
-    compiled: bool,
-    resume_from_embedded: bool,
-    overwrite: bool = False,
 ) -> Path:
     """Train with a progress bar, checkpoints in runs/<domain>-<name>, log and export in out.
 
     Args:
         trainer: the run, fresh.
         recipe: "<domain>/<name>", as `ctrlgen train` takes it.
+        options: of the training.
         card_of: what is known of the network beside its training, from trainer and command.
-        config: of the trainer's network.
         embedded: folder of the weights that the package brings.
-        out: of weights, card and log; that of the checkpoint when None.
-        minutes, steps: the budget, one of them.
-        resume: continue from the checkpoint when there is one.
-        compiled: compile the network first; a recipe that asks for it gets it where it can be.
-        resume_from_embedded: start a run without a checkpoint from the embedded weights; the log
-            goes on.
-        overwrite: replace the card and weights of another training.
 
     Returns:
         The path of the card.
@@ -192,26 +194,22 @@ def session(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    check_run(recipe, minutes, steps, out=out, resume=resume, overwrite=overwrite)
+    check_run(recipe, options)
     name = recipe.split("/", 1)[1]
-    target, checkpoint = _places(recipe, out)
-    if compiled or (trainer.schedule.compiled and compiles(trainer.device)):
+    target, checkpoint = places(recipe, options.out)
+    if options.compiled or (trainer.schedule.compiled and compiles(trainer.device)):
         trainer.compile()
         trainer.compiled = True
-    budget = f"--steps {steps}" if steps else f"--minutes {minutes:g}"
-    options = " --compile" * compiled + " --resume-from-embedded" * resume_from_embedded
-    if trainer.device.type != "cpu":
-        options += f" --device {trainer.device.type}"
-    command = f"ctrlgen train {recipe} {budget} --seed {trainer.seed}{options}"
+    command = _command(recipe, trainer, options)
     target.mkdir(parents=True, exist_ok=True)
     log = target / f"{name}.log.jsonl"
-    if resume and checkpoint.is_file():
+    if options.resume and checkpoint.is_file():
         trainer.load(checkpoint)
-        if not (overwrite or _ours(target / f"{name}.json", trainer)):
+        if not (options.overwrite or _ours(target / f"{name}.json", trainer)):
             _refuse(target, recipe)
         rewind(log, trainer.steps)
-    elif resume_from_embedded:
-        continue_from(trainer, Card.read(embedded / f"{name}.json"), embedded, config)
+    elif options.resume_from_embedded:
+        continue_from(trainer, Card.read(embedded / f"{name}.json"), embedded)
     else:
         log.unlink(missing_ok=True)
     columns = (TextColumn(name), BarColumn(), TimeRemainingColumn())
@@ -222,11 +220,22 @@ def session(
         task = bar.add_task("", total=1.0)
         run(
             trainer,
-            steps=steps,
-            minutes=minutes,
+            steps=options.steps,
+            minutes=options.minutes,
             checkpoint=checkpoint,
             log=log,
             on_save=lambda trained: export(trained, card_of(trained, command), target),
             progress=lambda done, text: bar.update(task, completed=done, description=text),
         )
     return target / f"{name}.json"
+
+
+def _command(recipe: str, trainer: Trainer, options: Options) -> str:
+    """The command line of a training, for its card."""
+    budget = f"--steps {options.steps}" if options.steps else f"--minutes {options.minutes:g}"
+    words = ["ctrlgen train", recipe, budget, f"--seed {trainer.seed}"]
+    words += ["--compile"] * options.compiled
+    words += ["--resume-from-embedded"] * options.resume_from_embedded
+    if trainer.device.type != "cpu":
+        words.append(f"--device {trainer.device.type}")
+    return " ".join(words)

@@ -127,6 +127,11 @@ class Trainer(ABC):
         self._weights: list[Tensor] = [*self.network.parameters()]
         self._averages: list[Tensor] = [*self.average.parameters()]
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keywords that build the network."""
+        return self.schedule.config
+
     @abstractmethod
     def build(self) -> nn.Module:
         """The network of the recipe, untrained."""

@@ -49,16 +49,12 @@ class CodecRecipe(Schedule):
     """What is trained and how; everything a run needs beside the data and the budget.
 
     Attributes:
-        name: of the codec and its files.
-        config: keywords of `spectral.build`.
         length: samples of a training clip.
         noise: η, standard deviation of the noise on latents of unit variance.
         spectra: w, weight of the distance of spectra.
         validation: clips of the held-out music that are validated on.
     """
 
-    name: str
-    config: dict[str, Any]
     length: int = 32000
     noise: float = 0.05
     spectra: float = 0.3
@@ -70,16 +66,12 @@ class FlowRecipe(Schedule):
     """What is trained and how; everything a run needs beside the data and the budget.
 
     Attributes:
-        name: of the prior and its files.
-        config: keywords of `networks.build`.
         codec: name of the codec whose latents it flows on.
         length: samples of a training clip.
         emphasis: p, the power of the variances that weighs the numbers of a frame.
         validation: clips of the held-out music that are validated on.
     """
 
-    name: str
-    config: dict[str, Any]
     codec: str = "mdct-16k"
     length: int = 64000
     emphasis: float = 0.25

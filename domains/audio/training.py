@@ -1,15 +1,10 @@
-"""Recipes of the embedded audio networks, and the one function that trains them.
+"""Recipes of the embedded audio networks; `ctrlgen.training` says how they train.
 
     train("mdct-16k", data="data/audio", steps=1)              # the codec, in closed form
     train("freedoom-music", data="data/audio", minutes=150)    # the prior on its latents
-
-trains, writes weights, card and log beside one another, and checkpoints under runs/. Called again
-it resumes; with a longer budget it extends the run (the learning rate rises to where the longer
-schedule has it). On a machine with a card and a packed file (`packed`) nothing else is needed:
-
     train("freedoom-music", data="music.safetensors", minutes=8, device="cuda", out="trained")
 
-there the recipe has a larger batch and compiles its step. The mathematics is in `trainer`.
+The mathematics is in `trainer`.
 """
 
 from __future__ import annotations
@@ -42,7 +37,7 @@ from ctrlgen.domains.audio.trainer import (
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.documents import write_whole
 from ctrlgen.runs.json_files import dumps
-from ctrlgen.training.session import check_run, session
+from ctrlgen.training.training import Training
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
@@ -112,12 +107,6 @@ def _codec_card(recipe: CodecRecipe, command: str) -> Card:
     )
 
 
-def _recipe(name: str) -> CodecRecipe | FlowRecipe:
-    if name not in RECIPES:
-        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
-    return RECIPES[name]
-
-
 def _music(data: str | Path | None) -> tuple[Music, Music]:
     """Both splits of a folder or a packed file, data/audio when none was given."""
     source = Path("data") / "audio" if data is None else Path(data)
@@ -139,7 +128,7 @@ def pack(
     Raises:
         ValueError: an unknown name, or more pieces than there are.
     """
-    _recipe(name)
+    train.recipe(name)
     return packed.save(*_music(data), path, samples)
 
 
@@ -214,72 +203,27 @@ def fit(recipe: CodecRecipe, music: Music, held: Music, out: Path, command: str)
     return out / f"{recipe.name}.json"
 
 
-def train(
-    name: str,
-    *,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
-    resume: bool = True,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    threads: int | None = None,
-    compiled: bool = False,
-    resume_from_embedded: bool = False,
-    overwrite: bool = False,
-) -> Path:
-    """Train one of the audio networks.
-
-    Args:
-        name: a key of `RECIPES`.
-        data: folder of the music (`data`), or a packed file (`pack`); data/audio when None.
-        out: folder of weights, card and log; runs/audio-<name> when None. Checkpoints always lie
-            in runs/audio-<name>.
-        minutes: budget in minutes of training, over all resumed parts on this kind of device. A
-            codec without a network takes what it needs, a minute or two.
-        steps: budget in optimiser steps instead; a run by steps is reproducible from its seed.
-        resume: continue from the checkpoint when there is one.
-        seed: of the weights and of every draw.
-        device: where to train.
-        threads: CPU threads; unchanged when None.
-        compiled: compile the network first (needs a C++ compiler).
-        resume_from_embedded: without a checkpoint, continue from the embedded weights with a
-            fresh optimiser; the card keeps the recipe of the earlier part.
-        overwrite: replace the card and weights of another training.
-
-    Returns:
-        The path of the model card.
-
-    Raises:
-        ValueError: an unknown name, not exactly one budget, a checkpoint of another recipe, or a
-            card of another training in `out`.
-        FileNotFoundError: no music; the command that makes it is named.
-    """
-    recipe = _recipe(name).on(device)
-    check_run(f"audio/{name}", minutes, steps, out=out, resume=resume, overwrite=overwrite)
-    if threads is not None:
-        torch.set_num_threads(threads)
+def _trainer(
+    recipe: CodecRecipe | FlowRecipe,
+    data: str | Path | None,
+    seed: int,
+    device: torch.device | str,
+) -> CodecTrainer | FlowTrainer:
     music, held = _music(data)
-    if isinstance(recipe, CodecRecipe) and not recipe.config["depth"]:
-        target = Path("runs") / f"audio-{name}" if out is None else Path(out)
-        return fit(recipe, music, held, target, f"ctrlgen train audio/{name} --steps 1")
-    trainer: CodecTrainer | FlowTrainer
     if isinstance(recipe, CodecRecipe):
-        trainer = CodecTrainer(recipe, music, held, seed, device)
-    else:
-        trainer = _flow_trainer(recipe, music, held, seed, device)
-    return session(
-        trainer,
-        f"audio/{name}",
-        card_of=card_of,
-        config=recipe.config,
-        embedded=WEIGHTS,
-        out=out,
-        minutes=minutes,
-        steps=steps,
-        resume=resume,
-        compiled=compiled,
-        resume_from_embedded=resume_from_embedded,
-        overwrite=overwrite,
-    )
+        return CodecTrainer(recipe, music, held, seed, device)
+    return _flow_trainer(recipe, music, held, seed, device)
+
+
+def _closed(
+    recipe: CodecRecipe | FlowRecipe, data: str | Path | None, folder: Path, command: str
+) -> Path | None:
+    """A codec without a network, which takes a minute or two."""
+    if isinstance(recipe, CodecRecipe) and not recipe.config["depth"]:
+        return fit(recipe, *_music(data), folder, command)
+    return None
+
+
+train = Training(
+    "audio", RECIPES, trainer=_trainer, card_of=card_of, weights=WEIGHTS, closed=_closed
+)

@@ -29,18 +29,14 @@ class Recipe(Schedule):
     """What is trained and how; everything a run needs beside the data and the budget.
 
     Attributes:
-        name: of the prior and its files.
         dataset: "mnist" or "cifar10".
-        config: network configuration for `networks.build`.
         flips: mirror half of the images.
         dropout: probability of the null label.
         times: "uniform" or "logit-normal" training times.
         validation: images held back from the end of the training split.
     """
 
-    name: str
     dataset: str
-    config: dict[str, Any]
     flips: bool = False
     dropout: float = 0.1
     times: str = "uniform"

@@ -1,14 +1,9 @@
-"""Recipes of the embedded image networks, and the one function that trains them.
+"""Recipes of the embedded image networks; `ctrlgen.training` says how they train.
 
     train("mnist", data="data/mnist", minutes=35)
-
-trains, writes weights, card and log beside one another, and checkpoints under runs/. Called again
-it resumes; with a longer budget it extends the run (the learning rate rises to where the longer
-schedule has it). On a machine with a card and a packed file (`pack`) nothing else is needed:
-
     train("cifar10", data="cifar10.safetensors", minutes=10, device="cuda", out="trained")
 
-there the recipe has a larger batch and compiles its step. The mathematics is in `trainer`.
+The mathematics is in `trainer`.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ from ctrlgen.domains.images.classifier import ClassifierTrainer
 from ctrlgen.domains.images.data import fetch, read
 from ctrlgen.domains.images.trainer import Recipe, Trainer
 from ctrlgen.priors.cards import Card
-from ctrlgen.training.session import check_run, session
+from ctrlgen.training.training import Training
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
@@ -120,7 +115,7 @@ def pack(
     Raises:
         ValueError: an unknown name, or more images than there are.
     """
-    dataset = _recipe(name).dataset
+    dataset = RECIPES[train.recipe(name).name].dataset
     images, labels = read(dataset, _folder(dataset, data))
     if samples is not None and not 1 <= samples <= len(images):
         raise ValueError(f"samples: expected 1..{len(images)}, got {samples}")
@@ -128,69 +123,11 @@ def pack(
     return packed.save(pixels, labels[:samples].numpy(), dataset, path)
 
 
-def _recipe(name: str) -> Recipe:
-    if name not in RECIPES:
-        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
-    return RECIPES[name]
+def _trainer(
+    recipe: Recipe, data: str | Path | None, seed: int, device: torch.device | str
+) -> Trainer:
+    kind = ClassifierTrainer if recipe.name == "mnist-classifier" else Trainer
+    return kind(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
 
 
-def train(
-    name: str,
-    *,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
-    resume: bool = True,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    threads: int | None = None,
-    compiled: bool = False,
-    resume_from_embedded: bool = False,
-    overwrite: bool = False,
-) -> Path:
-    """Train one of the image networks.
-
-    Args:
-        name: a key of `RECIPES`.
-        data: folder of the data set, or a packed file (`pack`); downloaded into data/ when None.
-        out: folder of weights, card and log; runs/images-<name> when None. Checkpoints always lie
-            in runs/images-<name>.
-        minutes: budget in minutes of training, over all resumed parts on this kind of device.
-        steps: budget in optimiser steps instead; a run by steps is reproducible from its seed.
-        resume: continue from the checkpoint when there is one.
-        seed: of the weights and of every draw.
-        device: where to train.
-        threads: CPU threads; unchanged when None.
-        compiled: compile the network first (needs a C++ compiler): about half as fast again.
-        resume_from_embedded: without a checkpoint, continue from the embedded weights with a
-            fresh optimiser; the card keeps the recipe of the earlier part.
-        overwrite: replace the card and weights of another training.
-
-    Returns:
-        The path of the model card.
-
-    Raises:
-        ValueError: an unknown name, not exactly one budget, a checkpoint of another recipe, or a
-            card of another training in `out`.
-    """
-    recipe = _recipe(name).on(device)
-    check_run(f"images/{name}", minutes, steps, out=out, resume=resume, overwrite=overwrite)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    kind = ClassifierTrainer if name == "mnist-classifier" else Trainer
-    trainer = kind(recipe, read(recipe.dataset, _folder(recipe.dataset, data)), seed, device)
-    return session(
-        trainer,
-        f"images/{name}",
-        card_of=card_of,
-        config=recipe.config,
-        embedded=WEIGHTS,
-        out=out,
-        minutes=minutes,
-        steps=steps,
-        resume=resume,
-        compiled=compiled,
-        resume_from_embedded=resume_from_embedded,
-        overwrite=overwrite,
-    )
+train = Training("images", RECIPES, trainer=_trainer, card_of=card_of, weights=WEIGHTS)

@@ -27,19 +27,15 @@ class RegressorRecipe(Schedule):
     """What is trained and how; everything a run needs beside the data and the budget.
 
     Attributes:
-        name: of the network and its files.
         dataset: "qm9" or "qm9-heavy".
         split: of the training set.
-        config: classes K and keywords of `Trunk`.
         jitter: largest standard deviation of the noise on positions, in Angstrom.
         soften: largest part of a class weight that goes to random others.
         places: as of `Recipe`.
     """
 
-    name: str
     dataset: str
     split: str
-    config: dict[str, Any]
     jitter: float = 0.0
     soften: float = 0.0
     places: tuple[int, ...]
@@ -78,8 +74,7 @@ class RegressorTrainer(Trainer):
         composition = one_hot(data.classes, self.kinds).sum(1)
         base = composition_baseline(composition, scaled[:, BASED])
         rounded = [[round(float(part), 8) for part in row] for row in base]
-        self.config = {**recipe.config, "baseline": rounded}
-        self.config |= {"mean": list(mean), "deviation": list(deviation)}
+        self._scaling = {"baseline": rounded, "mean": list(mean), "deviation": list(deviation)}
         super().__init__(recipe, seed, device)
         self.batches = Batches(data.counts, recipe.places, recipe.batch, seed, device)
         self.data, self.held = (
@@ -87,6 +82,11 @@ class RegressorTrainer(Trainer):
         )
         self.targets, self.held_targets = scaled.to(device), held_targets.to(device)
         self.predict: Callable[..., Tensor] = self.network.scaled  # type: ignore[assignment]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Keywords of `regressors.build`."""
+        return {**self.recipe.config, **self._scaling}
 
     def compile(self) -> None:
         self.predict = torch.compile(self.predict, dynamic=len(self.recipe.places) > 1)

@@ -49,9 +49,7 @@ class Recipe(Schedule):
     """What is trained and how; everything a run needs beside the data and the budget.
 
     Attributes:
-        name: of the prior and its files.
         dataset: "qm9" or "qm9-heavy".
-        config: keywords of `networks.build`, without the classes.
         position: Angstrom per unit of the state's positions.
         one_hot: scale of the one-hot classes in the state.
         align: match noise to data by equivariant optimal transport.
@@ -61,9 +59,7 @@ class Recipe(Schedule):
         places: batches are padded to the first of these numbers of atoms that holds them.
     """
 
-    name: str
     dataset: str
-    config: dict[str, Any]
     position: float = 1.4
     one_hot: float = 0.2
     align: bool = True

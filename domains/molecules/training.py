@@ -1,15 +1,9 @@
-"""Recipes of the embedded molecular networks, and the one function that trains them.
+"""Recipes of the embedded molecular networks; `ctrlgen.training` says how they train.
 
     train("qm9-heavy", data="data/qm9", minutes=95)
-
-trains, writes weights, card and log beside one another, and checkpoints under runs/. Called again
-it resumes; with a longer budget it extends the run (the learning rate rises to where the longer
-schedule has it). On a machine with a card and a packed file (`pack`) nothing else is needed:
-
     train("qm9", data="qm9.safetensors", minutes=10, device="cuda", out="trained")
 
-there the recipe has a larger batch and compiles its step. The mathematics is in `trainer` and
-`regressors`.
+The mathematics is in `trainer` and `regressors`.
 """
 
 from __future__ import annotations
@@ -27,7 +21,7 @@ from ctrlgen.domains.molecules.regressor_trainer import RegressorRecipe, Regress
 from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.trainer import GRID, PriorTrainer, Recipe
 from ctrlgen.priors.cards import Card
-from ctrlgen.training.session import check_run, session
+from ctrlgen.training.training import Training
 
 __all__ = ["RECIPES", "WEIGHTS", "card_of", "pack", "train"]
 
@@ -139,12 +133,16 @@ def targets_of(found: Molecules, count: int | None = None) -> Tensor:
 
 
 def _trainer(
-    recipe: Recipe | RegressorRecipe, folder: Path, seed: int, device: torch.device | str
+    recipe: Recipe | RegressorRecipe,
+    data: str | Path | None,
+    seed: int,
+    device: torch.device | str,
 ) -> PriorTrainer | RegressorTrainer:
+    folder = _source(data)
     held = read(recipe.dataset, folder, "valid")
     if isinstance(recipe, Recipe):
-        data = group_of(read(recipe.dataset, folder, "D_b"))
-        return PriorTrainer(recipe, data, group_of(held, _VALIDATION), seed, device)
+        molecules = group_of(read(recipe.dataset, folder, "D_b"))
+        return PriorTrainer(recipe, molecules, group_of(held, _VALIDATION), seed, device)
     known = read(recipe.dataset, folder, cast(Split, recipe.split))
     values = targets_of(held).double()
     mean = values.mean(0)
@@ -176,78 +174,14 @@ def pack(
     Raises:
         ValueError: an unknown name, or a number of samples.
     """
-    _recipe(name)
+    train.recipe(name)
     if samples is not None:
         raise ValueError(f"samples: expected none, QM9 is packed whole, got {samples}")
     return pack_file(_source(data), path)
-
-
-def _recipe(name: str) -> Recipe | RegressorRecipe:
-    if name not in RECIPES:
-        raise ValueError(f"name: expected one of {sorted(RECIPES)}, got {name!r}")
-    return RECIPES[name]
 
 
 def _source(data: str | Path | None) -> Path:
     return Path(data) if data is not None else fetch(Path("data") / "qm9")
 
 
-def train(
-    name: str,
-    *,
-    data: str | Path | None = None,
-    out: str | Path | None = None,
-    minutes: float | None = None,
-    steps: int | None = None,
-    resume: bool = True,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    threads: int | None = None,
-    compiled: bool = False,
-    resume_from_embedded: bool = False,
-    overwrite: bool = False,
-) -> Path:
-    """Train one of the molecular networks.
-
-    Args:
-        name: a key of `RECIPES`.
-        data: folder of QM9, or a packed file (`pack`); downloaded into data/qm9 when None.
-        out: folder of weights, card and log; runs/molecules-<name> when None. Checkpoints always
-            lie in runs/molecules-<name>.
-        minutes: budget in minutes of training, over all resumed parts on this kind of device.
-        steps: budget in optimiser steps instead; a run by steps is reproducible from its seed.
-        resume: continue from the checkpoint when there is one.
-        seed: of the weights and of every draw.
-        device: where to train.
-        threads: CPU threads; unchanged when None.
-        compiled: compile the network first (needs a C++ compiler): nearly twice as fast.
-        resume_from_embedded: without a checkpoint, continue from the embedded weights with a
-            fresh optimiser; the card keeps the recipe of the earlier part.
-        overwrite: replace the card and weights of another training.
-
-    Returns:
-        The path of the model card.
-
-    Raises:
-        ValueError: an unknown name, not exactly one budget, a checkpoint of another recipe, or a
-            card of another training in `out`.
-    """
-    recipe = _recipe(name).on(device)
-    check_run(f"molecules/{name}", minutes, steps, out=out, resume=resume, overwrite=overwrite)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    trainer = _trainer(recipe, _source(data), seed, device)
-    return session(
-        trainer,
-        f"molecules/{name}",
-        card_of=card_of,
-        config=trainer.config,
-        embedded=WEIGHTS,
-        out=out,
-        minutes=minutes,
-        steps=steps,
-        resume=resume,
-        compiled=compiled,
-        resume_from_embedded=resume_from_embedded,
-        overwrite=overwrite,
-    )
+train = Training("molecules", RECIPES, trainer=_trainer, card_of=card_of, weights=WEIGHTS)

@@ -223,7 +223,7 @@ def test_train_continues_from_embedded_weights(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(training, "read", lambda name, folder: images)
-    monkeypatch.setattr(training, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(training, "train", replace(training.train, weights=tmp_path / "weights"))
     monkeypatch.setitem(training.RECIPES, "tiny", RECIPE)
     training.train("tiny", data=tmp_path, steps=3, out=tmp_path / "weights")
     (tmp_path / "runs" / "images-tiny" / "checkpoint.safetensors").unlink()
@@ -232,7 +232,7 @@ def test_train_continues_from_embedded_weights(
     monkeypatch.setitem(training.RECIPES, "tiny", recipe)
     trainer = Trainer(recipe, images)
     embedded = ctrlgen.priors.Card.read(tmp_path / "weights" / "tiny.json")
-    continue_from(trainer, embedded, tmp_path / "weights", recipe.config)
+    continue_from(trainer, embedded, tmp_path / "weights")
     x, t = torch.randn(2, 1, 8, 8), torch.rand(2)
     before = ctrlgen.load(tmp_path / "weights" / "tiny.json").flow.network(x, t)
     torch.testing.assert_close(trainer.network(x, t), before)  # a new block starts as the identity
@@ -243,7 +243,7 @@ def test_train_continues_from_embedded_weights(
     assert written["earlier"][0]["config"] == RECIPE.config
     small = replace(recipe, config={**grown, "widths": [8, 12]})
     with pytest.raises(ctrlgen.rows.errors.CardError, match="do not fit"):
-        continue_from(Trainer(small, images), embedded, tmp_path / "weights", small.config)
+        continue_from(Trainer(small, images), embedded, tmp_path / "weights")
 
 
 def test_classifier_trains_and_augments(images: Images) -> None:
@@ -309,7 +309,7 @@ def test_a_card_gets_its_own_recipe(monkeypatch: pytest.MonkeyPatch, images: Ima
     monkeypatch.setitem(training.RECIPES, "tiny", recipe)
     monkeypatch.setattr(training, "read", lambda name, folder: images)
     monkeypatch.setattr(training, "Trainer", build)
-    monkeypatch.setattr(training, "session", lambda *_, **__: Path("card.json"))
+    monkeypatch.setattr("ctrlgen.training.training.session", lambda *_, **__: Path("card.json"))
     for device in ("cpu", "cuda"):
         training.train("tiny", data="folder", steps=1, device=device)
     assert [(made.batch, made.lr, made.compiled, device) for made, device in taken] == [
@@ -327,7 +327,7 @@ def test_minutes_of_another_kind_of_device_do_not_count(images: Images, tmp_path
     for device, expected in (("cpu", 600), ("cuda", 0)):
         card.recipe["device"] = device
         fresh = Trainer(RECIPE, images)
-        continue_from(fresh, card, tmp_path, RECIPE.config)
+        continue_from(fresh, card, tmp_path)
         assert (fresh.steps, fresh.seconds) == (1, expected)
         assert fresh.earlier[0]["seconds"] == 600 and fresh.read().skipped == 0
 

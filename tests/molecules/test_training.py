@@ -244,7 +244,7 @@ def test_training_goes_on_from_embedded_weights(molecules: Molecule, tmp_path: P
     card = training.card_of(made, "")
     export(made, card, tmp_path)
     fresh = trainer(molecules, lr=1e-3)
-    continue_from(fresh, card, tmp_path, fresh.config)
+    continue_from(fresh, card, tmp_path)
     assert fresh.steps == 1 and fresh.earlier[0]["lr"] == 4e-3
     for a, b in zip(made.average.parameters(), fresh.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
