@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self, get_args
 
 import torch
@@ -30,6 +30,7 @@ from ctrlgen.methods.tuned import METHODS, Case, build
 from ctrlgen.operators.base import LinearOperator, Operator, measure
 from ctrlgen.optimizers import Observer
 from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import take
 from ctrlgen.rows.seeds import Seeds
 
 __all__ = ["Comparison", "InverseProblem", "psnr_of", "solve"]
@@ -93,6 +94,15 @@ class InverseProblem:
         """
         y = measure(operator, truth, noise, seeds)
         return cls(operator=operator, y=y, noise=noise, truth=truth, **more)
+
+    def take(self, index: Tensor) -> Self:
+        """Some of the problems, shape (b,); one of them as often as it is named."""
+        return replace(
+            self,
+            operator=self.operator.take(index),
+            y=take(self.y, index),
+            truth=take(self.truth, index),
+        )
 
     @property
     def sigma(self) -> float:

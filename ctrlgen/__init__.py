@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ctrlgen.lazy import attach
 
 if TYPE_CHECKING:
+    from ctrlgen.comparison import Comparison, compare
     from ctrlgen.costs import (
         BlackBoxCost,
         ClassifierCost,
@@ -120,6 +121,7 @@ __all__ = [
     "ClassifierCost",
     "ClassifierGuidance",
     "Codec",
+    "Comparison",
     "CondOT",
     "Cosine",
     "Cost",
@@ -172,6 +174,7 @@ __all__ = [
     "audio",
     "available",
     "best_of",
+    "compare",
     "images",
     "load",
     "measure",
@@ -184,6 +187,7 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "comparison": ("Comparison", "compare"),
         "costs": (
             "BlackBoxCost",
             "ClassifierCost",

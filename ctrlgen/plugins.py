@@ -25,7 +25,16 @@ from typing import Any
 
 from ctrlgen.rows.errors import MissingExtra
 
-__all__ = ["Domain", "cards", "domains", "load_file", "named_in_file", "packages", "resolve"]
+__all__ = [
+    "Domain",
+    "cards",
+    "domains",
+    "load_file",
+    "named",
+    "named_in_file",
+    "packages",
+    "resolve",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class Domain:
         builders: functions that build networks from the configuration of a card, each
             "module:function"; cards may name these, and classes of the domain's own package.
         panel: "module:attribute" of the `ctrlgen.report.panels.Panel` that reads and shows results.
+        pose: "module:function" that poses problems of files for `ctrlgen compare --task`; called as
+            `pose(task, files, prior, **arguments)`, it returns an `InverseProblem`.
     """
 
     name: str
@@ -52,6 +63,7 @@ class Domain:
     demo: str | None = None
     builders: tuple[str, ...] = ()
     panel: str | None = None
+    pose: str | None = None
 
 
 @cache
@@ -173,3 +185,31 @@ def load_file(file: Path, argument: str) -> ModuleType:
             f"{argument}: {file} cannot be imported: {type(error).__name__}: {error}"
         ) from error
     return module
+
+
+def named(reference: str, argument: str) -> Any:
+    """What a user names as MODULE:NAME or FILE.py:NAME.
+
+    Args:
+        reference: as it was typed.
+        argument: what an error names.
+
+    Raises:
+        ValueError: for another form, a file that is not there or cannot be imported, or a name
+            that it has not.
+    """
+    place, colon, name = reference.rpartition(":")
+    if not (colon and place and name.isidentifier()):
+        raise ValueError(f"{argument}: expected MODULE:NAME or FILE.py:NAME, got {reference!r}")
+    if not place.endswith(".py"):
+        try:
+            return resolve(reference, beside=True)
+        except ValueError as error:
+            raise ValueError(f"{argument}: {str(error).removeprefix('reference: ')}") from error
+    file = Path(place)
+    if not file.is_file():
+        raise ValueError(f"{argument}: there is no file {file}")
+    module = load_file(file, argument)
+    if not hasattr(module, name):
+        raise ValueError(f"{argument}: {file} has no {name!r}")
+    return getattr(module, name)

@@ -9,19 +9,20 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from ast import literal_eval
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from ctrlgen import __version__, plugins
+from ctrlgen.commands import compare as contests
 from ctrlgen.commands import console
 from ctrlgen.commands import report as reports
 from ctrlgen.commands import train as recipes
-from ctrlgen.commands.options import common, reporting, sharing, with_ray
+from ctrlgen.commands.options import argument, common, reporting, sharing, with_ray
 from ctrlgen.commands.running import Running, go_on
+from ctrlgen.comparison.folder import is_comparison
 from ctrlgen.priors.trust import trusting
 from ctrlgen.rows.errors import UnknownName, concerning
 from ctrlgen.runs.interrupts import terminable
@@ -124,7 +125,12 @@ def resume(
     [dim]Example:[/]  ctrlgen resume runs/inpaint-photo --workers 4
     """
     with trusting(trust or ()):
-        go_on(folder, options, json)
+        if is_comparison(folder):
+            from ctrlgen.commands import comparing
+
+            comparing.go_on(folder, options, json)
+        else:
+            go_on(folder, options, json)
 
 
 @app.command()
@@ -190,6 +196,7 @@ def methods(
         listing.listing(json)
 
 
+app.command()(contests.compare)
 app.command()(recipes.train)
 app.command()(reports.report)
 
@@ -215,8 +222,8 @@ def check(
     from ctrlgen.costs.check import check_cost
     from ctrlgen.priors.prior import load
 
-    made = _named(cost)
-    given = dict(map(_argument, arg or []))
+    made = plugins.named(cost, "cost")
+    given = dict(map(argument, arg or []))
     with concerning("prior"):
         loaded = load(prior)
     report = check_cost(made, loaded, arguments=given, seeds=range(samples) if samples else None)
@@ -226,40 +233,6 @@ def check(
         _show(report)
     if not report.passed:
         raise typer.Exit(1)
-
-
-_WORDS = {"true": True, "false": False, "none": None, "null": None}
-
-
-def _argument(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not (equals and key.isidentifier()):
-        raise ValueError(f"arg: expected KEY=VALUE, got {text!r}")
-    if value.lower() in _WORDS:
-        return key, _WORDS[value.lower()]
-    try:
-        return key, literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value  # a bare word is text
-
-
-def _named(reference: str) -> Callable[..., Any]:
-    """What MODULE:NAME or FILE.py:NAME names."""
-    place, colon, name = reference.rpartition(":")
-    if not (colon and place and name.isidentifier()):
-        raise ValueError(f"cost: expected MODULE:NAME or FILE.py:NAME, got {reference!r}")
-    if not place.endswith(".py"):
-        try:
-            return plugins.resolve(reference, beside=True)
-        except ValueError as error:
-            raise ValueError(f"cost: {str(error).removeprefix('reference: ')}") from error
-    file = Path(place)
-    if not file.is_file():
-        raise ValueError(f"cost: there is no file {file}")
-    module = plugins.load_file(file, "cost")
-    if not hasattr(module, name):
-        raise ValueError(f"cost: {file} has no {name!r}")
-    return getattr(module, name)
 
 
 def _show(report: Any) -> None:

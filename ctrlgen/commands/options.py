@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from ast import literal_eval
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, get_type_hints
@@ -20,7 +21,7 @@ from ctrlgen.commands.report import concluding
 from ctrlgen.priors.trust import trusting
 from ctrlgen.runs.interrupts import exit_code
 
-__all__ = ["HERE", "common", "reporting", "sharing", "with_ray"]
+__all__ = ["HERE", "argument", "common", "reporting", "sharing", "with_ray"]
 
 HERE = "here"
 """The address that means a Ray cluster of this machine."""
@@ -155,3 +156,23 @@ def with_ray(words: Sequence[str]) -> list[str]:
     for word, following in zip(words, [*words[1:], "-"], strict=True):
         made += [word, HERE] if word == "--ray" and following.startswith("-") else [word]
     return made
+
+
+_WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+def argument(text: str) -> tuple[str, Any]:
+    """Name and value of KEY=VALUE as Python reads it; a bare word is text.
+
+    Raises:
+        ValueError: for another form.
+    """
+    key, equals, value = text.partition("=")
+    if not (equals and key.isidentifier()):
+        raise ValueError(f"arg: expected KEY=VALUE, got {text!r}")
+    if value.lower() in _WORDS:
+        return key, _WORDS[value.lower()]
+    try:
+        return key, literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

@@ -8,8 +8,9 @@ ctrlgen.head = function (place, data) {
     h("h1", {}, data.title),
     h("p", { class: "soft" }, `${data.sections.length} ${data.sections.length > 1 ? "runs" : "run"}, `
       + `${number} ${number === 1 ? "sample" : "samples"}, ${flagged} flagged. Written ${data.created} by ctrlgen ${data.version}.`),
-    h("nav", { "aria-label": "Parts" }, [["overview", "Runs"], ["charts", "Charts"], ["comparison", "Comparison"], ["samples", "Samples"], ["reproduce", "How it was made"]]
+    h("nav", { "aria-label": "Parts" }, [["contest", "Which method"], ["overview", "Runs"], ["charts", "Charts"], ["comparison", "Comparison"], ["samples", "Samples"], ["reproduce", "How it was made"]]
       .filter(([id]) => id !== "comparison" || data.comparisons.length)
+      .filter(([id]) => id !== "contest" || data.sections.some(section => section.contest))
       .map(([id, text]) => h("a", { href: "#" + id }, text))),
   );
 };

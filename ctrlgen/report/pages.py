@@ -30,7 +30,7 @@ __all__ = ["embedded", "is_page", "page", "write_page"]
 
 _MARK = b'<meta name="generator" content="ctrlgen report">'
 
-_SCRIPTS = ("base.js", "charts.js", "overview.js", "table.js", "sample.js", "main.js")
+_SCRIPTS = ("base.js", "contest.js", "charts.js", "overview.js", "table.js", "sample.js", "main.js")
 
 
 def write_page(file: Path | str, sections: Sequence[Section], title: str | None = None) -> Path:

@@ -1,6 +1,7 @@
 """From folders of results to the sections of a page.
 
-A run folder (`docs/runs.md`) is read here, and its domain adds the pictures; a result that
+A run folder (`docs/runs.md`) is read here, and its domain adds the pictures; a comparison is the
+runs of its best methods; a result that
 `Result.save` wrote is numbers alone; every other form is asked of the domains' panels. A folder
 that is nothing of these stands for the results in it.
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ctrlgen.comparison.folder import is_comparison
+from ctrlgen.report.contest import contest_sections
 from ctrlgen.report.documents import object_of
 from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import panels
@@ -64,6 +67,8 @@ def _read(path: Path, budget: float) -> list[Section] | None:
     made = panels()
     if _is_run(path):
         return [run_section(path, made, budget)]
+    if is_comparison(path):
+        return contest_sections(path, made, budget)
     for panel in made.values():
         sections = panel.read(path, budget)
         if sections is not None:

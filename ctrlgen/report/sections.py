@@ -89,6 +89,7 @@ class Section:
         course: what the courses show, with its unit.
         better: which way a course should go.
         target: of a course, where a sample stops.
+        contest: of the first run of a comparison, what is said of all methods, JSON.
     """
 
     title: str
@@ -108,6 +109,7 @@ class Section:
     course: str = "cost"
     better: Literal["higher", "lower"] = "lower"
     target: float | None = None
+    contest: Any = None
 
 
 def thinned(

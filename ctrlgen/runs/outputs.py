@@ -252,7 +252,7 @@ def run_folder(folder: Path) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        if not any((folder / SHARDS).glob("*.jsonl")) and not (folder / RESULT).exists():
+        if not any(folder.glob(f"**/{SHARDS}/*.jsonl")) and not (folder / RESULT).exists():
             shutil.rmtree(folder, ignore_errors=True)
             if aside is not None:
                 os.replace(aside, folder)

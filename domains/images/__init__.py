@@ -75,5 +75,6 @@ domain = Domain(
     },
     demo="ctrlgen.domains.images.demo:run",
     panel="ctrlgen.domains.images.panel:PANEL",
+    pose="ctrlgen.domains.images.posing:pose",
     builders=("ctrlgen.domains.images.networks:build", "ctrlgen.domains.images.classifier:build"),
 )

@@ -1,0 +1,89 @@
+"""The problems of a comparison: which of them are for tuning, and the samples that are drawn.
+
+Every third problem, 2, 5, 8, ... of 0, 1, 2, ..., is held aside: settings are chosen on these and
+judged on the others. Draw k of problem p has the seed first + p + kN, of N problems, so that a
+sample is the same whatever else is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from ctrlgen.methods.base import CostLike, Method
+from ctrlgen.operators.base import Operator
+from ctrlgen.rows.errors import short
+
+__all__ = ["Posed", "Rows", "check_posed", "split"]
+
+
+class Posed(Protocol):
+    """What a comparison asks of its problems; `ctrlgen.InverseProblem` is one."""
+
+    operator: Operator
+    y: Tensor
+    noise: float
+    truth: Tensor | None
+
+    @property
+    def sigma(self) -> float:
+        """σ_y, with the rounding of a file."""
+
+    def method(self, name: str = "d-flow", **options: Any) -> Method:
+        """A method by name, set for these problems."""
+
+    def cost(self, method: Method, rows: int | None = None) -> CostLike:
+        """The cost in the form that a method declares."""
+
+    def take(self, index: Tensor) -> Self:
+        """Some of the problems, one of them as often as it is named."""
+
+
+def check_posed(problem: Any) -> None:
+    """Raise TypeError for what is no set of problems."""
+    names = ("operator", "y", "truth", "method", "cost", "take")
+    if isinstance(problem, type) or not all(hasattr(problem, name) for name in names):
+        raise TypeError(f"problem: expected an InverseProblem, got {short(problem)}")
+
+
+def split(problems: int) -> tuple[list[int], list[int]]:
+    """The problems held aside for tuning, and those that are reported; no problem is both."""
+    aside = [p for p in range(problems) if p % 3 == 2]
+    return aside, [p for p in range(problems) if p % 3 != 2]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The samples of some problems.
+
+    Attributes:
+        problems: places of these.
+        draws: samples of each.
+        of: problems there are in all.
+        first: seed of the first draw of the first problem.
+    """
+
+    problems: tuple[int, ...]
+    draws: int
+    of: int
+    first: int = 0
+
+    def __len__(self) -> int:
+        return len(self.problems) * self.draws
+
+    @property
+    def index(self) -> Tensor:
+        """The problem of every sample, draw after draw, int64."""
+        return torch.tensor(self.problems * self.draws, dtype=torch.int64)
+
+    @property
+    def seeds(self) -> list[int]:
+        """One per sample."""
+        return [self.first + p + k * self.of for k in range(self.draws) for p in self.problems]
+
+    def by_problem(self, values: list[Any]) -> list[list[Any]]:
+        """Values of all samples as lists of the draws of each problem."""
+        return [values[i :: len(self.problems)] for i in range(len(self.problems))]
