@@ -1,8 +1,8 @@
 """The folder of a comparison: a manifest of its own, and ordinary run folders as its parts.
 
     FOLDER/manifest.json                   kind "ctrlgen-comparison", what is compared, its key
-    FOLDER/tune/DPS-50-x0.5/               run folder: a setting on the problems held aside
-    FOLDER/runs/DPS-50/                    run folder: the chosen setting on the other problems
+    FOLDER/tune/dps-50-x0.5/               run folder: a setting on the problems held aside
+    FOLDER/runs/dps-50/                    run folder: the chosen setting on the other problems
     FOLDER/result.json                     rows, verdicts and what the search took
 
 The key is what the numbers depend on, as that of a run (docs/runs.md), and a folder of another key

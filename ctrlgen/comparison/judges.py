@@ -84,7 +84,6 @@ class Residual(Judge):
     """‖Hx − y‖ in units of the noise."""
 
     per_sample = ("operator", "y")
-    better = None
 
     def __init__(self, operator: Operator, y: Tensor, sigma: float) -> None:
         self.operator, self.y, self.sigma = operator, y, sigma
@@ -191,7 +190,7 @@ def criterion(metric: str | Callable[..., Any] | None, problem: Posed, prior: Pr
         if better not in ("higher", "lower"):
             raise ValueError(f"metric: better: expected 'higher' or 'lower', got {better!r}")
         unit = getattr(metric, "unit", None)
-        return Criterion(name, unit, better, 3, False, metric)
+        return Criterion(name, unit, "lower" if better == "lower" else "higher", 3, False, metric)
     if metric is not None and not isinstance(metric, str):
         raise TypeError(f"metric: expected a name or a function, got {short(metric)}")
     if metric is not None and metric not in NAMED:

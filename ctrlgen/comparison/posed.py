@@ -23,10 +23,21 @@ __all__ = ["Posed", "Rows", "check_posed", "split"]
 class Posed(Protocol):
     """What a comparison asks of its problems; `ctrlgen.InverseProblem` is one."""
 
-    operator: Operator
-    y: Tensor
-    noise: float
-    truth: Tensor | None
+    @property
+    def operator(self) -> Operator:
+        """H."""
+
+    @property
+    def y(self) -> Tensor:
+        """Measurements, one per problem."""
+
+    @property
+    def noise(self) -> float:
+        """σ_y as stated."""
+
+    @property
+    def truth(self) -> Tensor | None:
+        """The true signals, where they are known."""
 
     @property
     def sigma(self) -> float:

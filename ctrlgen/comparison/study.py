@@ -163,8 +163,8 @@ class Study:
             Held: if another process has it.
         """
         if out is None:
-            with tempfile.TemporaryDirectory(prefix="ctrlgen-compare-") as place:
-                return self.run(place, observer, **about)
+            with tempfile.TemporaryDirectory(prefix="ctrlgen-compare-") as passing:
+                return self.run(passing, observer, **about)
         place = Path(out)
         with begin(place, self.key(), **about):
             return Work(self, place, observer).comparison()

@@ -77,11 +77,9 @@ def pose(
     seeds = range(len(files))
     operator = _operator(task, TASKS[task] | settings, shape, seeds)
     clean = torch.zeros(1, *shape)
-    size = (
-        tuple(shape[-2:])
-        if degrade
-        else tuple(operator.take(torch.zeros(1, dtype=torch.int64))(clean).shape[-2:])
-    )
+    one = operator.take(torch.zeros(1, dtype=torch.int64))
+    height, width = (clean if degrade else one(clean)).shape[-2:]
+    size = (height, width)
     images = []
     for file in files:
         image = with_channels(read_image(file, size if fit else None, "images"), shape[0], "images")

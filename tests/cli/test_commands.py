@@ -15,6 +15,7 @@ import typer
 
 from ctrlgen import __version__, plugins
 from ctrlgen.commands import main as cli
+from ctrlgen.commands.options import argument
 from ctrlgen.plugins import Domain
 
 Run = Callable[..., Any]
@@ -98,7 +99,7 @@ def test_check_tells_a_sound_cost_from_a_broken_one(
     [("true", True), ("False", False), ("none", None), ("'true'", "true"), ("1", 1), ("a", "a")],
 )
 def test_the_words_of_arguments(word: str, value: object) -> None:
-    key, given = cli._argument(f"flag={word}")
+    key, given = argument(f"flag={word}")
     assert key == "flag" and given == value and type(given) is type(value)
 
 

@@ -73,7 +73,7 @@ def scaled(method: Method, fields: Sequence[str], factor: float) -> Method:
 
 def _scaled(part: Any, path: Sequence[str], factor: float, field: str) -> Any:
     name, *rest = path
-    value = getattr(part, name, None)
+    value: Any = getattr(part, name, None)
     if not rest and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise ValueError(f"knob: expected a number in {field!r}, got {value!r}")
     if rest and value is None:
