@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ctrlgen.methods.analytic.pigdm import AncestralPiGDM, PiGDM
     from ctrlgen.methods.base import Method
     from ctrlgen.methods.blackbox.best_of import BestOf
+    from ctrlgen.methods.blackbox.evolution import EvolutionStrategy
     from ctrlgen.methods.controls.blind import BlindNDTM
     from ctrlgen.methods.controls.ctdtm import CTDTM
     from ctrlgen.methods.controls.ftm import FTM
@@ -56,6 +57,7 @@ __all__ = [
     "ClassifierGuidance",
     "DFlow",
     "DMPlug",
+    "EvolutionStrategy",
     "FlowGrad",
     "FlowPriors",
     "FreeDoM",
@@ -87,6 +89,7 @@ __getattr__, __dir__ = attach(
         "gradients.guidance": ("ClassifierGuidance", "DPS", "FreeDoM", "LGDMC", "MPGD", "UGD"),
         "gradients.tfg": ("TFG",),
         "blackbox.best_of": ("BestOf",),
+        "blackbox.evolution": ("EvolutionStrategy",),
         "variational.red_diff": ("REDDiff",),
         "variational.flow_priors": ("FlowPriors",),
         "variational.pnp_flow": ("PnPFlow",),

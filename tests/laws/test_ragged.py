@@ -37,6 +37,7 @@ from ctrlgen.methods import (
     CPiGFM,
     DFlow,
     DMPlug,
+    EvolutionStrategy,
     FlowGrad,
     FlowPriors,
     FreeDoM,
@@ -170,6 +171,10 @@ METHODS: dict[str, tuple[Any, Callable[[Batch], CostLike]]] = {
     "cpigfm": (CPiGFM(grid=Uniform(3, 0.2), decay=0.2), Batch.squared),
     "otode": (OTODE(grid=Uniform(3, 0.2)), Batch.squared),
     "otode-heuristic": (OTODE(grid=Uniform(3, 0.2), heuristic=True), Batch.squared),
+    "evolution": (EvolutionStrategy(population=6, generations=4), Batch.function),
+    "evolution-sphere": (
+        EvolutionStrategy(population=6, generations=4, sphere=True), Batch.function,
+    ),
     "best-of": (BestOf(n=4, rungs=(Rung(1),)), Batch.function),
 }  # fmt: skip
 

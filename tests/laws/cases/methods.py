@@ -30,6 +30,7 @@ from ctrlgen.methods import (
     CPiGFM,
     DFlow,
     DMPlug,
+    EvolutionStrategy,
     FlowGrad,
     FlowPriors,
     FreeDoM,
@@ -178,5 +179,11 @@ METHODS: dict[str, Case] = {
     "best-of": method_case(BestOf(n=3, rungs=(Rung(1, 1.0),), solver=Euler(2), target=-1.0)),
     "best-of-halving": method_case(
         BestOf(n=6, solver=Euler(2), rungs=(Rung(1, 0.5), Rung(2, 0.5)), chunk=4)
+    ),
+    "evolution": method_case(
+        EvolutionStrategy(population=6, generations=3, draws=2, solver=Euler(2))
+    ),
+    "evolution-sphere": method_case(
+        EvolutionStrategy(population=4, generations=3, sphere=True, solver=Euler(2))
     ),
 }
