@@ -1,8 +1,8 @@
 """Black-box costs: any scorer of signals, for the methods that need values alone.
 
-A scorer has no gradient. `BestOf`, `EvolutionStrategy` and `ParticleResampling` steer by it; a
-method that needs a gradient refuses it before any compute, also as a part of a sum. What it cannot
-score costs infinity, so that it is ranked last and never lost.
+A scorer has no gradient. `BestOf` and `EvolutionStrategy` steer by it; a method that needs a
+gradient refuses it before any compute, also as a part of a sum. What it cannot score costs
+infinity, so that it is ranked last and never lost.
 """
 
 from __future__ import annotations

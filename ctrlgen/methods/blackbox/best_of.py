@@ -21,7 +21,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ctrlgen.methods.blackbox.search import Search, SearchMethod, check_counts
+from ctrlgen.methods.blackbox.search import Search, SearchMethod
+from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.status import Status
 from ctrlgen.solvers import Solver
 
@@ -41,7 +42,7 @@ class Rung:
     share: float = 0.5
 
     def __post_init__(self) -> None:
-        check_counts(steps=self.steps)
+        check_sizes(steps=self.steps)
         if not 0 < self.share <= 1:
             raise ValueError(f"share: expected a number in (0, 1], got {self.share}")
 
@@ -73,7 +74,7 @@ class BestOf(SearchMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(n=self.n)
+        check_sizes(n=self.n)
         if not isinstance(self.rungs, tuple) or any(not isinstance(r, Rung) for r in self.rungs):
             raise TypeError(f"rungs: expected a tuple of Rung, got {self.rungs!r}")
 

@@ -30,8 +30,9 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from ctrlgen.methods.blackbox.search import Search, SearchMethod, check_counts
+from ctrlgen.methods.blackbox.search import Search, SearchMethod
 from ctrlgen.rows.batching import expand_like, row_sum
+from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.seeds import further, normal
 from ctrlgen.rows.status import Status
 
@@ -71,7 +72,7 @@ class EvolutionStrategy(SearchMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(population=self.population, generations=self.generations, draws=self.draws)
+        check_sizes(population=self.population, generations=self.generations, draws=self.draws)
         if self.population < 4:
             raise ValueError(f"population: expected at least 4, got {self.population}")
         if not (self.sigma > 0 and math.isfinite(self.sigma)):

@@ -34,19 +34,13 @@ from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Event, Observer, check_target
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like, flat, partition
+from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import Seeds, further
 from ctrlgen.rows.status import Status
 from ctrlgen.solvers import Solver
 
-__all__ = ["Search", "SearchMethod", "check_counts"]
-
-
-def check_counts(**counts: int) -> None:
-    """Raise ValueError for what is no positive integer, by name."""
-    for name, value in counts.items():
-        if type(value) is not int or value < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {value!r}")
+__all__ = ["Search", "SearchMethod"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +64,7 @@ class SearchMethod(Method):
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        check_counts(chunk=self.chunk)
+        check_sizes(chunk=self.chunk)
         if self.solver is not None:
             check_parts(self, solver=Solver)
         check_dtype(self.dtype)
