@@ -15,6 +15,7 @@ quality, since the likeliest signals of a prior are smooth; with the misfit it i
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,11 +44,15 @@ _FLOOR = 1e-12
 _MET = 0.01
 
 
-class Judge(PerSample):
+class Judge(PerSample, ABC):
     """A value per sample; a metric of a run."""
 
     unit: str | None = None
     better: str | None = None
+
+    @abstractmethod
+    def __call__(self, signals: Tensor) -> Any:
+        """Values (b,) of signals (b, *)."""
 
 
 class Psnr(Judge):
@@ -121,7 +126,7 @@ class Likelihood(Judge):
     def __call__(self, signals: Tensor) -> Tensor:
         x = signals.to(self.prior.device)
         value = log_likelihood(self.prior, x, self.prior.solver(_STEPS), seeds=self.seeds)
-        return value / signals[0].numel()
+        return value.to(signals.device) / signals[0].numel()
 
 
 @dataclass(frozen=True)

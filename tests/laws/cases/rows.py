@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ctrlgen.comparison.judges import Judge, Likelihood, Misfit, Own, Psnr, Residual
 from ctrlgen.domains.audio.filling import Rows, Source
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.lead_optimization import Ball
 from ctrlgen.domains.molecules.molecule_batches import Found
 from ctrlgen.methods.projections import Normalize
-from tests.laws.cases.base import MASK, RATES, SEEDS, Case, Outputs, draw, pick
+from ctrlgen.priors import CondOT, Flow, Gaussian, Prior
+from tests.laws.cases.base import MASK, RATES, SEEDS, Case, Outputs, Vector, draw, pick
+from tests.laws.cases.operators import Diagonal
 
 
 def normalize_case(isotropic: bool) -> Case:
@@ -72,6 +76,30 @@ def sound_rows_case() -> Case:
     return Case(Rows, rows, rounding=None, part=build)
 
 
+def judge_case(build: Callable[[], Judge]) -> Case:
+    """What compared samples are judged by."""
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        value = pick(build(), index, dtype)(pick(draw(4, 5), index, dtype))
+        return {"value": value.to(dtype)}  # it may be measured in double
+
+    return Case(type(build()), rows, part=build)
+
+
+def likelihood() -> Likelihood:
+    return Likelihood(Prior(Flow(Vector(), CondOT()), Gaussian((4, 5))), SEEDS)
+
+
+TRUTH = draw(4, 5, stream=48)
+JUDGES = {
+    "judge-psnr": judge_case(lambda: Psnr(TRUTH)),
+    "judge-own": judge_case(lambda: Own(lambda x, truth: (x * truth).mean((1, 2)), TRUTH)),
+    "judge-residual": judge_case(lambda: Residual(Diagonal(TRUTH), TRUTH, 0.1)),
+    "judge-misfit": judge_case(lambda: Misfit(Diagonal(TRUTH), TRUTH, 0.1)),
+    "judge-likelihood": judge_case(likelihood),
+}
+
+
 PROJECTIONS: dict[str, Case] = {
     "columns": normalize_case(False),
     "isotropic": normalize_case(True),
@@ -80,6 +108,7 @@ PROJECTIONS: dict[str, Case] = {
 
 
 ROW_HOLDERS = {
+    **JUDGES,
     "found": found_case(),
     "molecules": molecules_case(),
     "sound-rows": sound_rows_case(),
