@@ -34,7 +34,7 @@ from ctrlgen.domains.audio.examples import example
 from ctrlgen.domains.audio.loudness import gain
 from ctrlgen.domains.audio.operators import TimeMask
 from ctrlgen.domains.audio.restoration import Settings, method_for
-from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.methods.source.objective import SourceObjective
 from ctrlgen.priors.prior import Prior
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.solvers import Midpoint

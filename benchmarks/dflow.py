@@ -35,7 +35,7 @@ from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.operators import SuperResolution
 from ctrlgen.methods import DFlow
-from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.methods.source.objective import SourceObjective
 from ctrlgen.methods.starts import GuidedStart
 from ctrlgen.operators.base import measure
 from ctrlgen.optimizers import LBFGS

@@ -38,7 +38,7 @@ from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import GUIDES, Guide
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
-from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.methods.source.objective import SourceObjective
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior, load

@@ -14,7 +14,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from ctrlgen.rows.errors import CostError
 __all__ = ["Cost", "FunctionCost", "ScaledCost", "SumCost", "ThroughCodec", "as_cost"]
 
 Weight = float | Tensor
+Squares = Literal["sum", "rising", "no"]
 
 
 class Cost(PerSample, ABC):
@@ -46,6 +47,20 @@ class Cost(PerSample, ABC):
     def differentiable(self) -> bool:
         """Whether it has a gradient; a sum has none where one of its parts has none."""
         return True
+
+    @property
+    def squares(self) -> Squares:
+        """How the cost is made of residuals: "sum", it is ‖r(x)‖² (but for a constant); "rising",
+        a rising function of it; "no" where it has none. Gauss-Newton asks."""
+        return "no"
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        """The residuals r(x) of signals x (B, *), shape (B, m), differentiable in x.
+
+        Raises:
+            NotImplementedError: where `squares` is "no".
+        """
+        raise NotImplementedError(f"{self} is no sum of squares")
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -115,6 +130,13 @@ class SumCost(Cost):
     def differentiable(self) -> bool:
         return self.left.differentiable and self.right.differentiable
 
+    @property
+    def squares(self) -> Squares:
+        return "sum" if self.left.squares == self.right.squares == "sum" else "no"
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        return torch.cat((self.left.least_squares(x), self.right.least_squares(x)), 1)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.left(x) + self.right(x)
 
@@ -132,6 +154,7 @@ class ScaledCost(Cost):
         if number.ndim > 1 or not bool(torch.isfinite(number).all()):
             raise ValueError(f"weight: expected a finite number or shape (B,), got {weight!r}")
         self.cost, self.weight = cost, weight
+        self._positive = bool((number > 0).all())
         self.per_sample = ("cost", "weight") if number.ndim == 1 else ("cost",)
 
     @property
@@ -141,6 +164,16 @@ class ScaledCost(Cost):
     @property
     def differentiable(self) -> bool:
         return self.cost.differentiable
+
+    @property
+    def squares(self) -> Squares:
+        return self.cost.squares if self._positive else "no"
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        residual = self.cost.least_squares(x)
+        if self.squares == "rising":  # the weight is outside of the function that rises
+            return residual
+        return rows_like(self.weight, residual).sqrt() * residual
 
     def forward(self, x: Tensor) -> Tensor:
         value = self.cost(x)
@@ -165,6 +198,13 @@ class ThroughCodec(Cost):
     @property
     def differentiable(self) -> bool:
         return self.cost.differentiable
+
+    @property
+    def squares(self) -> Squares:
+        return self.cost.squares
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        return self.cost.least_squares(self.codec.decode(x))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.cost(self.codec.decode(x))

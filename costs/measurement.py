@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ctrlgen.costs.base import Cost
+from ctrlgen.costs.base import Cost, Squares
 from ctrlgen.operators.base import LinearOperator, Measurement, Operator
 from ctrlgen.rows.batching import flat, rows_like
 from ctrlgen.rows.constants import follow
@@ -70,6 +70,11 @@ class MeasurementCost(Cost):
 class SquaredError(MeasurementCost):
     """‖H(x) − y‖², summed over all entries, in squared units of y."""
 
+    squares: Squares = "sum"
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        return flat(self.residual(x))
+
     def forward(self, x: Tensor) -> Tensor:
         return flat(self.residual(x)).square().sum(1)
 
@@ -85,6 +90,8 @@ class NegativePSNR(MeasurementCost):
         floor: least MSE, where the PSNR saturates; 1e-12 is 126 dB at peak 2.
         projected: compare H†H x with H†y in signal space (for blurs); H must be linear.
     """
+
+    squares: Squares = "rising"
 
     def __init__(
         self,
@@ -105,10 +112,15 @@ class NegativePSNR(MeasurementCost):
             )
         self.peak, self.floor, self.projected = peak, floor, projected
 
+    def least_squares(self, x: Tensor) -> Tensor:
+        residual = self.residual(x)
+        # H†(Hx − y) = Px − H†y
+        return flat(self.operator.pinv(residual) if self.projected else residual)
+
     def forward(self, x: Tensor) -> Tensor:
         residual = self.residual(x)
         if self.projected:
-            residual = self.operator.pinv(residual)  # H†(Hx − y) = Px − H†y
+            residual = self.operator.pinv(residual)
             mse = flat(residual).square().mean(1)
         else:
             mse = flat(residual).square().sum(1) / self.operator.measured(residual)
@@ -128,15 +140,19 @@ class Reversed(Cost):
     """
 
     per_sample = ("y",)
+    squares: Squares = "sum"
 
     def __init__(self, y: Tensor) -> None:
         _check_measurement("y", y)
         self.y = y
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.least_squares(x).square().sum(1)
+
+    def least_squares(self, x: Tensor) -> Tensor:
         if x.shape != self.y.shape:
             raise ValueError(f"y: expected shape {tuple(x.shape)}, got {tuple(self.y.shape)}")
-        return flat(x - follow(self.y, x)).square().sum(1)
+        return flat(x - follow(self.y, x))
 
 
 class LevelSet(Cost):
@@ -146,6 +162,8 @@ class LevelSet(Cost):
         function: F, differentiable, (B, *signal) to (B,).
         target: c, one number or one per sample, shape (B,), in the units of F.
     """
+
+    squares: Squares = "sum"
 
     def __init__(self, function: Callable[[Tensor], Tensor], target: float | Tensor) -> None:
         if not callable(function):
@@ -159,6 +177,10 @@ class LevelSet(Cost):
     def forward(self, x: Tensor) -> Tensor:
         value = self.function(x)
         return (value - rows_like(self.target, value)).square()
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        value = self.function(x)
+        return (value - rows_like(self.target, value)).unsqueeze(1)
 
 
 def _check_measurement(name: str, y: Tensor) -> None:

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.costs.base import Cost
+from ctrlgen.costs.base import Cost, Squares
 from ctrlgen.rows.batching import PerSample
 from ctrlgen.rows.constants import follow
 
@@ -122,6 +122,16 @@ class PropertyCost(Cost):
         found = self.values(x)
         low, high, scale = (follow(v, found) for v in (self.low, self.high, self.scale))
         return ((found - high).clamp_min(0) - (low - found).clamp_min(0)) / scale
+
+    @property
+    def squares(self) -> Squares:
+        return "sum" if self.form == "squared" else "no"
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        if self.form != "squared":
+            return super().least_squares(x)
+        u = self.errors(x)
+        return follow(self.weights, u).sqrt() * u
 
     def forward(self, x: Tensor) -> Tensor:
         u = self.errors(x)

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from ctrlgen.methods.starts import Blend, GuidedStart, Refined, SourceSample
     from ctrlgen.methods.stepping import RuledMethod, SteppedMethod
     from ctrlgen.operators.base import LinearOperator, Operator, measure
-    from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
+    from ctrlgen.optimizers import LBFGS, Adam, GaussNewton, GradientDescent
     from ctrlgen.priors import (
         EDM,
         VP,
@@ -137,6 +137,7 @@ __all__ = [
     "FlowPriors",
     "FreeDoM",
     "FunctionCost",
+    "GaussNewton",
     "Gaussian",
     "GradientDescent",
     "GuidedStart",
@@ -261,6 +262,7 @@ __getattr__, __dir__ = attach(
         "optimizers": (
             "LBFGS",
             "Adam",
+            "GaussNewton",
             "GradientDescent",
         ),
         "priors": (

@@ -19,7 +19,7 @@ from benchmarks.molecules import one_by_one
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.operators import SuperResolution
 from ctrlgen.domains.molecules.generation import steer
-from ctrlgen.methods.source.dflow import SourceObjective
+from ctrlgen.methods.source.objective import SourceObjective
 from ctrlgen.methods.starts import GuidedStart
 from ctrlgen.operators.base import measure
 from ctrlgen.optimizers import LBFGS

@@ -10,10 +10,12 @@ from ctrlgen.optimizers.base import (
     Observer,
     Optimizer,
     Projection,
+    ResidualObjective,
     Solution,
 )
 from ctrlgen.optimizers.early import WindowedVariance
 from ctrlgen.optimizers.first_order import Adam, GradientDescent
+from ctrlgen.optimizers.gauss_newton import GaussNewton
 from ctrlgen.optimizers.lbfgs import LBFGS
 from ctrlgen.rows.status import Status
 
@@ -23,11 +25,13 @@ __all__ = [
     "Evaluated",
     "Event",
     "FunctionObjective",
+    "GaussNewton",
     "GradientDescent",
     "Objective",
     "Observer",
     "Optimizer",
     "Projection",
+    "ResidualObjective",
     "Solution",
     "Status",
     "WindowedVariance",

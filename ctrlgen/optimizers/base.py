@@ -14,13 +14,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from ctrlgen.optimizers.early import WindowedVariance
-from ctrlgen.rows.batching import PerSample
+from ctrlgen.rows.batching import PerSample, flat, row_sum
 from ctrlgen.rows.status import ended_well
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Observer",
     "Optimizer",
     "Projection",
+    "ResidualObjective",
     "Solution",
     "check_start",
     "check_target",
@@ -46,11 +47,14 @@ class Evaluated(NamedTuple):
             regularizer. May be `value` itself.
         aux: anything of shape (b, *) that came up on the way, for instance the decoded signal. It
             is carried beside the iterate, so that nobody evaluates again to get it.
+        residual: r of shape (b, m), where the value is a rising function of ‖r‖² and an optimizer
+            asks for it (`Optimizer.needs_residual`); the objective then has `residuals(x)` too.
     """
 
     value: Tensor
     monitor: Tensor
     aux: Tensor | None = None
+    residual: Tensor | None = None
 
 
 class Objective(Protocol):
@@ -82,6 +86,26 @@ class FunctionObjective(PerSample):
     def __call__(self, x: Tensor) -> Evaluated:
         value = self.function(x, **self.data)
         return Evaluated(value, value)
+
+
+class ResidualObjective(FunctionObjective):
+    """‖r(x)‖² of a plain function r and its per-sample data, for optimizers that ask for r.
+
+        ResidualObjective(lambda x, y: x - y, y=y)
+
+    Args:
+        function: called as `function(x, **data)`, returns residuals, shape (b, *).
+        data: tensors with a leading batch dimension (or objects with `take`), passed by name.
+    """
+
+    def residuals(self, x: Tensor) -> Tensor:
+        """r at x (b, *), shape (b, m), differentiable."""
+        return flat(self.function(x, **self.data))
+
+    def __call__(self, x: Tensor) -> Evaluated:
+        residual = self.residuals(x)
+        value = row_sum(residual.square())
+        return Evaluated(value, value, residual=residual)
 
 
 class Event(NamedTuple):
@@ -177,6 +201,9 @@ class Optimizer(ABC):
         early: stop a row, and choose its best iterate, by the variance of the latest iterates of
             `Evaluated.aux` (of x where there is none) in place of the value; None for neither.
     """
+
+    needs_residual: ClassVar[bool] = False
+    """Whether it solves r(x) ≈ 0, and the objective has to bring r (`Evaluated.residual`)."""
 
     max_iterations: int = 100
     max_evaluations: int | None = None

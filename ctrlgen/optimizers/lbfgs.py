@@ -92,10 +92,10 @@ class LBFGS(Optimizer):
         low, direction = work.at, torch.zeros_like(work.at.x)
         memory = CurvatureMemory(work.at.x, self.history)
         search = WolfeSearch(work.at.value, self.c1, self.c2, self.max_line_search)
-        fresh, any_fresh, pairs = torch.ones_like(work.returning), True, 0
+        fresh, starting, pairs = torch.ones_like(work.returning), work.active, 0
 
         while work.active:
-            if any_fresh:
+            if starting:
                 direction = self._aim(fresh, direction, work, memory, search, pairs)
                 low = low.where(fresh, work.at)
             new = work.evaluate(torch.addcmul(work.at.x, direction, search.step[:, None]))
@@ -125,7 +125,7 @@ class LBFGS(Optimizer):
                 memory.take(round.kept)
                 search.take(round.kept)
             memory.forget(round.restarted)
-            fresh, any_fresh, pairs = round.fresh, round.any_fresh, round.watched
+            fresh, starting, pairs = round.fresh, round.starting, round.watched
         return work.solution()
 
     def _aim(

@@ -23,6 +23,7 @@ class Point(NamedTuple):
         aux: shape (b, *), or None.
         gradient: of value in x, shape (b, d).
         gradient_norm: its max-norm, shape (b,).
+        residual: shape (b, m), or None.
     """
 
     x: Tensor
@@ -31,6 +32,7 @@ class Point(NamedTuple):
     aux: Tensor | None
     gradient: Tensor
     gradient_norm: Tensor
+    residual: Tensor | None = None
 
     @property
     def finite(self) -> Tensor:
@@ -54,12 +56,17 @@ class Point(NamedTuple):
             aux=None if self.aux is None or other.aux is None else choose(self.aux, other.aux),
             gradient=choose(self.gradient, other.gradient),
             gradient_norm=choose(self.gradient_norm, other.gradient_norm),
+            residual=(
+                None
+                if self.residual is None or other.residual is None
+                else choose(self.residual, other.residual)
+            ),
         )
 
     def reported(self) -> dict[str, Tensor]:
-        """The fields that a solution reports: all but the gradient, and aux where there is one."""
-        fields = self._asdict()
-        return {k: v for k, v in fields.items() if k != "gradient" and v is not None}
+        """The fields that a solution reports, with aux where there is one."""
+        hidden = ("gradient", "residual")
+        return {k: v for k, v in self._asdict().items() if k not in hidden and v is not None}
 
 
 def evaluate(objective: Objective, x: Tensor) -> Point:
@@ -77,7 +84,7 @@ def evaluate(objective: Objective, x: Tensor) -> Point:
     """
     x = x.detach().requires_grad_(True)
     with torch.enable_grad():
-        value, monitor, aux = _check(objective(x), x)
+        value, monitor, aux, residual = _check(objective(x), x)
         (gradient,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
     if gradient is None:
         raise ValueError("objective.value does not depend on x")
@@ -89,6 +96,7 @@ def evaluate(objective: Objective, x: Tensor) -> Point:
         aux=None if aux is None else aux.detach(),
         gradient=gradient,
         gradient_norm=torch.linalg.vector_norm(gradient, torch.inf, dim=1),
+        residual=None if residual is None else residual.detach().to(x.dtype),
     )
 
 
@@ -104,6 +112,10 @@ def _check(evaluated: Evaluated, x: Tensor) -> Evaluated:
     if evaluated.aux is not None and evaluated.aux.shape[:1] != (count,):
         shape = tuple(evaluated.aux.shape)
         raise ValueError(f"objective.aux must have shape ({count}, *), got {shape}")
+    if evaluated.residual is not None:
+        shape = tuple(evaluated.residual.shape)
+        if len(shape) != 2 or shape[0] != count:
+            raise ValueError(f"objective.residual must have shape ({count}, m), got {shape}")
     if not evaluated.value.requires_grad:
         raise ValueError("objective.value does not depend on x through a differentiable operation")
     return evaluated

@@ -50,14 +50,14 @@ class Round(NamedTuple):
         kept: positions of these rows in the round's batch, or None where nobody has left.
         fresh: rows that start an iteration: they have moved or restart, bool of shape (b,).
         restarted: rows that must forget their past, bool of shape (b,).
-        any_fresh: whether `fresh` has any, known to the host.
+        starting: how many rows are `fresh`, known to the host.
         watched: the largest entry of the tensor that the method asked about.
     """
 
     kept: Tensor | None
     fresh: Tensor
     restarted: Tensor
-    any_fresh: bool
+    starting: int
     watched: int
 
 
@@ -117,6 +117,11 @@ class WorkingSet:
     def active(self) -> int:
         """Number of running rows."""
         return len(self.rows)
+
+    @property
+    def objective(self) -> Objective:
+        """The functions of the running rows."""
+        return self._objective
 
     @property
     def clock(self) -> Tensor:
@@ -230,7 +235,7 @@ class WorkingSet:
             with carrying(self._partial):
                 self._observer(self.record.event(self.rounds, self.rows, *counts))
         watched = int(host[3].max()) if self.active else 0
-        return Round(kept, fresh, restarted, bool(host[2].any()), watched)
+        return Round(kept, fresh, restarted, int(host[2].sum()), watched)
 
     def solution(self) -> Solution:
         """The outcome, rows in their original order."""

@@ -40,6 +40,13 @@ class Spoilt(Cost):
     def residual(self) -> Any:
         return self.cost.residual  # type: ignore[attr-defined]
 
+    @property
+    def squares(self) -> Any:
+        return self.cost.squares
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        return self.cost.least_squares(x) * self.factor.to(x).sqrt().unsqueeze(1)
+
     def forward(self, x: Tensor) -> Tensor:
         return self.cost(x) * self.factor.to(x)
 
@@ -153,6 +160,9 @@ def test_double_costs_and_networks_serve_single_states(
     class Double(Spoilt):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).double()
+
+        def least_squares(self, x: Tensor) -> Tensor:
+            return super().least_squares(x).double()
 
     def doubling(network: Any) -> Any:
         return lambda x, t, rate: network(x, t, rate=rate).double()

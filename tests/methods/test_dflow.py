@@ -324,7 +324,7 @@ def test_probes_stay_fixed_while_a_point_is_optimised(
     operator: LinearOperator, mixture: Build, prior_of: Build
 ) -> None:
     """A line search needs one function: the same point has the same value, to the bit."""
-    from ctrlgen.methods.source.dflow import SourceObjective
+    from ctrlgen.methods.source.objective import SourceObjective
 
     prior, cost = problem("network", operator, mixture, prior_of)
     x0 = prior.start(SEEDS, **DOUBLE)

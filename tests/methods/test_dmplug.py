@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ctrlgen.costs import NegativePSNR, SquaredError
 from ctrlgen.methods import DFlow, DMPlug
-from ctrlgen.methods.source.dflow import SourceObjective
 from ctrlgen.methods.source.dmplug import Reverse
+from ctrlgen.methods.source.objective import SourceObjective
 from ctrlgen.operators.base import LinearOperator
 from ctrlgen.optimizers import LBFGS, Adam, WindowedVariance
 from ctrlgen.priors.conditions import BoundVelocity

@@ -25,13 +25,13 @@ from ctrlgen.methods.base import (
     Method,
     check_dtype,
     check_parts,
-    cost_rows,
     first_points,
     measurement_of,
     try_cost,
 )
-from ctrlgen.methods.regularizers import Chi, Regularizer, TargetNLL
+from ctrlgen.methods.regularizers import Chi, Regularizer
 from ctrlgen.methods.result import Result
+from ctrlgen.methods.source.objective import SourceObjective, check_squares
 from ctrlgen.methods.starts import Blend, Initializer, SourceSample
 from ctrlgen.optimizers import LBFGS
 from ctrlgen.optimizers.base import (
@@ -43,10 +43,8 @@ from ctrlgen.optimizers.base import (
     Solution,
     check_target,
 )
-from ctrlgen.priors.conditions import BoundVelocity
-from ctrlgen.priors.likelihood import Augmented, probes
 from ctrlgen.priors.prior import Prior
-from ctrlgen.rows.batching import expand_like, flat, rows_of, take
+from ctrlgen.rows.batching import expand_like, flat, rows_of
 from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import Seeds
@@ -150,11 +148,13 @@ class DFlow(Method):
             if held is not None and held != len(rows):
                 raise ValueError(f"{name}: holds data of {held} samples, expected {len(rows)}")
         try_cost(prior, cost, z, self.target)
+        if self.optimizer.needs_residual:
+            check_squares(self.optimizer, cost, self.regularizer)
         prior, meter = prior.metered(rows)
         x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z)
-        objective = MeteredObjective(
-            SourceObjective(prior, cost, solver, self.regularizer, rows, x0), meter
-        )
+        source = SourceObjective(prior, cost, solver, self.regularizer, rows, x0)
+        source.with_residual = self.optimizer.needs_residual
+        objective = MeteredObjective(source, meter)
 
         def result(found: Solution) -> Result:
             found = replace(found, x=prior.source.project(found.x))
@@ -195,6 +195,10 @@ class MeteredObjective:
     def __call__(self, x: Tensor) -> Evaluated:
         self._notes.append(self.meter.evaluations)
         return self.objective(x)
+
+    def residuals(self, x: Tensor) -> Tensor:
+        """Of the objective: passes that belong to the calls before and after, no call itself."""
+        return self.objective.residuals(x)  # type: ignore[attr-defined]
 
     def evaluations(self, calls: Tensor) -> Tensor:
         """Network evaluations of every row after numbers of objective calls (R, B): (R, B)."""
@@ -251,47 +255,3 @@ def source_result(
         history=history,
         method=method,
     )
-
-
-class SourceObjective:
-    """C(Φ(x_0)) + R(x_0), with the cost to monitor and the signal carried along.
-
-    x_0 is projected onto the source's subspace first: an optimiser that scales entries one by one,
-    as Adam does, would leave it.
-    """
-
-    def __init__(
-        self,
-        prior: Prior,
-        cost: CostLike,
-        solver: Solver,
-        regularizer: Regularizer | None,
-        seeds: Tensor,
-        like: Tensor,
-    ) -> None:
-        self.prior, self.cost, self.solver, self.regularizer = prior, cost, solver, regularizer
-        self.v: Tensor | None = None
-        if isinstance(regularizer, TargetNLL) and regularizer.probes is not None:
-            self.v = probes(seeds, like.shape[1:], regularizer.probes, like)
-
-    def take(self, index: Tensor) -> SourceObjective:
-        taken = copy.copy(self)
-        taken.prior, taken.cost = self.prior.take(index), cost_rows(self.cost, index)
-        taken.regularizer, taken.v = take(self.regularizer, index), take(self.v, index)
-        return taken
-
-    def __call__(self, x0: Tensor) -> Evaluated:
-        x0 = self.prior.source.project(x0)
-        velocity = BoundVelocity(self.prior)
-        divergence = None
-        if self.regularizer is not None and self.regularizer.needs_divergence:
-            augmented = Augmented(velocity, self.prior.source, self.v)
-            state, divergence = augmented.solve(self.solver, x0, 0.0, 1.0)
-        else:
-            state = self.solver(velocity, x0)
-        signal = self.prior.codec.decode(state)
-        cost = self.cost(signal)
-        value = cost
-        if self.regularizer is not None:
-            value = cost + self.regularizer(x0, self.prior.source, divergence)
-        return Evaluated(value, cost, signal)

@@ -38,10 +38,10 @@ from ctrlgen.methods.base import (
 from ctrlgen.methods.result import Result
 from ctrlgen.methods.source.dflow import (
     MeteredObjective,
-    SourceObjective,
     metered_observer,
     source_result,
 )
+from ctrlgen.methods.source.objective import SourceObjective
 from ctrlgen.optimizers import Adam, Observer, Optimizer, WindowedVariance
 from ctrlgen.optimizers.base import Solution, check_target
 from ctrlgen.priors.conditions import BoundVelocity

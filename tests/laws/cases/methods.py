@@ -43,10 +43,10 @@ from ctrlgen.methods import (
 from ctrlgen.methods.analytic.cpigdm import truncated
 from ctrlgen.methods.blackbox.best_of import Rung
 from ctrlgen.methods.controls.blind import BlindBlur
-from ctrlgen.methods.regularizers import Chi, TargetNLL
+from ctrlgen.methods.regularizers import Chi, GaussianNLL, TargetNLL
 from ctrlgen.methods.result import Result
 from ctrlgen.methods.starts import GuidedStart
-from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
+from ctrlgen.optimizers import LBFGS, Adam, GaussNewton, GradientDescent
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import Cosine
 from ctrlgen.priors.prior import Prior
@@ -119,6 +119,9 @@ METHODS: dict[str, Case] = {
     "dflow": method_case(DFlow(optimizer=FEW)),
     "dflow-adam": method_case(
         DFlow(optimizer=Adam(max_iterations=5), regularizer=Chi(0.1), target=1.0)
+    ),
+    "dflow-gauss-newton": method_case(
+        DFlow(optimizer=GaussNewton(inner=2, max_iterations=2), regularizer=GaussianNLL(0.1))
     ),
     "dflow-guided": method_case(
         DFlow(

@@ -10,8 +10,10 @@ from ctrlgen.optimizers import (
     LBFGS,
     Adam,
     FunctionObjective,
+    GaussNewton,
     GradientDescent,
     Optimizer,
+    ResidualObjective,
     WindowedVariance,
 )
 from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
@@ -91,7 +93,12 @@ def optimizer_case(optimizer: Optimizer) -> Case:
         def bowl(x: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
             return (scale * (x - centre).square() + 0.1 * (x - centre) ** 4).sum(1)
 
-        objective = pick(FunctionObjective(bowl, centre=centre, scale=scale), index, dtype)
+        def roots(x: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
+            return torch.cat((scale.sqrt() * (x - centre), 0.1**0.5 * (x - centre) ** 2), 1)
+
+        form = ResidualObjective if optimizer.needs_residual else FunctionObjective
+        function = roots if optimizer.needs_residual else bowl
+        objective = pick(form(function, centre=centre, scale=scale), index, dtype)
         start = pick(draw(D, stream=34), index, dtype)
         found = optimizer.minimize(objective, start, target=0.05)
         return {
@@ -104,7 +111,9 @@ def optimizer_case(optimizer: Optimizer) -> Case:
             "first": found.history["value"][:3].T,
         }
 
-    kinds = (type(optimizer), FunctionObjective)
+    kinds = (
+        type(optimizer), ResidualObjective if optimizer.needs_residual else FunctionObjective
+    )  # fmt: skip
     return Case(kinds, rows, heavy=True, rounding=1e-3, made=optimizer)
 
 
@@ -112,6 +121,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "lbfgs": LBFGS(max_iterations=20),
     "adam": Adam(learning_rate=0.05, max_iterations=20),
     "gradient-descent": GradientDescent(learning_rate=0.02, momentum=0.5, max_iterations=20),
+    "gauss-newton": GaussNewton(inner=3, radius=0.5, max_iterations=20),
     "adam-early": Adam(learning_rate=0.05, max_iterations=20, early=WindowedVariance(3, 4)),
 }
 
