@@ -1,11 +1,13 @@
 r"""What is made goes into what was there: seams, windows, mid and side.
 
-A gap [a, b) takes the generated samples g and, from each seam inwards, the error that g makes on
-the samples x beyond the seam, mirrored and faded out over f samples,
+A gap [a, b) takes the generated samples g and, from each seam inwards, fades over f samples to them
+from what the samples x beyond the seam would go on as,
 
-    out[a + n] = g[a + n] + w_n (x[a − 1 − n] − g[a − 1 − n]),     w_n = cos²(π n / 2f),   n < f,
+    out[a + n] = w_n c[n] + (1 − w_n) g[a + n],     w_n = cos²(π n / 2f),   n < f,
 
-so there is no step at the seam, and no sample outside of the gap changes. Long files are worked on
+c the linear prediction of x (autocorrelation method, Makhoul 1975; Janssen et al. 1986 for gaps),
+so there is no step at the seam, however well g agrees with x beyond it, and no sample outside of
+the gap changes. Long files are worked on
 in windows that overlap by a quarter or more; there they are added with weights of equal power,
 since what the prior adds in one is not what it adds in the other.
 """
@@ -14,10 +16,16 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from scipy.linalg import solve_toeplitz
+from scipy.signal import lfilter, lfiltic
 from torch import Tensor
 
-__all__ = ["mid_side", "overlap_add", "splice", "window_starts"]
+__all__ = ["continuation", "mid_side", "overlap_add", "splice", "window_starts"]
+
+HISTORY, ORDER = 4096, 64
+"""Samples that a prediction is made from, and how many of them each sample is predicted by."""
 
 
 def splice(
@@ -43,14 +51,35 @@ def splice(
             continue
         ramp = torch.arange(count, dtype=x.dtype) / count
         weight = (0.5 * math.pi * ramp).cos().square()
-        beyond = slice(start - count, start) if left else slice(end, end + count)
-        made = generated[:, beyond.start - offset : beyond.stop - offset]
-        error = (x[:, beyond] - made).flip(1)
         if left:
-            inside[:, :count] += weight * error
+            past = x[:, start - _run(known[max(0, start - HISTORY) : start].flip(0)) : start]
+            inside[:, :count].lerp_(continuation(past, count), weight)
         else:
-            inside[:, -count:] += weight.flip(0) * error
+            past = x[:, end : end + _run(known[end : end + HISTORY])].flip(1)
+            inside[:, -count:].lerp_(continuation(past, count).flip(1), weight.flip(0))
     return inside
+
+
+def continuation(x: Tensor, count: int) -> Tensor:
+    """How signals go on by linear prediction, shape (C, count); it dies away and never grows.
+
+    Args:
+        x: at least one sample, shape (C, n).
+        count: samples to go on for.
+    """
+    order = min(ORDER, x.shape[1] // 4)
+    tapered = x * torch.hann_window(x.shape[1] + 2, periodic=False, dtype=x.dtype)[1:-1]
+    rows = []
+    for row, past in zip(tapered.double().numpy(), x.double().numpy(), strict=True):
+        lags = np.correlate(row, row, "full")[len(row) - 1 :][: order + 1]
+        if order == 0 or lags[0] == 0:
+            rows.append(np.full(count, past[-1]))
+            continue
+        lags[0] *= 1 + 1e-9  # of a pure tone the matrix is singular
+        denominator = np.concatenate(([1.0], -solve_toeplitz(lags[:-1], lags[1:])))
+        state = lfiltic([1.0], denominator, past[: -order - 1 : -1])
+        rows.append(lfilter([1.0], denominator, np.zeros(count), zi=state)[0])
+    return torch.from_numpy(np.stack(rows)).to(x)
 
 
 def _run(flags: Tensor) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ctrlgen.domains.audio.files import Recording, read, write
 from ctrlgen.domains.audio.inpainting import Gaps
 from ctrlgen.domains.audio.posing import Window
+from ctrlgen.domains.audio.splicing import continuation, splice
 
 WINDOW = Window(16000, 6400)
 CONTAINERS = {
@@ -70,6 +71,27 @@ def test_no_seam_is_a_click(channels: int, rate: int) -> None:
         assert bool((step < limit).all()), (seam, step, limit)
     # Without the fade the same material clicks: the test can fail.
     assert any(bool((step > limit).any()) for step, limit in (jumps(raw, s) for s in seams))
+
+
+def test_material_that_agrees_beyond_the_seams_does_not_click() -> None:
+    """A codec that loses nothing lets a fill paste what is known: no error tells of the step."""
+    x = music(2, 20000, 16000)
+    known = torch.ones(20000, dtype=torch.bool)
+    known[8000:9600] = False
+    generated = x.clone()
+    generated[:, 8000:9600] = -x[:, 37:1637]
+    for fade, quiet in ((0, False), (160, True)):
+        out = x.clone()
+        out[:, 8000:9600] = splice(x, generated, 8000, 9600, offset=0, fade=fade, known=known)
+        steps = [jumps(out, seam) for seam in (8000, 9600)]
+        assert all(bool((step < limit).all()) for step, limit in steps) == quiet
+
+
+def test_a_tone_goes_on() -> None:
+    x = music(2, 4000 + 160, 16000)
+    torch.testing.assert_close(continuation(x[:, :4000], 160), x[:, 4000:], rtol=0, atol=0.02)
+    assert torch.equal(continuation(torch.full((1, 3), 0.5), 4), torch.full((1, 4), 0.5))
+    assert not continuation(torch.zeros(1, 500), 4).any()
 
 
 RATES = (22050, 44100, 48000, 96000)
