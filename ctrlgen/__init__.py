@@ -254,11 +254,7 @@ __getattr__, __dir__ = attach(
             "Refined",
             "SourceSample",
         ),
-        "operators.base": (
-            "LinearOperator",
-            "Operator",
-            "measure",
-        ),
+        "operators.base": ("LinearOperator", "Operator", "measure"),
         "optimizers": (
             "LBFGS",
             "Adam",

@@ -278,11 +278,8 @@ def held_out(name: str, count: int | None = None) -> HeldOut:
     with Image.open(_HELD_OUT / f"{name}.png") as sheet:
         pixels = np.asarray(sheet).reshape(-1, height, _COLUMNS, width, channels)
     pixels = pixels.transpose(0, 2, 4, 1, 3).reshape(-1, channels, height, width)[:count]
-    return HeldOut(
-        _scaled(pixels),
-        torch.tensor(about["labels"][:count]),
-        torch.tensor(about["indices"][:count]),
-    )
+    labels, indices = (torch.tensor(about[key][:count]) for key in ("labels", "indices"))
+    return HeldOut(_scaled(pixels), labels, indices)
 
 
 def write_held_out(name: str, folder: str | Path, count: int, into: Path = _HELD_OUT) -> None:
