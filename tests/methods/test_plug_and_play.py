@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -19,17 +18,17 @@ from ctrlgen.methods.result import Result
 from ctrlgen.methods.stepping import Run, SteppedMethod
 from ctrlgen.methods.variational.fidelity import slope
 from ctrlgen.operators.base import LinearOperator, Operator, dense
-from ctrlgen.optimizers import Adam, GradientDescent
+from ctrlgen.optimizers import Adam
 from ctrlgen.priors.codecs import Scaled
 from ctrlgen.priors.flows import Flow
-from ctrlgen.priors.paths import EDM, CondOT, Path
+from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian, MaskedGaussian
 from ctrlgen.rows.errors import UnknownName
 from ctrlgen.rows.seeds import normal
 from ctrlgen.rows.status import Status
 from ctrlgen.sampling.grids import DDPMUniform, Karras, Times, Uniform, ddpm, level_at
-from ctrlgen.testing.oracles import Mixture, gaussian
+from ctrlgen.testing.oracles import Mixture
 
 Build = Callable[..., Any]
 D, M = 3, 2
@@ -90,6 +89,11 @@ def affine(law: Mixture, alpha: float, sigma: float) -> tuple[Tensor, Tensor]:
 def denoised(law: Mixture, x: Tensor, alpha: float, sigma: float) -> Tensor:
     gain, offset = affine(law, alpha, sigma)
     return x @ gain.T + offset
+
+
+class _Double(Operator):
+    def __call__(self, x: Tensor) -> Tensor:
+        return 2 * x
 
 
 # ------------------------------------------------------------------ RED-diff
@@ -232,150 +236,6 @@ def test_pnp_flow_forgets_its_start(
 
     assert torch.allclose(samples("source", 0.0), samples("guided", 0.0), **NEAR)
     assert (samples("source", 0.5) - samples("guided", 0.5)).abs().max() > 1e-2
-
-
-# ------------------------------------------------------------------ Flow-Priors
-
-
-@pytest.mark.parametrize("step", [0, 1])
-def test_flow_priors_gradient_by_hand(
-    step: int, law: Mixture, operator: LinearOperator, prior_of: Build
-) -> None:
-    """u = Jx + c: 2λ (I + hJ)^T H^T(H(x + hu) − y_{t+h}) and minus the score (x at first)."""
-    y, x = rows(M, stream=4), rows(D)
-    cost = SquaredError(operator, y)
-    method = FlowPriors(grid=Uniform(4, start=1e-3), weight=2.5, **DOUBLE)
-    run, matrix = a_run(method, prior_of(law), cost), dense(operator, (D,))
-    start = rows(D, stream=0)
-    method.begin(run, start)
-    t, s = run.at(step)
-    h, eye = s.time - t.time, torch.eye(D, dtype=torch.float64)
-    gain, _ = affine(law, t.alpha, t.sigma)
-    jacobian = (gain - eye) / (1 - t.time)
-    data = denoised(law, x, t.alpha, t.sigma)
-    ahead = x + h * (data - x) / (1 - t.time)
-    target = s.time * y + (1 - s.time) * start @ matrix.T
-    fit = 5.0 * (ahead @ matrix.T - target) @ matrix @ (eye + h * jacobian)
-    prior = x if step == 0 else (x - t.alpha * data) / t.sigma**2
-    assert torch.allclose(method.gradient(run, x, step), fit + prior, **NEAR)
-    # The divergence of an affine flow is the same everywhere: it has no gradient.
-    assert torch.allclose(replace(method, probes=0).gradient(run, x, step), fit + prior, **NEAR)
-
-
-def test_flow_priors_divergence_against_differences(mixture: Build, prior_of: Build) -> None:
-    """h times the gradient of v^T J v for the sample's own signs, on a flow that is not affine."""
-    cost = SquaredError(_Double(), rows(2, stream=4))
-    method = FlowPriors(grid=Times((0.3,)), weight=1.0, probes=2, **DOUBLE)
-    run, x = a_run(method, prior_of(mixture(3, 2)), cost), rows(2)
-    method.begin(run, x)
-    found = method.gradient(run, x, 0) - replace(method, probes=0).gradient(run, x, 0)
-
-    def change(x: Tensor) -> Tensor:
-        x = x.clone().requires_grad_()
-        seen = run.predict(x, run.levels[0])
-        return 0.7 * method._divergence(run, seen, x, 0, 0).detach()
-
-    for i in range(2):
-        unit = torch.zeros(2, dtype=torch.float64)
-        unit[i] = 1e-5
-        difference = (change(x + unit) - change(x - unit)) / 2e-5
-        assert torch.allclose(found[:, i], difference, rtol=1e-5, atol=1e-6)
-    assert found.abs().max() > 1e-2
-
-
-class _Double(Operator):
-    def __call__(self, x: Tensor) -> Tensor:
-        return 2 * x
-
-
-def test_flow_priors_moves_with_the_flow(
-    law: Mixture, operator: LinearOperator, prior_of: Build
-) -> None:
-    """Gradient steps from fresh averages at every time, then Euler."""
-    cost = SquaredError(operator, rows(M, stream=4))
-    method = FlowPriors(
-        grid=Uniform(3, start=1e-3),
-        iterations=2,
-        weight=0.5,
-        optimizer=GradientDescent(learning_rate=0.05, momentum=0.5),
-        **DOUBLE,
-    )
-    run = a_run(method, prior_of(law), cost)
-    x = rows(D, stream=0)
-    method.begin(run, x)
-    for step in range(3):
-        t, s = run.at(step)
-        first = method.gradient(run, x, step, 0)
-        x = x - 0.05 * first
-        x = x - 0.05 * (0.5 * first + method.gradient(run, x, step, 1))
-        x = x + (s.time - t.time) * run.prior.velocity(x, t.time)
-    assert torch.allclose(method(prior_of(law), cost, seeds=SEEDS).samples, x, **NEAR)
-
-
-# ------------------------------------------------------------------ DAPS
-
-
-@pytest.mark.parametrize("likelihood", ["derived", "released"])
-@pytest.mark.parametrize("path", [EDM(0.002, 100.0), CondOT()], ids=["edm", "condot"])
-def test_daps_by_hand(
-    path: Path, likelihood: Any, law: Mixture, operator: LinearOperator, prior_of: Build
-) -> None:
-    """Variance-exploding states, whatever the clock: Euler in r, Langevin, noise."""
-    y = rows(M, stream=4)
-    cost, matrix = SquaredError(operator, y), dense(operator, (D,))
-    method = DAPS(
-        grid=Karras(3, 0.2, 50.0), clock=path, ode_steps=2, langevin_steps=2, rate=1e-3,
-        noise=0.3, rate_end=0.1, likelihood=likelihood, **DOUBLE,
-    )  # fmt: skip
-    run = a_run(method, prior_of(law), cost)
-    twice = 2 if likelihood == "released" else 1
-    radii = [50.0, (50 ** (1 / 7) / 2 + 0.2 ** (1 / 7) / 2) ** 7, 0.2, 0.0]
-    x = 50.0 * rows(D, stream=0)
-    for step, (r, after) in enumerate(pairwise(radii)):
-        middle = (r ** (1 / 7) / 2 + 0.01 ** (1 / 7) / 2) ** 7
-        for now, then in ((r, middle), (middle, 0.01)):
-            x = x + (then - now) * (x - denoised(law, x, 1.0, now)) / now
-        centre, rate = x, 1e-3 * (1 - 0.9 * step / 3)
-        for turn in range(2):
-            drift = (centre - x) / r**2 - twice * (x @ matrix.T - y) @ matrix / 0.09
-            x = x + rate * drift + math.sqrt(2 * rate) * run.noise(step, x, turn + 1)
-        x = x + after * run.noise(step, x)
-    result = method(prior_of(law), cost, seeds=SEEDS)
-    assert torch.allclose(result.samples, x, rtol=0, atol=1e-7)
-
-
-def test_daps_samples_the_posterior_of_a_gaussian(matrix_operator: Build, prior_of: Build) -> None:
-    """Spread and mean of many runs against the closed form, to the bias of the method."""
-    law = gaussian(torch.zeros(2).double(), torch.diag(torch.tensor([4.0, 4.0]).double()))
-    seeds, noise = list(range(400)), 0.5
-    operator = matrix_operator(torch.tensor([[1.0, 0.0]]).double())
-    y = torch.full((len(seeds), 1), 1.5, dtype=torch.float64)
-    method = DAPS(
-        grid=Karras(12, 0.1, 60.0),
-        langevin_steps=15,
-        rate=0.05,
-        rate_end=0.2,
-        noise=noise,
-        **DOUBLE,
-    )
-    result = method(prior_of(law), SquaredError(operator, y), seeds=seeds)
-    truth = law.posterior(dense(operator, (2,)), y[0], noise)
-    error = (result.samples.mean(0) - truth.mean).abs()
-    spread = result.samples.std(0) / truth.covariance.diagonal().sqrt()
-    assert (error < 0.3).all(), error
-    assert ((spread > 0.8) & (spread < 1.3)).all(), spread
-
-
-def test_daps_takes_the_noise_of_the_measurement(
-    law: Mixture, operator: LinearOperator, prior_of: Build
-) -> None:
-    y, method = rows(M, stream=4), SMALL["daps"]
-    known = method(prior_of(law), SquaredError(operator, y, 0.1), seeds=SEEDS)
-    asked = replace(method, noise=None)(prior_of(law), SquaredError(operator, y, 0.1), seeds=SEEDS)
-    assert torch.equal(known.samples, asked.samples)
-    for cost in (SquaredError(operator, y), FunctionCost(lambda x: x.square().sum(1))):
-        with pytest.raises(ValueError, match="noise"):
-            replace(method, noise=None, fidelity="cost")(prior_of(law), cost, seeds=SEEDS)
 
 
 # ------------------------------------------------------------------ all of them
