@@ -13,7 +13,7 @@ from typing import Any
 
 from ctrlgen.commands import console
 from ctrlgen.domains.audio.options import Options
-from ctrlgen.runs.outputs import new_folder
+from ctrlgen.runs.outputs import naming, new_folder
 
 __all__ = ["run"]
 
@@ -41,7 +41,8 @@ def run(out: Path | None = None, *, overwrite: bool = False, json: bool = False)
     from ctrlgen.domains.audio.examples import path
 
     folder = new_folder("demo-audio") if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     gap, low = folder / "gap.flac", folder / "low.flac"
     ways: dict[str, dict[str, Any]] = {
         "inpaint": {"gap": [_GAP], "labels": None, "auto_gaps": False},

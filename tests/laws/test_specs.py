@@ -26,6 +26,8 @@ OPAQUE = {
     "cost:property": "predict: ",
     "cost:property-extreme": "predict: ",
     "prior:conditional": "prior: ",
+    "rows:judge-likelihood": "prior: ",
+    "rows:judge-own": "function: ",
 }
 """Cases that hold a network or a lambda, and what their errors begin with."""
 
