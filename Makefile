@@ -17,7 +17,8 @@ TESTS  ?= tests
 
 # Where the last digits decide: line searches, stopping tests, step sizes, batch invariance.
 ROUNDING := tests/optimizers/test_optimizers.py tests/optimizers/test_optimizers_lbfgs.py \
-    tests/methods/test_dflow.py tests/solvers/test_adaptive.py tests/methods/test_optimal_control.py \
+    tests/methods/test_dflow.py tests/methods/test_dflow_laws.py tests/solvers/test_adaptive.py \
+    tests/methods/test_optimal_control.py \
     tests/methods/test_flowgrad.py tests/laws/test_ragged.py
 
 .PHONY: venv demo test portable lint installed docs format clean
