@@ -57,7 +57,7 @@ _EULER = {"grid": Uniform(6), "optimizer": LBFGS(max_iterations=3)}
 METHODS: dict[str, Method] = {
     "d-flow": DFlow(solver=Midpoint(3), optimizer=LBFGS(max_iterations=3)),
     "dmplug": DMPlug(grid=Uniform(4), optimizer=Adam(learning_rate=0.05, max_iterations=8)),
-    "optimal-control": OptimalControl(grid=Uniform(6), rank=1, iterations=2, damping=1.0),
+    "optimal-control": OptimalControl(grid=Uniform(4), rank=1, iterations=2, damping=1.0),
     "optimal-control-adam": OptimalControl(
         grid=Uniform(6), rank=0, update="adam", iterations=6, learning_rate=0.02
     ),
