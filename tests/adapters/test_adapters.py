@@ -28,16 +28,6 @@ def law(d: int = 4) -> Mixture:
     return gaussian(normal([2], (d,), dtype=torch.float64)[0], covariance)
 
 
-@pytest.fixture
-def x() -> Tensor:
-    return normal(range(5), (4,), dtype=torch.float64)
-
-
-@pytest.fixture
-def t() -> Tensor:
-    return torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-
-
 def test_callables_of_every_habit(x, t):
     """The same oracle behind the calls of other libraries gives the same flow."""
     path = VP()

@@ -25,16 +25,6 @@ def law(d: int = 4) -> Mixture:
     return gaussian(normal([2], (d,), dtype=torch.float64)[0], covariance)
 
 
-@pytest.fixture
-def x() -> Tensor:
-    return normal(range(5), (4,), dtype=torch.float64)
-
-
-@pytest.fixture
-def t() -> Tensor:
-    return torch.linspace(0.1, 0.9, 5, dtype=torch.float64)
-
-
 class Exploding:
     """σ from 0.001 to 1000, α = 1: a schedule whose state has no unit variance."""
 

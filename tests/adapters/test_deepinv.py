@@ -13,11 +13,6 @@ from ctrlgen.rows.seeds import normal
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
 
-@pytest.fixture
-def x() -> Tensor:
-    return normal(range(5), (4,), dtype=torch.float64)
-
-
 class Physics:
     """What a deepinv physics offers: A on images (B, 1, 2, 3) in [0, 1], and noise not wanted."""
 

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor
 
 from ctrlgen.adapters import from_diffusers
 from ctrlgen.priors.flows import Guided
@@ -16,11 +15,6 @@ from ctrlgen.rows.errors import MissingExtra
 from ctrlgen.rows.seeds import normal
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
-
-
-@pytest.fixture
-def x() -> Tensor:
-    return normal(range(5), (4,), dtype=torch.float64)
 
 
 CONFIG = {

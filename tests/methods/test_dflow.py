@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ctrlgen.costs import NegativePSNR, Reversed, SquaredError
 from ctrlgen.methods import DFlow
 from ctrlgen.methods.regularizers import Chi, GaussianNLL, TargetNLL
-from ctrlgen.methods.starts import Blend, GuidedStart
 from ctrlgen.operators.base import LinearOperator, dense
-from ctrlgen.optimizers import LBFGS, Adam, Event, GradientDescent
+from ctrlgen.optimizers import LBFGS, Event, GradientDescent
 from ctrlgen.priors.codecs import Scaled
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
@@ -23,18 +22,12 @@ from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.seeds import normal
 from ctrlgen.rows.status import Status
-from ctrlgen.solvers import RK4, Dopri5, Euler, Midpoint
+from ctrlgen.solvers import RK4, Midpoint
 from ctrlgen.testing.oracles import Mixture
+from tests.methods.dflow_problems import DOUBLE, SEEDS, D, M, Network, method_of, rows
 
 Build = Callable[..., Any]
-D, M = 4, 2
-SEEDS = [11, 5, 7, 2]
-DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 EXACT = LBFGS(max_iterations=200, gradient_tolerance=1e-9, change_tolerance=0)
-
-
-def rows(*shape: int, stream: int = 21, seeds: Any = SEEDS) -> Tensor:
-    return normal(seeds, shape, stream, dtype=torch.float64)
 
 
 @pytest.fixture
@@ -46,39 +39,6 @@ def operator(matrix_operator: Build) -> LinearOperator:
 def posterior_means(oracle: Mixture, operator: LinearOperator, y: Tensor, noise: float) -> Tensor:
     matrix = dense(operator, (D,))
     return torch.stack([oracle.posterior(matrix, row, noise).mean for row in y])
-
-
-class Network(nn.Module):
-    """A small random velocity network of vectors, with a label."""
-
-    def __init__(self, d: int = D, width: int = 12) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(4)
-        self.first = nn.Parameter(torch.randn(d + 1, width, generator=generator) / 2)
-        self.last = nn.Parameter(torch.randn(width, d, generator=generator) / 2)
-        self.embed = nn.Parameter(torch.randn(5, width, generator=generator))
-        self.double().requires_grad_(False)
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        inputs = torch.cat((x, t.unsqueeze(1)), 1)
-        return torch.tanh(inputs @ self.first + self.embed[label]) @ self.last
-
-
-METHODS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "chi, target": {"regularizer": Chi(0.05), "target": -12.0},
-    "target nll": {"regularizer": TargetNLL(0.05, probes=2), "solver": Euler(3)},
-    "blend": {"initializer": Blend(0.3)},
-    "guided": {"initializer": GuidedStart(4)},
-    "adam": {"optimizer": Adam(learning_rate=0.05, max_iterations=12)},
-    "descent": {"optimizer": GradientDescent(learning_rate=1e-3, max_iterations=12)},
-    # The steps follow from an error estimate, a small difference: rounding is magnified there.
-    "adaptive": {"solver": Dopri5(1e-6, 1e-6), "optimizer": LBFGS(max_iterations=2)},
-}
-
-
-def method_of(name: str) -> DFlow:
-    return DFlow(**{"optimizer": LBFGS(max_iterations=6), **METHODS[name], **DOUBLE})
 
 
 def test_source_map_of_a_gaussian_is_the_posterior_mean(

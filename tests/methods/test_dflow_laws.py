@@ -12,49 +12,37 @@ from torch import Tensor, nn
 
 from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, Reversed
 from ctrlgen.methods import DFlow
-from ctrlgen.methods.regularizers import Chi, TargetNLL
+from ctrlgen.methods.regularizers import TargetNLL
 from ctrlgen.methods.result import Result
 from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, SourceSample
 from ctrlgen.operators.base import LinearOperator
-from ctrlgen.optimizers import LBFGS, Adam, Event, GradientDescent
+from ctrlgen.optimizers import LBFGS, Adam, Event
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT, Cosine
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.seeds import normal
 from ctrlgen.rows.status import Status
-from ctrlgen.solvers import RK4, Dopri5, Euler, Midpoint
+from ctrlgen.solvers import RK4, Euler, Midpoint
+from tests.methods.dflow_problems import (
+    DOUBLE,
+    METHODS,
+    SEEDS,
+    D,
+    M,
+    Network,
+    method_of,
+    rows,
+    same,
+)
 
 Build = Callable[..., Any]
-D, M = 4, 2
-SEEDS = [11, 5, 7, 2]
-DOUBLE: dict[str, Any] = {"dtype": torch.float64}
-
-
-def rows(*shape: int, stream: int = 21, seeds: Any = SEEDS) -> Tensor:
-    return normal(seeds, shape, stream, dtype=torch.float64)
 
 
 @pytest.fixture
 def operator(matrix_operator: Build) -> LinearOperator:
     """A random 2 × 4 matrix."""
     return matrix_operator(normal([1], (M, D), 3, dtype=torch.float64)[0])
-
-
-class Network(nn.Module):
-    """A small random velocity network of vectors, with a label."""
-
-    def __init__(self, d: int = D, width: int = 12) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(4)
-        self.first = nn.Parameter(torch.randn(d + 1, width, generator=generator) / 2)
-        self.last = nn.Parameter(torch.randn(width, d, generator=generator) / 2)
-        self.embed = nn.Parameter(torch.randn(5, width, generator=generator))
-        self.double().requires_grad_(False)
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
-        inputs = torch.cat((x, t.unsqueeze(1)), 1)
-        return torch.tanh(inputs @ self.first + self.embed[label]) @ self.last
 
 
 class Convolution(nn.Module):
@@ -83,36 +71,6 @@ def problem(name: str, operator: LinearOperator, mixture: Build, prior_of: Build
         )
         return prior.bind(label=torch.tensor([0, 3, 4, 1])), cost
     return Prior(Flow(Convolution(), CondOT()), Gaussian((2, 4, 4))), Reversed(rows(2, 4, 4))
-
-
-METHODS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "chi, target": {"regularizer": Chi(0.05), "target": -12.0},
-    "target nll": {"regularizer": TargetNLL(0.05, probes=2), "solver": Euler(3)},
-    "blend": {"initializer": Blend(0.3)},
-    "guided": {"initializer": GuidedStart(4)},
-    "adam": {"optimizer": Adam(learning_rate=0.05, max_iterations=12)},
-    "descent": {"optimizer": GradientDescent(learning_rate=1e-3, max_iterations=12)},
-    # The steps follow from an error estimate, a small difference: rounding is magnified there.
-    "adaptive": {"solver": Dopri5(1e-6, 1e-6), "optimizer": LBFGS(max_iterations=2)},
-}
-
-
-def method_of(name: str) -> DFlow:
-    return DFlow(**{"optimizer": LBFGS(max_iterations=6), **METHODS[name], **DOUBLE})
-
-
-def same(a: Result, b: Result, tolerance: float = 1e-10) -> None:
-    """Results agree in everything, relative to the size of the numbers."""
-    for name in ("samples", "controls", "costs"):
-        left, right = getattr(a, name), getattr(b, name)
-        assert torch.allclose(left, right, rtol=tolerance, atol=tolerance), name
-    for name in ("status", "seeds", "iterations", "evaluations"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    length = min(len(a.history["cost"]), len(b.history["cost"]))
-    for name in a.history:
-        left, right = a.history[name][:length], b.history[name][:length]
-        assert torch.allclose(left.double(), right.double(), rtol=tolerance, atol=tolerance), name
 
 
 @pytest.mark.parametrize(

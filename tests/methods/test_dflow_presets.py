@@ -27,35 +27,16 @@ from ctrlgen.rows.seeds import normal
 from ctrlgen.sampling.grids import Power
 from ctrlgen.solvers import RK4, Dopri5, Euler, Midpoint, Solver
 from ctrlgen.testing.oracles import gaussian
+from tests.methods.dflow_problems import DOUBLE, SEEDS, D, M, rows, same
 
 Build = Callable[..., Any]
-D, M = 4, 2
-SEEDS = [11, 5, 7, 2]
-DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 EXACT = LBFGS(max_iterations=200, gradient_tolerance=1e-9, change_tolerance=0)
-
-
-def rows(*shape: int, stream: int = 21, seeds: Any = SEEDS) -> Tensor:
-    return normal(seeds, shape, stream, dtype=torch.float64)
 
 
 @pytest.fixture
 def operator(matrix_operator: Build) -> LinearOperator:
     """A random 2 × 4 matrix."""
     return matrix_operator(normal([1], (M, D), 3, dtype=torch.float64)[0])
-
-
-def same(a: Result, b: Result, tolerance: float = 1e-10) -> None:
-    """Results agree in everything, relative to the size of the numbers."""
-    for name in ("samples", "controls", "costs"):
-        left, right = getattr(a, name), getattr(b, name)
-        assert torch.allclose(left, right, rtol=tolerance, atol=tolerance), name
-    for name in ("status", "seeds", "iterations", "evaluations"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    length = min(len(a.history["cost"]), len(b.history["cost"]))
-    for name in a.history:
-        left, right = a.history[name][:length], b.history[name][:length]
-        assert torch.allclose(left.double(), right.double(), rtol=tolerance, atol=tolerance), name
 
 
 def test_presets_are_those_of_the_paper() -> None:

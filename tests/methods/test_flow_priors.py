@@ -12,24 +12,15 @@ from torch import Tensor
 
 from ctrlgen.costs import SquaredError
 from ctrlgen.methods import FlowPriors
-from ctrlgen.methods.base import CostLike, measurement_of
-from ctrlgen.methods.stepping import Run, SteppedMethod
-from ctrlgen.operators.base import LinearOperator, Operator, dense
+from ctrlgen.operators.base import LinearOperator, dense
 from ctrlgen.optimizers import GradientDescent
-from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.seeds import normal
 from ctrlgen.sampling.grids import Times, Uniform
 from ctrlgen.testing.oracles import Mixture
+from tests.methods.gaussian_runs import DOUBLE, SEEDS, D, M, _Double, a_run, affine, denoised, rows
 
 Build = Callable[..., Any]
-D, M = 3, 2
-SEEDS = [11, 5, 7]
-DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 NEAR: dict[str, Any] = {"rtol": 0, "atol": 1e-9}
-
-
-def rows(*shape: int, stream: int = 21, seeds: Any = SEEDS) -> Tensor:
-    return normal(seeds, shape, stream, dtype=torch.float64)
 
 
 @pytest.fixture
@@ -42,27 +33,6 @@ def operator(matrix_operator: Build) -> LinearOperator:
 def law(mixture: Build) -> Mixture:
     """A Gaussian."""
     return mixture(1, D, seed=2)
-
-
-def a_run(method: SteppedMethod, prior: Prior, cost: CostLike, seeds: Any = SEEDS) -> Run:
-    """A run as the method itself would make it."""
-    if method.clock is not None:
-        prior = Prior(prior.flow.on(method.clock), prior.source, prior.codec)
-    levels = method.grid(prior.flow.path)
-    return Run(prior, cost, measurement_of(cost), torch.tensor(seeds), levels)
-
-
-def affine(law: Mixture, alpha: float, sigma: float) -> tuple[Tensor, Tensor]:
-    """x̂ = x A^T + b of a Gaussian at a noise level."""
-    mean, covariance = law.means[0], law.covariances[0]
-    eye = torch.eye(D, dtype=torch.float64)
-    gain = alpha * covariance @ torch.linalg.inv(alpha**2 * covariance + sigma**2 * eye)
-    return gain, mean - alpha * gain @ mean
-
-
-def denoised(law: Mixture, x: Tensor, alpha: float, sigma: float) -> Tensor:
-    gain, offset = affine(law, alpha, sigma)
-    return x @ gain.T + offset
 
 
 @pytest.mark.parametrize("step", [0, 1])
@@ -109,11 +79,6 @@ def test_flow_priors_divergence_against_differences(mixture: Build, prior_of: Bu
         difference = (change(x + unit) - change(x - unit)) / 2e-5
         assert torch.allclose(found[:, i], difference, rtol=1e-5, atol=1e-6)
     assert found.abs().max() > 1e-2
-
-
-class _Double(Operator):
-    def __call__(self, x: Tensor) -> Tensor:
-        return 2 * x
 
 
 def test_flow_priors_moves_with_the_flow(

@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-import ctrlgen
 from ctrlgen import plugins
 from ctrlgen.priors.cards import Card, load_weights
-from ctrlgen.priors.codecs import Scaled
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT, Cosine
 from ctrlgen.priors.prior import Prior, available
@@ -24,55 +20,7 @@ from ctrlgen.priors.sources import Gaussian, MaskedGaussian
 from ctrlgen.rows.errors import UnknownName
 from ctrlgen.sampling.grids import Power, Uniform
 from ctrlgen.solvers import Dopri5, Midpoint
-
-
-class Small(nn.Module):
-    """A user's network: two layers, time and an optional label as further inputs."""
-
-    def __init__(self, dimensions: int, width: int = 8, classes: int = 3) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(classes + 1, width)
-        self.first = nn.Linear(dimensions + 1, width)
-        self.last = nn.Linear(width, dimensions)
-        self.classes = classes
-
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        if label is None:
-            label = torch.full((len(x),), self.classes, device=x.device)
-        hidden = self.first(torch.cat((x, t.unsqueeze(1)), 1)) + self.embed(label)
-        return self.last(torch.tanh(hidden))
-
-
-load = partial(ctrlgen.load, trust=[__name__])
-FACTORY, CONFIG = f"{__name__}:Small", {"dimensions": 4, "width": 8}
-
-
-def user_prior() -> Prior:
-    network = Small(**CONFIG)
-    flow = Flow(network, Cosine(), "v")
-    return Prior(flow, Gaussian((4,)), Scaled([2.0, 1.0, 3.0, 1.0], 0.5))
-
-
-def saved(folder: Path, **card: Any) -> Path:
-    conditions = {"label": {"classes": 3, "null": 3}}
-    return user_prior().save(
-        folder, "toy", factory=FACTORY, config=CONFIG, conditions=conditions, **card
-    )
-
-
-def edited(folder: Path, **changes: Any) -> Path:
-    file = saved(folder)
-    content = json.loads(file.read_text())
-    for key, value in changes.items():
-        if value is ...:
-            del content[key]
-        else:
-            content[key] = value
-    file.write_text(json.dumps(content))
-    return file
-
-
-# ------------------------------------------------------------------ installed priors
+from tests.priors.user_cards import CONFIG, FACTORY, Small, edited, load, saved, user_prior
 
 
 def test_unknown_names_list_the_known_ones() -> None:

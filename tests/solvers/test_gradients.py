@@ -11,22 +11,11 @@ import torch
 from torch import Tensor
 
 from ctrlgen.solvers import RK4, Dopri5, Euler, FixedStep, Heun, Midpoint, Solver
+from tests.solvers.transports import gradients, states
 
 ORDERS: dict[type[FixedStep], int] = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4}
 fixed = pytest.mark.parametrize("kind", ORDERS, ids=lambda kind: kind.__name__)
 Build = Callable[..., Any]
-
-
-def states(rows: int, *shape: int, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, *shape, generator=generator, dtype=torch.float64)
-
-
-def gradients(solver: Solver, velocity: Any, x0: Tensor) -> Tensor:
-    x0 = x0.clone().requires_grad_()
-    end = solver(velocity, x0)
-    (gradient,) = torch.autograd.grad((end**3).sum(), x0)
-    return gradient
 
 
 @fixed

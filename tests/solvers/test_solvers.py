@@ -13,29 +13,12 @@ from torch import Tensor
 
 from ctrlgen.priors.paths import CondOT, Cosine, Path
 from ctrlgen.solvers import RK4, Dopri5, Euler, FixedStep, Heun, Midpoint, Solver
-from ctrlgen.testing.oracles import Mixture, gaussian
+from ctrlgen.testing.oracles import gaussian
+from tests.solvers.transports import spread, states, transported
 
 ORDERS: dict[type[FixedStep], int] = {Euler: 1, Midpoint: 2, Heun: 2, RK4: 4}
 fixed = pytest.mark.parametrize("kind", ORDERS, ids=lambda kind: kind.__name__)
 Build = Callable[..., Any]
-
-
-def states(rows: int, *shape: int, seed: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, *shape, generator=generator, dtype=torch.float64)
-
-
-def spread(mixture: Mixture) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of a Gaussian's covariance."""
-    return mixture.eigenvalues[0], mixture.eigenvectors[0]
-
-
-def transported(mixture: Mixture, x0: Tensor, t: float, path: Path | None = None) -> Tensor:
-    """x(t) of a Gaussian, on straight lines by default: αm + Q diag √(α²λ + σ²) Q^T x_0."""
-    values, basis = spread(mixture)
-    at = (path or CondOT())(torch.tensor(t, dtype=x0.dtype))
-    growth = (at.alpha**2 * values + at.sigma**2).sqrt()
-    return at.alpha * mixture.means + x0 @ basis @ torch.diag(growth) @ basis.T
 
 
 class Recorder:
