@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.markup import escape
 from ctrlgen import plugins
 from ctrlgen.commands import console
 from ctrlgen.commands.report import announce
-from ctrlgen.commands.run_options import Running
+from ctrlgen.commands.run_options import Running, absolute, check_files
 from ctrlgen.comparison.folder import manifest
 from ctrlgen.comparison.judges import NAMED
 from ctrlgen.comparison.outcome import Comparison
@@ -22,7 +22,6 @@ from ctrlgen.comparison.parts import Part
 from ctrlgen.comparison.study import Study
 from ctrlgen.methods.tuned.knobs import FACTORS
 from ctrlgen.priors.prior import Prior, load
-from ctrlgen.priors.trust import names_of
 from ctrlgen.rows.errors import ResultError, concerning
 from ctrlgen.runs.interrupts import exit_code
 from ctrlgen.runs.runner import Begun, Finished, Note, Round, RunObserver
@@ -117,18 +116,14 @@ class Comparing:
 
     def lasting(self) -> Comparing:
         """The same by paths that hold from any folder."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("prior", "problem", "metric"):
-            place, colon, word = (values[name] or "").rpartition(":")
-            if place.endswith(".py"):
-                values[name] = f"{Path(place).absolute()}{colon}{word}"
-        if self.prior.endswith(".json"):
-            values["prior"] = str(Path(self.prior).absolute())
-        values["files"] = tuple(file.absolute() for file in self.files)
-        own = {k: v for k, v in self.arguments.items()}
+        paths: dict[str, Any] = {
+            name: absolute(getattr(self, name)) for name in ("prior", "problem", "metric")
+        }
+        own = dict(self.arguments)
         if isinstance(own.get("mask"), str):
             own["mask"] = str(Path(own["mask"]).absolute())
-        return Comparing(**{**values, "arguments": own})
+        files = tuple(file.absolute() for file in self.files)
+        return replace(self, **paths, files=files, arguments=own)
 
 
 def tell(study: Study, json: bool) -> None:
@@ -252,13 +247,7 @@ def go_on(folder: Path, running: Running, json: bool = False) -> None:
     plan = rebuild(content["plan"])
     if not isinstance(plan, Comparing):
         raise ResultError(f"{folder}: expected the plan of a comparison, got {plan!r}")
-    for file in (*plan.code(), *plan.files):
-        if not file.is_file():
-            raise ResultError(f"{folder}: the comparison reads {file}, which is gone")
-    for file in plan.code():
-        if file.name not in names_of(None):
-            raise ResultError(
-                f"{folder}: the comparison runs {file}; if you trust it, add --trust {file.name}"
-            )
+    code = plan.code()
+    check_files(folder, (*code, *plan.files), code)
     about = {name: content.get(name, "") for name in ("command", "title")}
     carry_out(plan, plan.study(), folder, json, **about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -10,11 +11,13 @@ from typing import Annotated, Any, Self
 import typer
 
 from ctrlgen.commands.options import HERE
+from ctrlgen.priors.trust import names_of
+from ctrlgen.rows.errors import ResultError
 from ctrlgen.runs.cluster import Ray
 from ctrlgen.runs.executors import Executor, Local, Processes, Slice
 from ctrlgen.runs.job import Batch
 
-__all__ = ["LARGEST", "Running", "absolute", "file_of", "seeds_of"]
+__all__ = ["LARGEST", "Running", "absolute", "check_files", "file_of", "seeds_of"]
 
 LARGEST = 64
 """Samples of a unit where the user does not say."""
@@ -134,9 +137,32 @@ def absolute(value: Any) -> Any:
     file = file_of(value)
     if file is None:
         return value
-    return file.absolute() if isinstance(value, Path) else value.replace(
-        str(file), str(file.absolute()), 1
-    )  # fmt: skip
+    if isinstance(value, Path):
+        return file.absolute()
+    _, colon, name = value.rpartition(":") if file.suffix == ".py" else ("", "", "")
+    return f"{file.absolute()}{colon}{name}"
+
+
+def check_files(folder: Path, reads: Iterable[Path], code: Iterable[Path]) -> None:
+    """What a run needs to go on: files that are there, and code that the user trusts.
+
+    Args:
+        folder: of the run.
+        reads: files that its plan reads.
+        code: files that it runs, trusted by name (`ctrlgen.priors.trust`).
+
+    Raises:
+        ResultError: for a file that is gone, or code that is not trusted.
+    """
+    for file in reads:
+        if not file.is_file():
+            raise ResultError(f"{folder}: the run reads {file}, which is gone")
+    for file in code:
+        if file.name not in names_of(None):
+            raise ResultError(
+                f"{folder}: the run runs {file}, with all your rights; if you trust it, add "
+                f"--trust {file.name}"
+            )
 
 
 def seeds_of(text: str | None, number: int | None, default: int, option: str) -> list[int]:

@@ -18,9 +18,7 @@ import typer
 from ctrlgen.commands import console
 from ctrlgen.commands.progress import RunProgress
 from ctrlgen.commands.report import announce
-from ctrlgen.commands.run_options import Running
-from ctrlgen.priors.trust import names_of
-from ctrlgen.rows.errors import ResultError
+from ctrlgen.commands.run_options import Running, check_files
 from ctrlgen.runs.executors import Local, Slice
 from ctrlgen.runs.fingerprint import file_digest
 from ctrlgen.runs.interrupts import exit_code
@@ -258,15 +256,7 @@ def go_on(folder: Path, running: Running, json: bool = False) -> None:
     if isinstance(plan, Job):
         _plain(plan, folder, running, json)
         return
-    for file in plan.files():  # type: ignore[attr-defined]
-        if not file.is_file():
-            raise ResultError(f"{folder}: the run reads {file}, which is gone")
-    for file in getattr(plan, "code", ()):
-        if file.name not in names_of(None):
-            raise ResultError(
-                f"{folder}: the run runs {file}, with all your rights; if you trust it, add "
-                f"--trust {file.name}"
-            )
+    check_files(folder, plan.files(), getattr(plan, "code", ()))  # type: ignore[attr-defined]
     carry_out(
         plan,  # type: ignore[arg-type]
         plan.job(),

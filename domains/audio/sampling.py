@@ -6,64 +6,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-
 from ctrlgen.commands import console
+from ctrlgen.commands.drawing import PriorDrawing
 from ctrlgen.domains.audio import files
 from ctrlgen.domains.audio.posing import window_of
 from ctrlgen.domains.audio.priors import prior_of_audio
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Batch, Job
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.runs.store import Store
-from ctrlgen.runs.unsteered import Unsteered, lost
-from ctrlgen.solvers.failures import lost_text
+from ctrlgen.runs.unsteered import lost
 
 __all__ = ["Drawing"]
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """One clip per seed.
+class Drawing(PriorDrawing):
+    """One clip per seed."""
 
-    Attributes:
-        prior: name, or path of a card.
-        first_seed: seeds count up from here.
-        number: of clips.
-        steps: midpoint steps.
-        device: of the run.
-        batch: clips of a unit.
-    """
-
-    prior: str
-    first_seed: int = 0
     number: int = 4
     steps: int = 25
-    device: str = "cpu"
     batch: Batch = 8
 
     what: ClassVar[str] = "clips"
 
-    def job(self) -> Job:
-        """The job.
-
-        Raises:
-            ValueError: for a prior of something else.
-        """
-        prior = prior_of_audio(self.prior, self.device)
-        seeds = range(self.first_seed, self.first_seed + self.number)
-        return Job(prior, None, Unsteered(prior.solver(self.steps)), seeds, self.batch)
-
-    def files(self) -> list[Path]:
-        """The card, where it is a file of the user's."""
-        return [Path(self.prior)] if self.prior.endswith(".json") else []
-
-    def progress(self, job: Job) -> dict[str, Any]:
-        """Costs of nothing are not shown."""
-        return {"shown": lambda _: torch.inf}
-
-    def put(self, job: Job, store: Store) -> None:
-        """Samples of a prior share nothing."""
+    def bound(self) -> Prior:
+        """The prior."""
+        return prior_of_audio(self.prior, self.device)
 
     def finish(self, job: Job, store: Store) -> dict[str, Any]:
         """WAV files, none above full scale, and `result.json`.
@@ -107,10 +77,7 @@ class Drawing:
         good = len(rows) - len(gone)
         if good:
             write_json(store.folder / "result.json", content, indent=1)
-        if where:
-            if good:
-                console.warn(f"{good} of {len(store)} clips are in {store.folder}")
-            raise ValueError(f"prior: {lost_text(where, self.steps)}")
+        self.refuse(where, good, store)
         return content
 
     def show(self, content: dict[str, Any], folder: Path) -> None:

@@ -178,8 +178,8 @@ def sample(
         from ctrlgen.domains.images.sampling import Drawing
 
         drawing = Drawing(
-            str(card), first_seed, number, label, steps, console.device_named(device),
-            options.size(number),
+            str(card), first_seed, number, steps, console.device_named(device),
+            options.size(number), label,
         )  # fmt: skip
         carry_out(
             drawing, drawing.job(), folder, options,

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import torch
 
 from ctrlgen.commands import console
+from ctrlgen.commands.drawing import PriorDrawing
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.restoration import prior_of_images
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.status import Status
-from ctrlgen.runs.job import Batch, Job
+from ctrlgen.runs.job import Job
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.runs.store import Store
-from ctrlgen.runs.unsteered import Unsteered, lost
-from ctrlgen.solvers.failures import lost_text
+from ctrlgen.runs.unsteered import lost
 
 __all__ = ["Drawing"]
 
@@ -25,52 +26,23 @@ _GRID = 256
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Drawing(PriorDrawing):
     """One image per seed.
 
     Attributes:
-        prior: name, or path of a card.
-        first_seed: seeds count up from here.
-        number: of images.
         label: class of all images.
-        steps: midpoint steps.
-        device: of the run.
-        batch: images of a unit.
     """
 
-    prior: str
-    first_seed: int = 0
-    number: int = 64
     label: int | None = None
-    steps: int = 50
-    device: str = "cpu"
-    batch: Batch = 64
 
     what: ClassVar[str] = "images"
 
-    def job(self) -> Job:
-        """The job.
-
-        Raises:
-            ValueError: for a prior of something else, or a label that it does not know.
-        """
+    def bound(self) -> Prior:
+        """The prior, of the label where there is one."""
         prior = prior_of_images(self.prior, self.device)
-        solver = prior.solver(self.steps)
-        if self.label is not None:
-            prior = prior.bind(label=torch.full((self.number,), self.label))
-        seeds = range(self.first_seed, self.first_seed + self.number)
-        return Job(prior, None, Unsteered(solver), seeds, self.batch)
-
-    def files(self) -> list[Path]:
-        """The card, where it is a file of the user's."""
-        return [Path(self.prior)] if self.prior.endswith(".json") else []
-
-    def progress(self, job: Job) -> dict[str, Any]:
-        """Costs of nothing are not shown."""
-        return {"shown": lambda _: torch.inf}
-
-    def put(self, job: Job, store: Store) -> None:
-        """Samples of a prior share nothing."""
+        if self.label is None:
+            return prior
+        return prior.bind(label=torch.full((self.number,), self.label))
 
     def finish(self, job: Job, store: Store) -> dict[str, Any]:
         """Images, a grid of the first of them and `result.json`.
@@ -111,10 +83,7 @@ class Drawing:
             title = f"{card.name}" + ("" if self.label is None else f", label {self.label}")
             grid_figure(store.folder / "grid.png", torch.stack(shown), title)
             write_json(store.folder / "result.json", content)
-        if where:
-            if done:
-                console.warn(f"{len(done)} of {len(store)} images are in {store.folder}")
-            raise ValueError(f"prior: {lost_text(where, self.steps)}")
+        self.refuse(where, len(done), store)
         return content
 
     def show(self, content: dict[str, Any], folder: Path) -> None:

@@ -21,14 +21,13 @@ from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.scoring import EVALUATOR
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
-from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.errors import concerning
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Job
 from ctrlgen.runs.store import Store
-from ctrlgen.runs.unsteered import Unsteered
-from ctrlgen.solvers.failures import lost_seeds, lost_text
+from ctrlgen.runs.unsteered import Unsteered, lost
+from ctrlgen.solvers.failures import lost_text
 from ctrlgen.solvers.fixed import FixedStep
 
 __all__ = ["Drawing", "Draws", "evaluator_of"]
@@ -105,13 +104,9 @@ class Drawing(Molecules):
         """
         diverged = Status.DIVERGED.label
         ids = [record["id"] for record in store.records() if record["status"] == diverged]
+        gone = lost(job, ids)
         solver: FixedStep = job.method.solver  # type: ignore[attr-defined]
-        lost: list[dict[str, Any]] = []
-        if ids:
-            prior, seeds = job.prior.take(torch.tensor(ids)), [int(job.seeds[i]) for i in ids]
-            none = torch.zeros(len(ids), dtype=torch.bool)
-            lost = lost_seeds(solver, BoundVelocity(prior), prior.start(seeds), seeds, none)
-        content = finish(store, self.out, job.prior, solver=repr(solver), lost=lost)
-        if lost:
-            raise ValueError(f"prior: {lost_text(lost, self.options.steps)}")
+        content = finish(store, self.out, job.prior, solver=repr(solver), lost=gone)
+        if gone:
+            raise ValueError(f"prior: {lost_text(gone, self.options.steps)}")
         return content

@@ -256,3 +256,24 @@ def test_the_command_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "inpaint" in done.stdout and done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("card.json", "{here}/card.json"),
+        ("./card.json", "{here}/card.json"),
+        ("./mine.py:score", "{here}/mine.py:score"),
+        ("sub/mine.py:score", "{here}/sub/mine.py:score"),
+        ("mnist", "mnist"),
+        ("package.module:score", "package.module:score"),
+    ],
+)
+def test_the_options_of_a_plan_name_files_from_any_folder(
+    value: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ctrlgen.commands.run_options import absolute
+
+    monkeypatch.chdir(tmp_path)
+    assert absolute(value) == expected.format(here=tmp_path)
+    assert absolute(Path(value)) == tmp_path / value
