@@ -33,7 +33,7 @@ from ctrlgen.training.training import Training
 
 __all__ = ["SHARES", "headline", "throughput", "train"]
 
-DATA: dict[str, Training] = {
+DATA: dict[str, Training[Any]] = {
     "qm9": molecule_training.train, "cifar10": image_training.train, "music": audio_training.train
 }  # fmt: skip
 """Data sets, as --data names them, and what is trained on them."""

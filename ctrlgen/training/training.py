@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -28,9 +28,11 @@ from ctrlgen.training.trainer import Trainer
 
 __all__ = ["Training"]
 
+Recipe = TypeVar("Recipe", bound=Schedule)
+
 
 @dataclass(frozen=True)
-class Training:
+class Training(Generic[Recipe]):
     """Trains the networks of a domain; the recipes, the data and the cards are the domain's.
 
     Attributes:
@@ -44,13 +46,13 @@ class Training:
     """
 
     domain: str
-    recipes: Mapping[str, Any]
-    trainer: Callable[[Any, str | Path | None, int, torch.device | str], Trainer]
+    recipes: Mapping[str, Recipe]
+    trainer: Callable[[Recipe, str | Path | None, int, torch.device | str], Trainer]
     card_of: Callable[[Any, str], Card]
     weights: Path
-    closed: Callable[[Any, str | Path | None, Path, str], Path | None] | None = None
+    closed: Callable[[Recipe, str | Path | None, Path, str], Path | None] | None = None
 
-    def recipe(self, name: str) -> Schedule:
+    def recipe(self, name: str) -> Recipe:
         """The recipe of a name.
 
         Raises:
@@ -58,8 +60,7 @@ class Training:
         """
         if name not in self.recipes:
             raise ValueError(f"name: expected one of {sorted(self.recipes)}, got {name!r}")
-        found: Schedule = self.recipes[name]
-        return found
+        return self.recipes[name]
 
     def __call__(
         self,

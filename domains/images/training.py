@@ -115,7 +115,7 @@ def pack(
     Raises:
         ValueError: an unknown name, or more images than there are.
     """
-    dataset = RECIPES[train.recipe(name).name].dataset
+    dataset = train.recipe(name).dataset
     images, labels = read(dataset, _folder(dataset, data))
     if samples is not None and not 1 <= samples <= len(images):
         raise ValueError(f"samples: expected 1..{len(images)}, got {samples}")
