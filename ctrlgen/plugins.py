@@ -142,24 +142,24 @@ def _imported(module: str, beside: bool) -> ModuleType:
 
 
 def named_in_file(reference: str, argument: str) -> Any:
-    """The function that FILE.py:NAME names, of a user's file, which runs.
+    """What FILE.py:NAME names, of a user's file, which runs.
 
     Args:
         reference: the file and a name in it.
         argument: what an error names.
 
     Raises:
-        ValueError: if it is no such reference, the file cannot be imported, or it has no function
-            of that name.
+        ValueError: if it is no such reference, or the file cannot be imported or has no such name.
     """
-    place = Path(reference.rpartition(":")[0])
-    if place.suffix != ".py" or not place.is_file():
+    place, colon, name = reference.rpartition(":")
+    file = Path(place)
+    if not (colon and name.isidentifier() and file.suffix == ".py" and file.is_file()):
         raise ValueError(
             f"{argument}: expected FILE.py:NAME of a file that exists, got {reference!r}"
         )
-    value = named(reference, argument)
+    value = getattr(load_file(file, argument), name, None)
     if not callable(value):
-        raise ValueError(f"{argument}: {reference} is no function, got {value!r}")
+        raise ValueError(f"{argument}: {file} has no function {name!r}")
     return value
 
 

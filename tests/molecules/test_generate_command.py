@@ -109,7 +109,7 @@ def test_a_user_ranks_the_starts(cards: Cards, tmp_path: Path, ctrlgen: Command)
     content = solved(ctrlgen, *words, "--rank", "mine.py:heaviest", "-o", "out.sdf")
     assert content["molecules"][0]["starts"] == 2
     refused = ctrlgen(*words, "--rank", "mine.py:lightest", "-o", "other.sdf")
-    assert refused.code == 2 and "rank: mine.py has no 'lightest'" in refused.err
+    assert refused.code == 2 and "rank: mine.py has no function 'lightest'" in refused.err
 
 
 def test_the_options_of_a_run_are_its_settings(ctrlgen: Command, cards: Cards) -> None:
