@@ -1,31 +1,26 @@
 r"""What is made goes into what was there: seams, windows, mid and side.
 
-A gap [a, b) takes the generated samples g and, from each seam inwards, fades over f samples to them
-from what the samples x beyond the seam would go on as,
+A gap [a, b) takes the generated samples g. Where the sound x beyond a seam does not go on as g does
+(`prediction`), it fades over f samples from the prediction c of x to them,
 
     out[a + n] = w_n c[n] + (1 − w_n) g[a + n],     w_n = cos²(π n / 2f),   n < f,
 
-c the linear prediction of x (autocorrelation method, Makhoul 1975; Janssen et al. 1986 for gaps),
-so there is no step at the seam, however well g agrees with x beyond it, and no sample outside of
-the gap changes. Long files are worked on
-in windows that overlap by a quarter or more; there they are added with weights of equal power,
-since what the prior adds in one is not what it adds in the other.
+so there is no step at the seam, however well g agrees with x beyond it; a fill that goes on by
+itself stays as it is, and no sample outside of the gap changes. Long files are worked on in windows
+that overlap by a quarter or more; there they are added with weights of equal power, since what the
+prior adds in one is not what it adds in the other.
 """
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from scipy.linalg import solve_toeplitz
-from scipy.signal import lfilter, lfiltic
 from torch import Tensor
 
-__all__ = ["continuation", "mid_side", "overlap_add", "splice", "window_starts"]
+from ctrlgen.domains.audio.prediction import HISTORY, Predictor
 
-HISTORY, ORDER = 4096, 64
-"""Samples that a prediction is made from, and how many of them each sample is predicted by."""
+__all__ = ["mid_side", "overlap_add", "splice", "window_starts"]
 
 
 def splice(
@@ -49,37 +44,25 @@ def splice(
     for count, left in ((min(before, start - max(offset, 0)), True), (after, False)):
         if count == 0:
             continue
-        ramp = torch.arange(count, dtype=x.dtype) / count
-        weight = (0.5 * math.pi * ramp).cos().square()
         if left:
             past = x[:, start - _run(known[max(0, start - HISTORY) : start].flip(0)) : start]
-            inside[:, :count].lerp_(continuation(past, count), weight)
+            inside[:, :count] = _entered(past, inside[:, :count])
         else:
             past = x[:, end : end + _run(known[end : end + HISTORY])].flip(1)
-            inside[:, -count:].lerp_(continuation(past, count).flip(1), weight.flip(0))
+            inside[:, -count:] = _entered(past, inside[:, -count:].flip(1)).flip(1)
     return inside
 
 
-def continuation(x: Tensor, count: int) -> Tensor:
-    """How signals go on by linear prediction, shape (C, count); it dies away and never grows.
-
-    Args:
-        x: at least one sample, shape (C, n).
-        count: samples to go on for.
-    """
-    order = min(ORDER, x.shape[1] // 4)
-    tapered = x * torch.hann_window(x.shape[1] + 2, periodic=False, dtype=x.dtype)[1:-1]
-    rows = []
-    for row, past in zip(tapered.double().numpy(), x.double().numpy(), strict=True):
-        lags = np.correlate(row, row, "full")[len(row) - 1 :][: order + 1]
-        if order == 0 or lags[0] == 0:
-            rows.append(np.full(count, past[-1]))
-            continue
-        lags[0] *= 1 + 1e-9  # of a pure tone the matrix is singular
-        denominator = np.concatenate(([1.0], -solve_toeplitz(lags[:-1], lags[1:])))
-        state = lfiltic([1.0], denominator, past[: -order - 1 : -1])
-        rows.append(lfilter([1.0], denominator, np.zeros(count), zi=state)[0])
-    return torch.from_numpy(np.stack(rows)).to(x)
+def _entered(past: Tensor, made: Tensor) -> Tensor:
+    """What is made, shape (C, f), entered from what was there before it, shape (C, n)."""
+    out = made.clone()
+    ramp = torch.arange(made.shape[1], dtype=made.dtype) / made.shape[1]
+    weight = (0.5 * math.pi * ramp).cos().square()
+    for row, before in zip(out, past.double().numpy(), strict=True):
+        predictor = Predictor(before)
+        if predictor.surprised(row.double().numpy()):
+            row.lerp_(torch.from_numpy(predictor.continuation(len(row))).to(row), weight)
+    return out
 
 
 def _run(flags: Tensor) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -16,7 +17,8 @@ from torch import Tensor
 from ctrlgen.domains.audio.files import Recording, read, write
 from ctrlgen.domains.audio.inpainting import Gaps
 from ctrlgen.domains.audio.posing import Window
-from ctrlgen.domains.audio.splicing import continuation, splice
+from ctrlgen.domains.audio.prediction import Predictor
+from ctrlgen.domains.audio.splicing import splice
 
 WINDOW = Window(16000, 6400)
 CONTAINERS = {
@@ -88,10 +90,20 @@ def test_material_that_agrees_beyond_the_seams_does_not_click() -> None:
 
 
 def test_a_tone_goes_on() -> None:
-    x = music(2, 4000 + 160, 16000)
-    torch.testing.assert_close(continuation(x[:, :4000], 160), x[:, 4000:], rtol=0, atol=0.02)
-    assert torch.equal(continuation(torch.full((1, 3), 0.5), 4), torch.full((1, 4), 0.5))
-    assert not continuation(torch.zeros(1, 500), 4).any()
+    (x,) = music(1, 4000 + 160, 16000).numpy()
+    predictor = Predictor(x[:4000])
+    assert abs(predictor.continuation(160) - x[4000:]).max() < 0.02
+    assert not predictor.surprised(x[4000:]) and predictor.surprised(-x[4000:])
+    assert Predictor(np.full(3, 0.5)).continuation(4).tolist() == [0.5] * 4
+    assert not Predictor(np.zeros(500)).continuation(4).any()
+
+
+def test_a_fill_that_goes_on_by_itself_stays_as_it_is() -> None:
+    x = music(2, 20000, 16000)
+    known = torch.ones(20000, dtype=torch.bool)
+    known[8000:9600] = False
+    inside = splice(x, x, 8000, 9600, offset=0, fade=160, known=known)
+    assert torch.equal(inside, x[:, 8000:9600])
 
 
 RATES = (22050, 44100, 48000, 96000)
