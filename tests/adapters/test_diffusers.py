@@ -78,6 +78,37 @@ def test_diffusers_step_is_diffusers_own(unet_folder, schedule, prediction):
     torch.testing.assert_close(at.alpha * seen.data + at.sigma * seen.noise, expected, **EXACT)
 
 
+def test_a_zero_terminal_step_is_diffusers_own(unet_folder):
+    """From the last index of a rescaled table, where the state is pure noise (ᾱ = 0)."""
+    import diffusers
+
+    config = scheduler_config(
+        "DDIMScheduler",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+    prior = from_diffusers(unet_folder, scheduler=config).to(torch.float64)
+    x = normal([1, 2], (2, 8, 8), dtype=torch.float64)
+    label = torch.tensor([0, 2])
+
+    theirs = diffusers.DDIMScheduler.from_config(config)
+    theirs.alphas_cumprod = torch.cumprod(1 - theirs.betas.double(), 0)
+    theirs.set_timesteps(5)
+    first, second = theirs.timesteps[:2]
+    unet = diffusers.UNet2DModel.from_pretrained(unet_folder, subfolder="unet").double()
+    with torch.no_grad():
+        output = unet(x, first, class_labels=label).sample
+    expected = theirs.step(output, first, x).prev_sample
+
+    now, then = 1 - first.double() / 999, 1 - second.double() / 999
+    assert float(prior.flow.path(now).alpha) == pytest.approx(0, abs=1e-7)
+    seen = prior.flow.predict(x, now, label=label)
+    at = prior.flow.path(then)
+    torch.testing.assert_close(at.alpha * seen.data + at.sigma * seen.noise, expected, **EXACT)
+
+
 def test_diffusers_table_by_hand(unet_folder):
     """ᾱ from the schedules' definitions, not from diffusers."""
     betas = {
