@@ -32,7 +32,7 @@ from torch import Tensor
 from ctrlgen import methods as m
 from ctrlgen.costs import Cost, SquaredError
 from ctrlgen.methods.regularizers import GaussianNLL
-from ctrlgen.operators.base import LinearOperator, Spectrum, dense, measure
+from ctrlgen.operators import Matrix, dense, measure
 from ctrlgen.optimizers import LBFGS, Adam
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
@@ -44,28 +44,8 @@ from ctrlgen.testing.oracles import Mixture
 
 ROOT = Path(__file__).parents[1]
 D, M, NOISE = 4, 2, 0.5
+MARK = "<!-- What follows is written by benchmarks/calibration.py -->"
 Row = dict[str, Any]
-
-
-class Matrix(LinearOperator):
-    """y = Hx for vectors."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
-
-    def spectrum(self, x: Tensor) -> Spectrum:
-        u, s, vt = torch.linalg.svd(self.matrix.to(x), full_matrices=True)
-        fill = (0, vt.shape[0] - len(s))
-        return Spectrum(
-            torch.nn.functional.pad(s, fill)[None],
-            right=lambda v: v @ vt.mT,
-            right_inverse=lambda c: c @ vt,
-            left=lambda y: torch.nn.functional.pad(y @ u, fill),
-            left_inverse=lambda c: c[:, : len(s)] @ u.mT,
-        )
-
-    def signal_shape(self, y: Tensor) -> tuple[int, ...]:
-        return (self.matrix.shape[1],)
 
 
 def oracle(components: int) -> Mixture:
@@ -221,8 +201,6 @@ def _write(samples: int, tables: dict[str, dict[str, Row]]) -> None:
     file.parent.mkdir(exist_ok=True)
     write_json(file, dict(sorted(content.items())), named=True, indent=1)
     lines = [
-        "# Calibration",
-        "",
         "How far the samples of each method are from the posterior where it is known: four",
         "dimensions, two of them measured with noise 0.5, all samples sharing one measurement.",
         "`bias` is the error of the mean in posterior standard deviations; `seen` and `unseen` are",
@@ -242,8 +220,8 @@ def _write(samples: int, tables: dict[str, dict[str, Row]]) -> None:
             spent = f"{row.get('evaluations', '')} | {row.get('vjps', '')}"
             lines.append(f"| {name} | {numbers} | {spent} |")
     page = ROOT / "docs" / "calibration.md"
-    page.parent.mkdir(exist_ok=True)
-    page.write_text("\n".join(lines) + "\n")
+    head, _ = page.read_text().split(MARK)
+    page.write_text(f"{head}{MARK}\n\n" + "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ctrlgen.lazy import attach
 
 if TYPE_CHECKING:
+    from ctrlgen import testing
     from ctrlgen.comparison import Comparison, compare
     from ctrlgen.costs import (
         BlackBoxCost,
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
     from ctrlgen.methods.result import Result
     from ctrlgen.methods.starts import Blend, GuidedStart, Refined, SourceSample
     from ctrlgen.methods.stepping import RuledMethod, SteppedMethod
-    from ctrlgen.operators.base import LinearOperator, Operator, measure
+    from ctrlgen.operators import LinearOperator, Matrix, Operator, measure
     from ctrlgen.optimizers import LBFGS, Adam, GaussNewton, GradientDescent
     from ctrlgen.priors import (
         EDM,
@@ -148,6 +149,7 @@ __all__ = [
     "LevelSet",
     "LinearOperator",
     "MaskedGaussian",
+    "Matrix",
     "Method",
     "Midpoint",
     "NegativePSNR",
@@ -184,12 +186,14 @@ __all__ = [
     "molecules",
     "psnr",
     "solve",
+    "testing",
     "trusting",
 ]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "": ("testing",),
         "comparison": ("Comparison", "compare"),
         "costs": (
             "BlackBoxCost",
@@ -254,7 +258,7 @@ __getattr__, __dir__ = attach(
             "Refined",
             "SourceSample",
         ),
-        "operators.base": ("LinearOperator", "Operator", "measure"),
+        "operators": ("LinearOperator", "Matrix", "Operator", "measure"),
         "optimizers": (
             "LBFGS",
             "Adam",

@@ -21,13 +21,16 @@ def attach(
 
     Args:
         package: its `__name__`.
-        contents: names by the module below the package that has them.
+        contents: names by the module below the package that has them; modules of the package itself
+            under "".
     """
     homes = {name: module for module, names in contents.items() for name in names}
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if not homes[name]:
+            return importlib.import_module(f"{package}.{name}")
         home = f"{package}.{homes[name]}"
         module = importlib.import_module(home)
         if hasattr(module, name):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.operators.base import LinearOperator, Spectrum
+from ctrlgen.operators.base import LinearOperator
+from ctrlgen.operators.matrix import Matrix
 from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
@@ -42,36 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-
-
-class Matrix(LinearOperator):
-    """y = Hx for vectors, any matrix H (m, d), m <= d: shared, or one per sample (B, m, d)."""
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix if matrix.ndim == 3 else matrix.unsqueeze(0)
-        self.per_sample = ("matrix",) if matrix.ndim == 3 else ()
-
-    def spectrum(self, x: Tensor) -> Spectrum:
-        u, s, vt = torch.linalg.svd(self.matrix.to(x), full_matrices=True)
-        rows, columns = self.matrix.shape[1:]
-        values = torch.cat((s, s.new_zeros(len(s), columns - rows)), 1)
-
-        def times(matrix: Tensor, vectors: Tensor) -> Tensor:
-            return (matrix @ vectors.unsqueeze(2)).squeeze(2)
-
-        def left(y: Tensor) -> Tensor:
-            return torch.nn.functional.pad(times(u.mT, y), (0, columns - rows))
-
-        return Spectrum(
-            values,
-            right=lambda v: times(vt, v),
-            right_inverse=lambda c: times(vt.mT, c),
-            left=left,
-            left_inverse=lambda c: times(u, c[:, :rows]),
-        )
-
-    def signal_shape(self, y: Tensor) -> tuple[int, ...]:
-        return (self.matrix.shape[2],)
 
 
 @pytest.fixture

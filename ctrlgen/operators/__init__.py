@@ -16,11 +16,13 @@ if TYPE_CHECKING:
         dense,
         measure,
     )
+    from ctrlgen.operators.matrix import Matrix
     from ctrlgen.operators.systems import conjugate_gradients
 
 __all__ = [
     "Composed",
     "LinearOperator",
+    "Matrix",
     "Measurement",
     "Operator",
     "Spectrum",
@@ -41,6 +43,7 @@ __getattr__, __dir__ = attach(
             "dense",
             "measure",
         ),
+        "matrix": ("Matrix",),
         "systems": ("conjugate_gradients",),
     },
 )

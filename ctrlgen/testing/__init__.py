@@ -1,6 +1,43 @@
-"""Checks that users and tests share: what a computation would do on an accelerator, without one."""
+"""What users and tests share: oracles, calibration, and what a computation asks of a device.
 
-from ctrlgen.testing.accelerator import DEVICE, Accelerator, Ledger
-from ctrlgen.testing.synchronisation import observed, watched
+calibrate           a method against the exact posterior: moments, intervals, ranks
+Mixture, gaussian   priors about which everything is known in closed form
+Accelerator         what a computation would do on an accelerator, without one
+"""
 
-__all__ = ["DEVICE", "Accelerator", "Ledger", "observed", "watched"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctrlgen.lazy import attach
+
+if TYPE_CHECKING:
+    from ctrlgen.testing.accelerator import DEVICE, Accelerator, Ledger
+    from ctrlgen.testing.calibration import Calibration, calibrate
+    from ctrlgen.testing.oracles import Mixture, gaussian
+    from ctrlgen.testing.posteriors import posterior
+    from ctrlgen.testing.synchronisation import observed, watched
+
+__all__ = [
+    "DEVICE",
+    "Accelerator",
+    "Calibration",
+    "Ledger",
+    "Mixture",
+    "calibrate",
+    "gaussian",
+    "observed",
+    "posterior",
+    "watched",
+]
+
+__getattr__, __dir__ = attach(
+    __name__,
+    {
+        "accelerator": ("DEVICE", "Accelerator", "Ledger"),
+        "calibration": ("Calibration", "calibrate"),
+        "oracles": ("Mixture", "gaussian"),
+        "posteriors": ("posterior",),
+        "synchronisation": ("observed", "watched"),
+    },
+)

@@ -16,8 +16,9 @@ from ctrlgen.domains.audio.spectrograms import SpectrogramMask
 from ctrlgen.domains.images.operators import OPERATORS, Separable
 from ctrlgen.domains.images.operators.separable import Line
 from ctrlgen.operators.base import LinearOperator, Operator, Spectrum
+from ctrlgen.operators.matrix import Matrix
 from ctrlgen.rows.constants import follow
-from tests.laws.cases.base import IMAGE, RATES, ROWS, SEEDS, Case, D, Outputs, draw, pick
+from tests.laws.cases.base import IMAGE, RATES, ROWS, SEEDS, Case, D, M, Outputs, draw, pick
 
 
 class Diagonal(LinearOperator):
@@ -123,6 +124,7 @@ LOOSE: dict[str, Case] = {
         lambda: OPERATORS["block-average"](2) @ OPERATORS["inpaint-mask"](pixel_mask())
     ),
     "diagonal": operator_case(lambda: diagonal(2, 5), (2, 5)),
+    "matrix": operator_case(lambda: Matrix(draw(M, D, stream=51)), (D,)),
     "filter": operator_case(lambda: Filter(torch.tensor([0.2, 0.5, 0.2]), 2), (2, 12)),
     "low-pass": operator_case(lambda: LowPass(4), (1, 32)),
     "band-limit": operator_case(lambda: BandLimit(3000, 16000), (1, 32)),
