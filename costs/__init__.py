@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctrlgen.costs.base import Cost, FunctionCost, ScaledCost, SumCost, ThroughCodec
-from ctrlgen.costs.blackbox import BlackBoxCost, best_of
+from ctrlgen.costs.blackbox import BlackBoxCost, Command, best_of
 from ctrlgen.costs.classifier import ClassifierCost
 from ctrlgen.costs.measurement import (
     LevelSet,
@@ -19,6 +19,7 @@ from ctrlgen.costs.property import PropertyCost
 __all__ = [
     "BlackBoxCost",
     "ClassifierCost",
+    "Command",
     "Cost",
     "FunctionCost",
     "InverseProblem",

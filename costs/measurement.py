@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ctrlgen.costs.base import Cost, Squares
 from ctrlgen.operators.base import LinearOperator, Measurement, Operator
-from ctrlgen.rows.batching import flat, rows_like
+from ctrlgen.rows.batching import PerSample, flat, rows_like
 from ctrlgen.rows.constants import follow
 
 __all__ = ["LevelSet", "MeasurementCost", "NegativePSNR", "Reversed", "SquaredError", "psnr"]
@@ -159,7 +159,8 @@ class LevelSet(Cost):
     """(F(x) − c)²: signals on which a function takes a value.
 
     Args:
-        function: F, differentiable, (B, *signal) to (B,).
+        function: F, (B, *signal) to (B,); a `Cost` is one too. A `BlackBoxCost` leaves the square
+            without a gradient, and infinite where it is.
         target: c, one number or one per sample, shape (B,), in the units of F.
     """
 
@@ -172,7 +173,12 @@ class LevelSet(Cost):
         if value.ndim > 1 or not bool(torch.isfinite(value).all()):
             raise ValueError(f"target: expected a finite number or shape (B,), got {target!r}")
         self.function, self.target = function, target
-        self.per_sample = ("target",) if value.ndim == 1 else ()
+        held = {"function": isinstance(function, PerSample), "target": value.ndim == 1}
+        self.per_sample = tuple(name for name, holds in held.items() if holds)
+
+    @property
+    def differentiable(self) -> bool:
+        return bool(getattr(self.function, "differentiable", True))
 
     def forward(self, x: Tensor) -> Tensor:
         value = self.function(x)

@@ -35,8 +35,8 @@ class PropertyCost(Cost):
     """How far predicted properties are from where they are wanted, in squared scales.
 
     Args:
-        predict: signals (B, *signal) to properties (B, P), or (B,) for one; differentiable. Where
-            it holds data of samples it has `take`.
+        predict: signals (B, *signal) to properties (B, P), or (B,) for one; differentiable, unless
+            it is a `BlackBoxCost`. Where it holds data of samples it has `take`.
         low: lower bounds in the unit of each property, −inf where open: a number, shape (P,), or
             one row per sample, shape (B, P).
         high: upper bounds, inf where open; equal to `low` for a target.
@@ -122,6 +122,10 @@ class PropertyCost(Cost):
         found = self.values(x)
         low, high, scale = (follow(v, found) for v in (self.low, self.high, self.scale))
         return ((found - high).clamp_min(0) - (low - found).clamp_min(0)) / scale
+
+    @property
+    def differentiable(self) -> bool:
+        return bool(getattr(self.predict, "differentiable", True))
 
     @property
     def squares(self) -> Squares:

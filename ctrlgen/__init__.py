@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ctrlgen.costs import (
         BlackBoxCost,
         ClassifierCost,
+        Command,
         Cost,
         FunctionCost,
         InverseProblem,
@@ -123,6 +124,7 @@ __all__ = [
     "ClassifierCost",
     "ClassifierGuidance",
     "Codec",
+    "Command",
     "Comparison",
     "CondOT",
     "Cosine",
@@ -198,6 +200,7 @@ __getattr__, __dir__ = attach(
         "costs": (
             "BlackBoxCost",
             "ClassifierCost",
+            "Command",
             "Cost",
             "FunctionCost",
             "InverseProblem",

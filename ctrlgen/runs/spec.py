@@ -8,7 +8,8 @@ keeps them under their names and they make the same object again, else its attri
 its card. A tensor goes by name into a mapping that is written as safetensors, or into the JSON
 where no mapping is given. What a spec names is resolved like a card: trusted modules only
 (`ctrlgen.priors.trust`). A function is its name, and must be of a package that the user trusts; a
-network has no spec.
+network has no spec, and neither has what names a file or a program to run (`runs_code`): a plan
+names these, whose files the user trusts when the run goes on.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ def _describe(value: Any, tensors: Tensors | None, place: str, depth: int) -> An
         raise SpecError(
             f"{place or 'part'}: {short(value)} has no spec; what holds it cannot be rebuilt"
         )
+    if getattr(value, "runs_code", False):
+        raise SpecError(f"{place or 'part'}: {short(value)} names code that runs and has no spec")
     kind = type(value)
     if "<locals>" in kind.__qualname__ or kind.__module__ in sys.stdlib_module_names:
         raise SpecError(f"{place or 'part'}: {short(value)} of {kind.__qualname__} has no spec")
@@ -224,6 +227,13 @@ _PLAIN: dict[str, Callable[[Any], Any]] = {
 
 
 def _object(spec: Mapping[str, Any], inner: Callable[[Any], Any], trust: Trust) -> Any:
+    made = _made(spec, inner, trust)
+    if getattr(made, "runs_code", False):
+        raise SpecError(f"spec: {short(spec['type'])} names code that runs, which no spec may")
+    return made
+
+
+def _made(spec: Mapping[str, Any], inner: Callable[[Any], Any], trust: Trust) -> Any:
     kind = resolve(spec["type"], object, "spec", trust)
     if not isinstance(kind, type):
         raise SpecError(f"spec: expected a class, got {short(spec['type'])}")

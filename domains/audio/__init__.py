@@ -9,6 +9,7 @@ from ctrlgen.lazy import attach
 from ctrlgen.plugins import Domain
 
 if TYPE_CHECKING:
+    from ctrlgen.domains.audio.files import SoundFile
     from ctrlgen.domains.audio.filters import BandLimit, LowPass, Reverb
     from ctrlgen.domains.audio.operators import Clipping, Mixture, TimeMask
     from ctrlgen.domains.audio.spectrograms import SpectrogramMask
@@ -19,6 +20,7 @@ __all__ = [
     "LowPass",
     "Mixture",
     "Reverb",
+    "SoundFile",
     "SpectrogramMask",
     "TimeMask",
     "domain",
@@ -27,6 +29,7 @@ __all__ = [
 __getattr__, __dir__ = attach(
     __name__,
     {
+        "files": ("SoundFile",),
         "filters": ("BandLimit", "LowPass", "Reverb"),
         "operators": ("Clipping", "Mixture", "TimeMask"),
         "spectrograms": ("SpectrogramMask",),

@@ -15,7 +15,7 @@ import struct
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,8 +23,9 @@ from torch import Tensor
 
 from ctrlgen.domains.audio.mpeg import count
 from ctrlgen.extras import require
+from ctrlgen.rows.checks import check_sizes
 
-__all__ = ["Recording", "read", "write"]
+__all__ = ["Recording", "SoundFile", "read", "write"]
 
 _TAGS = ("title", "artist", "album", "date", "genre", "tracknumber", "comment", "copyright")
 _LOSSY = ("MP3", "OGG")
@@ -58,6 +59,27 @@ class Recording:
     def with_samples(self, samples: Tensor) -> Recording:
         """The same file with other samples, shape (C, L)."""
         return replace(self, samples=samples)
+
+
+@dataclass(frozen=True)
+class SoundFile:
+    """How a `Command` is given a sound (C, L) in [-1, 1]: as a WAV file of 16 bits.
+
+    Args:
+        rate: in Hz.
+
+    Raises:
+        ValueError: for a rate that is not positive.
+    """
+
+    rate: int
+    suffix: ClassVar[str] = ".wav"
+
+    def __post_init__(self) -> None:
+        check_sizes(rate=self.rate)
+
+    def __call__(self, file: Path, sound: Tensor) -> None:
+        write(file, Recording(sound.double(), self.rate))
 
 
 def read(file: str | Path) -> Recording:

@@ -10,7 +10,7 @@ from ctrlgen.plugins import Domain
 
 if TYPE_CHECKING:
     from ctrlgen.domains.images.data import held_out
-    from ctrlgen.domains.images.files import read_image, write_image
+    from ctrlgen.domains.images.files import ImageFile, read_image, write_image
     from ctrlgen.domains.images.operators import (
         HDR,
         JPEG,
@@ -35,6 +35,7 @@ __all__ = [
     "Colourise",
     "Denoise",
     "GaussianBlur",
+    "ImageFile",
     "Inpainting",
     "MotionBlur",
     "NonlinearBlur",
@@ -51,7 +52,7 @@ __getattr__, __dir__ = attach(
     __name__,
     {
         "data": ("held_out",),
-        "files": ("read_image", "write_image"),
+        "files": ("ImageFile", "read_image", "write_image"),
         "operators": (
             "HDR", "JPEG", "BlockAverage", "Blur", "Colourise", "Denoise", "GaussianBlur",
             "Inpainting", "MotionBlur", "NonlinearBlur", "PhaseRetrieval", "Quantise",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,15 @@ from torch import Tensor
 
 from ctrlgen.extras import require
 
-__all__ = ["ROUNDING", "is_grey", "read_image", "read_mask", "with_channels", "write_image"]
+__all__ = [
+    "ROUNDING",
+    "ImageFile",
+    "is_grey",
+    "read_image",
+    "read_mask",
+    "with_channels",
+    "write_image",
+]
 
 ROUNDING = 2 / 255 / math.sqrt(12)
 """Standard deviation of the rounding of a byte, in [-1, 1]: 58.9 dB below the peak of 2."""
@@ -130,6 +139,20 @@ def write_image(file: Path, image: Tensor) -> None:
     pixels = image.detach().cpu().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).numpy()
     pixels = pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0)
     require("PIL.Image", "images").fromarray(np.ascontiguousarray(pixels)).save(file)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """How a `Command` is given an image (1 or 3, H, W) in [−1, 1]: as a file.
+
+    Args:
+        suffix: its kind, by its ending, e.g. ".png" or ".bmp".
+    """
+
+    suffix: str = ".png"
+
+    def __call__(self, file: Path, image: Tensor) -> None:
+        write_image(file, image)
 
 
 def _open(file: Path, name: str) -> Any:

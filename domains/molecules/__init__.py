@@ -11,14 +11,24 @@ from ctrlgen.plugins import Domain
 if TYPE_CHECKING:
     from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
     from ctrlgen.domains.molecules.properties import PROPERTIES
+    from ctrlgen.domains.molecules.views import MoleculeFile, Molecules
 
-__all__ = ["PROPERTIES", "FragmentCost", "SimilarityCost", "ValenceCost", "domain"]
+__all__ = [
+    "PROPERTIES",
+    "FragmentCost",
+    "MoleculeFile",
+    "Molecules",
+    "SimilarityCost",
+    "ValenceCost",
+    "domain",
+]
 
 __getattr__, __dir__ = attach(
     __name__,
     {
         "costs": ("FragmentCost", "SimilarityCost", "ValenceCost"),
         "properties": ("PROPERTIES",),
+        "views": ("MoleculeFile", "Molecules"),
     },
 )
 

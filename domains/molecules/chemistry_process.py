@@ -2,7 +2,7 @@
 
 Runs as a script of its own, so that a call into RDKit, PoseBusters or tblite that hangs, exhausts
 the memory or crashes takes nothing with it. Requests and replies are JSON; molecules travel in
-RDKit's own binary form, base64. Nothing of ctrlgen is imported.
+RDKit's own binary form, base64.
 
     hydrogens    places the hydrogens of a heavy skeleton (`hydrogen_placement`)
     bonds        bond orders and charges of bound atoms (`bond_perception`)
@@ -18,8 +18,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import importlib.util
-import json
-import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -153,30 +151,9 @@ TASKS = {
 }
 
 
-def main() -> None:
-    """Answers until the input ends; what libraries print goes nowhere."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(silent, 2)
-    with contextlib.suppress(ImportError, ValueError, OSError):  # bounds a runaway search
-        import resource
-
-        bytes_allowed = int(float(os.environ["CTRLGEN_WORKER_GB"]) * 2**30)
-        resource.setrlimit(resource.RLIMIT_AS, (bytes_allowed, bytes_allowed))
+if __name__ == "__main__":
     own = str(Path(__file__).parent)
     sys.path[:] = [path for path in sys.path if path != own]  # files.py here is no library's
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            reply = TASKS[request["task"]](request)
-        except MemoryError:
-            reply = {"error": "out of memory"}
-        except Exception as error:  # whatever a library raises belongs to this one molecule
-            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
-        replies.write(json.dumps(reply) + "\n")
-        replies.flush()
+    from ctrlgen.runs.serving import serve
 
-
-if __name__ == "__main__":
-    main()
+    serve(TASKS)
