@@ -1,1 +1,4 @@
-"""Experiments: one module per table of the papers."""
+"""Experiments, one folder per paper: each table is run by a command that its module opens with.
+
+python -m ctrlgen.experiments.dflow.images --prior mnist --images 64
+"""

@@ -2,7 +2,7 @@
 
 `defaults.json` is derived from `experiments/results/method_matrix_*` by
 
-    python -m ctrlgen.experiments.image_defaults
+    python -m ctrlgen.experiments.methods.image_defaults
 
 For priors of which the matrix says nothing the default is D-Flow, which meets any measurement.
 """

@@ -33,7 +33,7 @@ __all__ = ["LIKENESS", "Ball", "Given", "source_of"]
 LIKENESS = 10.0
 """Weight of unlikeness to a lead, times --resemblance: unrelated molecules of QM9 differ by 0.17 in
 the median, so that one costs as much as a property that misses by 1.3 mean absolute deviations. It
-and the default radius are the best of `experiments.molecule_leads`."""
+and the default radius are the best of `experiments.molecules.leads`."""
 
 _CLASSES = 12  # stream of ξ
 

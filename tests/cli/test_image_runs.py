@@ -466,7 +466,7 @@ def test_the_default_method_is_the_best_of_the_matrix(
 
 def test_the_table_of_defaults_is_derived_from_the_committed_results() -> None:
     from ctrlgen.domains.images import defaults
-    from ctrlgen.experiments.image_defaults import derive
+    from ctrlgen.experiments.methods.image_defaults import derive
     from ctrlgen.methods.tuned import METHODS
 
     table = defaults._table()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -146,6 +147,28 @@ def test_every_package_is_installed() -> None:
     }
     named = {f if f.split(".")[0] == "ctrlgen" else f"ctrlgen.{f}" for f in folders}
     assert set(settings["packages"]) == named
+
+
+COMMAND = re.compile(
+    r"python -m (ctrlgen(?:\.[a-z_]+)+)|python (benchmarks/\w+\.py)|`(experiments(?:\.[a-z_]+)+)`"
+)
+
+
+def test_commands_that_documents_name_are_there() -> None:
+    """Documents, cards and modules name a command to be run; a module that moved takes it along."""
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    cards = (ROOT / "domains").rglob("*.json")
+    named = {
+        (file.name, "".join(command))
+        for file in (*documents, *cards, *files(*FOLDERS))
+        for command in COMMAND.findall(file.read_text())
+    }
+    assert len(named) > 40
+    for where, command in named:
+        path = command.removeprefix("ctrlgen.") if command.split(".")[1] in PACKAGES else command
+        script = ROOT / (path if path.endswith(".py") else path.replace(".", "/") + ".py")
+        assert script.is_file(), f"{where} names {command}"
+        assert '__name__ == "__main__"' in script.read_text(), f"{command} of {where} does nothing"
 
 
 def test_domains_do_not_know_each_other() -> None:

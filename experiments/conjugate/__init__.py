@@ -1,0 +1,1 @@
+"""Conjugate integrators, arXiv 2405.17673."""

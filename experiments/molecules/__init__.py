@@ -1,0 +1,1 @@
+"""How the settings of `ctrlgen molecule` were chosen."""

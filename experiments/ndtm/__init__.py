@@ -1,0 +1,1 @@
+"""Non-linear diffusion trajectory matching, arXiv 2502.03686."""
