@@ -2,13 +2,14 @@
 
 What is not finite becomes null where a person or another program reads, or one of the strings
 "NaN", "Infinity" and "-Infinity" where the file must give the number back: `read_json` does, and so
-do `float` and numpy. Every JSON file of this project is written here.
+do `float` and numpy. Lists of numbers are one line. Every JSON file of the project is written here.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,34 +22,51 @@ NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """Numbers that JSON has no word for, by the strings in their place."""
 
 
-def plain(value: Any, named: bool = False) -> Any:
+_NUMBERS = re.compile(r'\[\s+[^\[\]{}"]*?\s+\]')
+"""A list of numbers over several lines; one that holds a text stays as it is."""
+
+
+def plain(value: Any, named: bool = False, digits: int | None = None) -> Any:
     """The value as JSON has it: tensors and sets as lists, paths as text.
 
     Args:
         value: nested as it likes.
         named: whether what is not finite becomes a string, rather than null.
+        digits: significant decimal digits of floats; None keeps all.
     """
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, float) and not math.isfinite(value):
         return json.dumps(value) if named else None
+    if isinstance(value, float) and digits is not None:
+        return float(f"{value:.{digits}g}")
     if isinstance(value, Mapping):
-        return {str(key): plain(item, named) for key, item in value.items()}
+        return {str(key): plain(item, named, digits) for key, item in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(item, named) for item in value]
+        return [plain(item, named, digits) for item in value]
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def dumps(value: Any, *, named: bool = False, indent: int | None = 2) -> str:
-    """Strict JSON of `plain(value)`."""
-    return json.dumps(plain(value, named), indent=indent, ensure_ascii=False, allow_nan=False)
+def dumps(
+    value: Any, *, named: bool = False, indent: int | None = 2, digits: int | None = None
+) -> str:
+    """Strict JSON of `plain(value)`, a list of numbers on one line."""
+    value = plain(value, named, digits)
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda hit: f"[{' '.join(hit[0][1:-1].split())}]", text)
 
 
 def write_json(
-    file: Path | str, value: Any, *, named: bool = False, indent: int | None = 2
+    file: Path | str,
+    value: Any,
+    *,
+    named: bool = False,
+    indent: int | None = 2,
+    digits: int | None = None,
 ) -> None:
     """Write a file of strict JSON, whole or not at all; arguments as of `plain`."""
-    write_whole(Path(file), (dumps(value, named=named, indent=indent) + "\n").encode())
+    text = dumps(value, named=named, indent=indent, digits=digits)
+    write_whole(Path(file), (text + "\n").encode())
 
 
 def read_json(file: Path | str) -> Any:

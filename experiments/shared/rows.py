@@ -111,14 +111,15 @@ def publish(out: Path, results: dict[str, Any], table: str) -> None:
 
     Args:
         out: the folder, made where there is none.
-        results: JSON-able; what is not finite is written as a string (`ctrlgen.runs.json_files`).
+        results: JSON-able; written with six digits, what is not finite as a string
+            (`ctrlgen.runs.json_files`).
             Its "note" is what a reader must know of the table, and is written below it.
         table: Markdown.
     """
     out.mkdir(parents=True, exist_ok=True)
     if results.get("note"):
         table = f"{table.rstrip()}\n\n{results['note']}\n"
-    write_json(out / "results.json", results, named=True, indent=1)
+    write_json(out / "results.json", results, named=True, indent=1, digits=6)
     (out / "table.md").write_text(table)
     typer.echo(table)
 

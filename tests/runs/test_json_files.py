@@ -39,6 +39,14 @@ def test_a_file_gives_the_numbers_back(tmp_path: Path) -> None:
     assert content["e"] == "x"
 
 
+def test_a_list_of_numbers_is_one_line_of_the_digits_asked_for() -> None:
+    value = {"a": [1.23456789, 2, None, [True]], "text": "[\n  1,\n  2\n]", "b": ["x, y", 1e-9 / 3]}
+    text = dumps(value, indent=1, digits=3)
+    assert json.loads(text) == {**value, "a": [1.23, 2, None, [True]], "b": ["x, y", 3.33e-10]}
+    assert "  [true]\n" in text and dumps({"a": [1, 2.5]}) == '{\n  "a": [1, 2.5]\n}'
+    assert json.loads(dumps(value)) == value
+
+
 def test_a_file_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "x.json"
     write_json(file, {"old": 1})
