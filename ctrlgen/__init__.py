@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     )
     from ctrlgen.methods.blackbox.best_of import Rung
     from ctrlgen.methods.result import Result
+    from ctrlgen.methods.source.tangent import Tangent
     from ctrlgen.methods.starts import Blend, GuidedStart, Refined, SourceSample
     from ctrlgen.methods.stepping import RuledMethod, SteppedMethod
     from ctrlgen.operators import LinearOperator, Matrix, Operator, measure
@@ -175,6 +176,7 @@ __all__ = [
     "SquaredError",
     "Status",
     "SteppedMethod",
+    "Tangent",
     "Times",
     "Uniform",
     "__version__",
@@ -255,6 +257,7 @@ __getattr__, __dir__ = attach(
             "RuledMethod",
             "SteppedMethod",
         ),
+        "methods.source.tangent": ("Tangent",),
         "methods.starts": (
             "Blend",
             "GuidedStart",

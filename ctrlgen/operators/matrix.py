@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ctrlgen.operators.base import LinearOperator, Spectrum
+from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import follow
 
 __all__ = ["Matrix"]
@@ -27,6 +28,7 @@ class Matrix(LinearOperator):
 
     Raises:
         ValueError: for another number of dimensions, or a matrix that is not floating point.
+        TypeError: where a signal in half precision asks for the decomposition.
     """
 
     def __init__(self, matrix: Tensor) -> None:
@@ -45,6 +47,7 @@ class Matrix(LinearOperator):
         return _times(follow(self.matrix, y, y.dtype).mT, y)
 
     def spectrum(self, x: Tensor) -> Spectrum:
+        check_precision(x=x)
         u, s, vt = torch.linalg.svd(follow(self.matrix, x, x.dtype), full_matrices=True)
         m, d = self.matrix.shape[1:]
         size = max(m, d)

@@ -14,6 +14,7 @@ from ctrlgen.lazy import attach
 if TYPE_CHECKING:
     from ctrlgen.testing.accelerator import DEVICE, Accelerator, Ledger
     from ctrlgen.testing.calibration import Calibration, calibrate
+    from ctrlgen.testing.jacobians import euler_product, ordered_exponential
     from ctrlgen.testing.oracles import Mixture, gaussian
     from ctrlgen.testing.posteriors import posterior
     from ctrlgen.testing.synchronisation import observed, watched
@@ -25,8 +26,10 @@ __all__ = [
     "Ledger",
     "Mixture",
     "calibrate",
+    "euler_product",
     "gaussian",
     "observed",
+    "ordered_exponential",
     "posterior",
     "watched",
 ]
@@ -36,6 +39,7 @@ __getattr__, __dir__ = attach(
     {
         "accelerator": ("DEVICE", "Accelerator", "Ledger"),
         "calibration": ("Calibration", "calibrate"),
+        "jacobians": ("euler_product", "ordered_exponential"),
         "oracles": ("Mixture", "gaussian"),
         "posteriors": ("posterior",),
         "synchronisation": ("observed", "watched"),

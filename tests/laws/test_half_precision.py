@@ -26,6 +26,7 @@ REFUSED = {
     "cost:spectra": "Fourier transforms",
     "cost:mel": "Fourier transforms",
     "cost:chroma": "Fourier transforms",
+    "operator:matrix": "a singular value decomposition",
     "cost:fragment": "a singular value decomposition",
 }
 """Who refuses, and what for that knows no half precision; all others must work."""
