@@ -42,7 +42,8 @@ def _filters(
         centre = torch.arange(new, dtype=torch.float64) * old / new
         t = cutoff * (tap - centre[:, None])
         inside = (1 - (t / crossings).square()).clamp_min(0)
-        window = torch.special.i0(beta * inside.sqrt()) / torch.special.i0(torch.tensor(beta))
+        window = torch.special.i0(beta * inside.sqrt())
+        window = window / torch.special.i0(torch.tensor(beta, dtype=torch.float64))
         taps = torch.where(t.abs() < crossings, cutoff * torch.sinc(t) * window, 0)
         return taps.unsqueeze(1).to(device, dtype)
 
