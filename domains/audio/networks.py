@@ -38,10 +38,10 @@ from ctrlgen.domains.audio.spectral import frame_mask
 __all__ = ["FrameVelocity", "build"]
 
 
-def rotate(x: Tensor, angle: Tensor) -> Tensor:
-    """Pairs of features (B, H, T, C) turned by angles (T, C/2)."""
+def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Pairs of features (*, T, C) turned by angles of cosines and sines (T, C/2)."""
     even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    cosine, sine = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cosine, sine = (part.to(x.dtype) for part in turn)
     return torch.stack((even * cosine - odd * sine, even * sine + odd * cosine), dim=-1).flatten(-2)
 
 
@@ -81,20 +81,25 @@ class Block(nn.Module):
         self.down = nn.Linear(ratio * width, width)
         self.offset = nn.Parameter(torch.zeros(6, width))
 
-    def attention(self, x: Tensor, angle: Tensor, mask: Tensor) -> Tensor:
+    def attention(self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         batch, frames, width = x.shape
-        q, k, v = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k = (rotate(F.layer_norm(part, part.shape[-1:]), angle) for part in (q, k))
+        qkv = self.qkv(x).view(batch, frames, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, k = rotate(F.layer_norm(qkv[:2], qkv.shape[-1:]), turn)
+        v = qkv[2]
         scores = q @ k.transpose(-1, -2) * (width // self.heads) ** -0.5
-        share = scores.masked_fill(~mask[:, None, None], -math.inf).softmax(-1).to(v.dtype)
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], -math.inf)
+        share = scores.softmax(-1).to(v.dtype)
         mixed: Tensor = (share @ v).transpose(1, 2).reshape(batch, frames, width)
         out: Tensor = self.out(mixed)
         return out
 
-    def forward(self, x: Tensor, modulation: Tensor, angle: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, modulation: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
         m = (modulation + self.offset)[:, :, None]
         normed = F.layer_norm(x, x.shape[-1:]) * (1 + m[:, 0]) + m[:, 1]
-        x = x + m[:, 2] * self.attention(normed, angle, mask)
+        x = x + m[:, 2] * self.attention(normed, turn, mask)
         normed = F.layer_norm(x, x.shape[-1:]) * (1 + m[:, 3]) + m[:, 4]
         return x + m[:, 5] * self.down(F.gelu(self.up(normed)))
 
@@ -172,26 +177,28 @@ class FrameVelocity(nn.Module):
             raise ValueError(f"t: expected shape ({len(x)},), got {tuple(t.shape)}")
         if label is not None and label.shape != t.shape:
             raise ValueError(f"label: expected shape ({len(x)},), got {tuple(label.shape)}")
-        mask = frame_mask(frames, x)
-        x = torch.where(mask.unsqueeze(2), x, 0)
+        mask = None if frames is None else frame_mask(frames, x)
+        if mask is not None:
+            x = torch.where(mask.unsqueeze(2), x, 0)
         time = t[:, None, None]
         variance = time.square() + (1 - time).square()
         scale = variance.sqrt()
         inner = self.residual(x / scale, t, mask, label).to(x.dtype)
         velocity = ((2 * time - 1) * x + scale * inner) / variance
-        return torch.where(mask.unsqueeze(2), velocity, 0)
+        return velocity if mask is None else torch.where(mask.unsqueeze(2), velocity, 0)
 
-    def residual(self, x: Tensor, t: Tensor, mask: Tensor, label: Tensor | None) -> Tensor:
+    def residual(self, x: Tensor, t: Tensor, mask: Tensor | None, label: Tensor | None) -> Tensor:
         """The learned part F: unit-variance input and target, shape (B, T, D)."""
         condition = self.conditioning(t, label)
         modulation = self.modulation(condition).unflatten(1, (6, -1))
         place = torch.arange(x.shape[1], device=x.device, dtype=self.turns.dtype)
         angle = place[:, None] * self.turns
+        turn = angle.cos(), angle.sin()
         h = self.stem(x)
         if self.level is not None:
             h = h + self.level((1 + x.square()).sqrt() - 1)
         for block in self.blocks:
-            h = block(h, modulation, angle, mask)
+            h = block(h, modulation, turn, mask)
         scale, shift = self.final(condition)[:, None].chunk(2, dim=2)
         h = F.layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
         out: Tensor = self.head(h) + self.gain(h) * x
