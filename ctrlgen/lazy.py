@@ -7,33 +7,35 @@ part of a circle.
 
 from __future__ import annotations
 
+import ast
 import importlib
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["attach"]
 
 
-def attach(
-    package: str, contents: Mapping[str, tuple[str, ...]]
-) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """The `__getattr__` and `__dir__` of a package.
+def attach(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """The `__getattr__` and `__dir__` of a package, from its imports under TYPE_CHECKING.
+
+    What type checkers and editors read is also what is imported when it is first asked for.
 
     Args:
         package: its `__name__`.
-        contents: names by the module below the package that has them; modules of the package itself
-            under "".
     """
-    homes = {name: module for module, names in contents.items() for name in names}
+    homes = {
+        alias.name: node.module
+        for node in _imports(package)
+        for alias in node.names
+        if node.module is not None
+    }
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        if not homes[name]:
-            return importlib.import_module(f"{package}.{name}")
-        home = f"{package}.{homes[name]}"
-        module = importlib.import_module(home)
-        if hasattr(module, name):
+        home = homes[name]
+        if home != package and hasattr(module := importlib.import_module(home), name):
             return getattr(module, name)
         return importlib.import_module(f"{home}.{name}")
 
@@ -41,3 +43,15 @@ def attach(
         return sorted(homes)
 
     return get, names
+
+
+def _imports(package: str) -> list[ast.ImportFrom]:
+    """The imports of a package's source that stand under TYPE_CHECKING."""
+    spec = sys.modules[package].__spec__
+    loader: Any = spec and spec.loader
+    blocks = [
+        node.body
+        for node in ast.parse(loader.get_source(package)).body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    return [node for block in blocks for node in block if isinstance(node, ast.ImportFrom)]

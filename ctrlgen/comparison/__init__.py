@@ -16,4 +16,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "Study", "compare"]
 
-__getattr__, __dir__ = attach(__name__, {"outcome": ("Comparison",), "study": ("Study", "compare")})
+__getattr__, __dir__ = attach(__name__)

@@ -69,30 +69,4 @@ __all__ = [
     "REDDiff",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "base": ("Method",),
-        "source.dflow": ("DFlow",),
-        "source.dmplug": ("DMPlug",),
-        "controls.ndtm": ("NDTM",),
-        "controls.ctdtm": ("CTDTM",),
-        "controls.ftm": ("FTM",),
-        "controls.blind": ("BlindNDTM",),
-        "trajectory.optimal_control": ("OptimalControl",),
-        "trajectory.flowgrad": ("FlowGrad", "OCFlow"),
-        "analytic.pigdm": ("AncestralPiGDM", "PiGDM"),
-        "analytic.cpigdm": ("CPiGDM",),
-        "analytic.cpigfm": ("CPiGFM",),
-        "analytic.otode": ("OTODE",),
-        "analytic.ddrm": ("DDRM",),
-        "gradients.guidance": ("ClassifierGuidance", "DPS", "FreeDoM", "LGDMC", "MPGD", "UGD"),
-        "gradients.tfg": ("TFG",),
-        "blackbox.best_of": ("BestOf",),
-        "blackbox.evolution": ("EvolutionStrategy",),
-        "variational.red_diff": ("REDDiff",),
-        "variational.flow_priors": ("FlowPriors",),
-        "variational.pnp_flow": ("PnPFlow",),
-        "variational.daps": ("DAPS",),
-    },
-)
+__getattr__, __dir__ = attach(__name__)

@@ -31,19 +31,4 @@ __all__ = [
     "measure",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "base": (
-            "Composed",
-            "LinearOperator",
-            "Measurement",
-            "Operator",
-            "Spectrum",
-            "dense",
-            "measure",
-        ),
-        "matrix": ("Matrix",),
-        "systems": ("conjugate_gradients",),
-    },
-)
+__getattr__, __dir__ = attach(__name__)

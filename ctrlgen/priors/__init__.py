@@ -40,16 +40,4 @@ __all__ = [
     "trusting",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "prior": ("Prior", "available", "load"),
-        "flows": ("Flow", "Guided"),
-        "paths": ("CondOT", "Cosine", "DiscreteVP", "EDM", "Path", "VP"),
-        "sources": ("Gaussian", "MaskedGaussian", "Source"),
-        "codecs": ("Codec", "Identity", "Scaled"),
-        "cards": ("Card",),
-        "trust": ("trusting",),
-        "likelihood": ("bits_per_dimension", "log_likelihood"),
-    },
-)
+__getattr__, __dir__ = attach(__name__)

@@ -22,13 +22,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Metric", "Panel", "Sample", "Section", "paired", "read", "write_page"]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "comparison": ("paired",),
-        "pages": ("write_page",),
-        "panels": ("Panel",),
-        "reading": ("read",),
-        "sections": ("Metric", "Sample", "Section"),
-    },
-)
+__getattr__, __dir__ = attach(__name__)

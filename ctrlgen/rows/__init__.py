@@ -30,13 +30,4 @@ __all__ = [
     "uniform",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "batching": ("PerSample", "take"),
-        "seeds": ("Seeds", "as_seeds", "normal", "rademacher", "uniform"),
-        "status": ("Status",),
-        "counts": ("Evaluations",),
-        "errors": ("CardError", "CostError", "MissingExtra", "ResultError", "UnknownName"),
-    },
-)
+__getattr__, __dir__ = attach(__name__)

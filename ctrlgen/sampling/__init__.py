@@ -27,10 +27,4 @@ __all__ = [
     "Uniform",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "grids": ("DDPMUniform", "Grid", "Karras", "Power", "Respaced", "Times", "Uniform"),
-        "steps": ("DDIM", "EDMStep", "EulerStep", "HeunStep", "Mix", "ShareStep", "StepRule"),
-    },
-)
+__getattr__, __dir__ = attach(__name__)

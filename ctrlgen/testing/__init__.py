@@ -34,14 +34,4 @@ __all__ = [
     "watched",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "accelerator": ("DEVICE", "Accelerator", "Ledger"),
-        "calibration": ("Calibration", "calibrate"),
-        "jacobians": ("euler_product", "ordered_exponential"),
-        "oracles": ("Mixture", "gaussian"),
-        "posteriors": ("posterior",),
-        "synchronisation": ("observed", "watched"),
-    },
-)
+__getattr__, __dir__ = attach(__name__)

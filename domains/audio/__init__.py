@@ -26,15 +26,7 @@ __all__ = [
     "domain",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "files": ("SoundFile",),
-        "filters": ("BandLimit", "LowPass", "Reverb"),
-        "operators": ("Clipping", "Mixture", "TimeMask"),
-        "spectrograms": ("SpectrogramMask",),
-    },
-)
+__getattr__, __dir__ = attach(__name__)
 
 _TRAIN = "ctrlgen.domains.audio.training:train"
 

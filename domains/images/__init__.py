@@ -48,18 +48,7 @@ __all__ = [
     "write_image",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "data": ("held_out",),
-        "files": ("ImageFile", "read_image", "write_image"),
-        "operators": (
-            "HDR", "JPEG", "BlockAverage", "Blur", "Colourise", "Denoise", "GaussianBlur",
-            "Inpainting", "MotionBlur", "NonlinearBlur", "PhaseRetrieval", "Quantise",
-            "SuperResolution",
-        ),
-    },
-)  # fmt: skip
+__getattr__, __dir__ = attach(__name__)
 
 _TRAIN = "ctrlgen.domains.images.training:train"
 

@@ -23,14 +23,7 @@ __all__ = [
     "domain",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "costs": ("FragmentCost", "SimilarityCost", "ValenceCost"),
-        "properties": ("PROPERTIES",),
-        "views": ("MoleculeFile", "Molecules"),
-    },
-)
+__getattr__, __dir__ = attach(__name__)
 
 _TRAIN = "ctrlgen.domains.molecules.training:train"
 
