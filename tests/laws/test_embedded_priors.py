@@ -64,16 +64,15 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float(((a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).max())
 
 
-@embedded
 @pytest.mark.parametrize(
-    ("dtype", "task", "iterations", "tolerance"),
+    ("name", "dtype", "task", "iterations", "tolerance"),
     [
-        (torch.float32, "denoise", 10, 1e-4),
-        (torch.float32, "block-average", 10, 1e-4),
-        (torch.float32, "super-resolution", 10, 1e-4),
-        (torch.float32, "inpaint-centre", 10, 1e-4),
-        (torch.float32, "gaussian-blur", 10, 1e-4),
-        (torch.float64, "block-average", 4, 1e-10),
+        ("mnist", torch.float32, "denoise", 10, 1e-4),
+        ("mnist", torch.float32, "block-average", 10, 1e-4),
+        ("mnist", torch.float32, "super-resolution", 10, 1e-4),
+        *((name, torch.float32, "inpaint-centre", 10, 1e-4) for name in IMAGES),
+        *((name, torch.float32, "gaussian-blur", 10, 1e-4) for name in IMAGES),
+        *((name, torch.float64, "block-average", 3, 1e-10) for name in IMAGES),
     ],
     ids=lambda value: str(value).removeprefix("torch."),
 )

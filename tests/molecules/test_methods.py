@@ -52,10 +52,10 @@ SEEDS = [3, 1, 4, 7]
 TARGET = 5000.0  # meV; QM9's mean gap is 6.9 eV
 
 _STEPS = {"grid": Uniform(12, 0.02)}  # a flow's clock; at t = 0 no signal
-_EULER = {"grid": Uniform(6), "optimizer": LBFGS(max_iterations=3)}
+_EULER = {"grid": Uniform(4), "optimizer": LBFGS(max_iterations=2)}
 
 METHODS: dict[str, Method] = {
-    "d-flow": DFlow(solver=Midpoint(3), optimizer=LBFGS(max_iterations=3)),
+    "d-flow": DFlow(solver=Midpoint(3), optimizer=LBFGS(max_iterations=2)),
     "dmplug": DMPlug(grid=Uniform(4), optimizer=Adam(learning_rate=0.05, max_iterations=8)),
     "optimal-control": OptimalControl(grid=Uniform(4), rank=1, iterations=2, damping=1.0),
     "optimal-control-adam": OptimalControl(
@@ -78,7 +78,7 @@ METHODS: dict[str, Method] = {
     "lgd-mc": LGDMC(**_STEPS, clock=None, energy="cost", rho=0.003, gamma=0.05, draws=2),
     "mpgd": MPGD(**_STEPS, clock=None, energy="cost", mu=0.003),
     "freedom": FreeDoM(**_STEPS, clock=None, rho=0.002),
-    "ugd": UGD(**_STEPS, clock=None, rho=0.002, mu=0.001),
+    "ugd": UGD(grid=Uniform(8, 0.02), clock=None, rho=0.002, mu=0.001),
     "tfg": TFG(**_STEPS, clock=None, rho=0.003, mu=0.0),
     "pnp-flow": PnPFlow(grid=Uniform(12), fidelity="cost", draws=1, scale=0.05),
     "red-diff": REDDiff(

@@ -55,7 +55,7 @@ PROBLEMS: dict[str, tuple[Function, Tensor]] = {
     "rosenbrock-30-random": (rosenbrock, random(3, 30, seed=4)),
     **{f"quadratic-{c:.0e}": (quadratic(c), random(1, 30, seed=5)) for c in (1e2, 1e3)},
     "quadratic-1e+04": (quadratic(1e4), random(3, 30, seed=5)),
-    "quadratic-1e+06": (quadratic(1e6), random(5, 30, seed=5)),
+    "quadratic-1e+06": (quadratic(1e6), random(3, 30, seed=5)),
     "logistic": (logistic(), random(1, 50, seed=6)),
 }
 
