@@ -8,7 +8,7 @@ the degrees of freedom of its molecule, n(3 + K) − 3. In its place the paper s
 columns of x_0 between restarts (`normalise="feature"`); one divisor for all coordinates keeps the
 rotations ("isotropic"). Both hold |x_0|² at n(3 + K), so the two are not combined.
 
-Every start is the best of a few draws (`screening`), and C includes the `ValenceCost`: where the
+Every start is the best of many draws (`screening`), and C includes the `ValenceCost`: where the
 paper takes one draw and the property alone, steering breaks molecules that the prior would not.
 `draws=1, valence=0` is the paper's problem.
 
@@ -44,10 +44,10 @@ from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.errors import carrying
-from ctrlgen.rows.seeds import Seeds, as_seeds
+from ctrlgen.rows.seeds import FURTHER, Seeds, as_seeds, further
 from ctrlgen.rows.status import Status
 
-__all__ = ["Task", "generate", "restart_seed", "steer"]
+__all__ = ["Task", "generate", "steer"]
 
 Watch = Callable[[int, Tensor, Tensor], Observer | None]
 
@@ -69,14 +69,6 @@ class Task:
     counts: Callable[[Tensor, Tensor], Tensor]
     start: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Ball]] | None = None
     aim: Callable[[Tensor, Tensor], CostLike | None] | None = None
-
-
-_DRAW = 2**32  # seeds of further draws lie this far apart
-
-
-def restart_seed(seeds: Tensor, start: int) -> Tensor:
-    """Seeds of a further draw: those of draw 0 plus 2³² for each; a start takes `draws` of them."""
-    return seeds + start * _DRAW
 
 
 def steer(
@@ -168,11 +160,13 @@ def generate(
     first = as_seeds(seeds)
     total, best = Evaluations(), Best(len(first))
     draws = settings.draws if task.start is None else 1
-    named = first >= _DRAW
+    named = first >= FURTHER
     rows, part = torch.arange(len(first)), torch.arange(0)
 
     def there(cut: Found | None) -> tuple[Found, Evaluations] | None:
-        found = best.molecules(None if cut is None else (rows[part].tolist(), cut))
+        # a search that was cut off is of the molecules that are screened, not of named ones
+        entire = cut is not None and len(cut) == len(part)
+        found = best.molecules((rows[part].tolist(), cut) if entire else None)
         return None if found is None else (found, total)
 
     with carrying(there):
@@ -183,9 +177,9 @@ def generate(
                 rows = torch.tensor(again, dtype=torch.int64)
             if not len(rows):
                 break
-            own = restart_seed(first[rows], turn * draws)
+            own = further(first[rows], turn * draws)
             # of the first draw of its start
-            given = first[rows] - first[rows] // _DRAW % draws * _DRAW
+            given = first[rows] - first[rows] // FURTHER % draws * FURTHER
             counts = task.counts(rows, torch.where(named[rows], given, own))
             order = torch.argsort(counts, stable=True)  # batches of alike sizes are padded less
             for part in order.split(settings.batch):
@@ -212,13 +206,15 @@ def _begin(
     watch: Callable[[Tensor, Tensor], Observer | None],
 ) -> tuple[Found, Evaluations]:
     """One start of some molecules: the best of its draws, of those that are not named, steered."""
-    total, draws = Evaluations(), settings.draws if task.start is None else 1
-    free = ~named
-    if draws > 1 and bool(free.any()):
-        tried = torch.stack([restart_seed(seeds[free], i) for i in range(draws)])
-        aim = _with_valences(task.cost(rows[free], counts[free]), prior, settings)
-        chosen, total = screen(prior, aim, tried, counts[free], prior.solver(settings.steps))
-        seeds = seeds.masked_scatter(free, chosen)
+    free, searched = ~named, None
+    if settings.draws > 1 and task.start is None and bool(free.any()):
+        cost = _with_valences(task.cost(rows[free], counts[free]), prior, settings)
+        with carrying(lambda partial: partial and _molecules(prior, partial, counts[free])):
+            chosen, searched = screen(
+                prior, cost, seeds[free], counts[free], prior.solver(settings.steps),
+                draws=settings.draws, target=settings.tolerance**2,
+            )  # fmt: skip
+        seeds = seeds.masked_scatter(free, chosen.to(seeds))
     start, ball = task.start(rows, seeds, counts) if task.start else (None, None)
     found, spent = steer(
         prior,
@@ -230,12 +226,13 @@ def _begin(
         start=start,
         ball=ball,
     )
-    if draws > 1:
-        found.evaluations += 2 * settings.steps * draws * free.long()
-        found.objective_calls += draws * free.long()
+    if searched is not None:
+        found.evaluations[free] += searched.evaluations
+        found.objective_calls[free] += searched.objective_calls
+        spent = spent + searched.network
     if task.aim is not None:
         found.satisfied = _on_aim(found, task.aim(rows, counts), alphabet_of(prior), settings)
-    return found, total + spent
+    return found, spent
 
 
 def _on_aim(found: Found, aim: CostLike | None, name: str, settings: Settings) -> Tensor:

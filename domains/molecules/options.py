@@ -84,7 +84,12 @@ class Run:
         int, _option(RUN, min=1, help="Solves forward and backward per start, for L-BFGS.")
     ]
     Draws = Annotated[
-        int, _option(RUN, min=1, help="Source points tried per start; the best is steered.")
+        int,
+        _option(
+            RUN,
+            min=1,
+            help="Source points screened per start; the best is steered.",
+        ),
     ]
     Valence = Annotated[
         float,
@@ -184,7 +189,7 @@ class Search(Running):
 class Generation(Search):
     """The options of a search that begins with noise."""
 
-    draws: Run.Draws = 8
+    draws: Run.Draws = 32
     normalise: Run.Normalise = "none"
 
 

@@ -1,7 +1,8 @@
-r"""Where to begin: of several source points of a molecule the one whose molecule is nearest.
+r"""Where to begin: the best of many draws of every molecule, before any of them is steered.
 
-One solve without gradients tells where a source point leads, at about a third of what one step of
-an optimiser costs, and a start that is whole and near its target stays whole on the way there.
+A solve without gradients costs a third of one step of an optimiser, and a molecule that is whole
+and near its target stays whole on the way there. So the first stage is `BestOf` in the order of
+`standing`: it ends for a molecule as soon as a draw is whole and at its target.
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ctrlgen.costs.base import Cost, as_cost
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, whole
+from ctrlgen.methods import BestOf
 from ctrlgen.methods.base import CostLike
-from ctrlgen.priors.flows import Evaluations
+from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.seeds import Seeds, further
 from ctrlgen.solvers import Solver
 
-__all__ = ["screen", "standing"]
+__all__ = ["Standing", "screen", "standing"]
+
+_TORN = 4.0
 
 
 def standing(costs: Tensor, signals: Tensor, name: str) -> Tensor:
@@ -27,29 +33,50 @@ def standing(costs: Tensor, signals: Tensor, name: str) -> Tensor:
         name: their alphabet.
     """
     value = costs.double()
-    value = value / (1 + value.abs()) + (~whole(signals, name)).double() * 4
+    value = value / (1 + value.abs()) + (~whole(signals, name)).double() * _TORN
     return value.nan_to_num(nan=torch.inf, posinf=torch.inf)
 
 
+class Standing(Cost):
+    """`standing` as a cost, by its values alone.
+
+    Args:
+        cost: of signals.
+        name: their alphabet.
+    """
+
+    per_sample = ("cost",)
+    differentiable = False
+
+    def __init__(self, cost: CostLike, name: str) -> None:
+        self.cost, self.name = as_cost(cost), name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return standing(self.cost(x), x, self.name)
+
+
 def screen(
-    prior: Prior, cost: CostLike, draws: Tensor, counts: Tensor, solver: Solver
-) -> tuple[Tensor, Evaluations]:
-    """The seed of the best draw of each molecule, shape (B,), and what finding it took.
+    prior: Prior,
+    cost: CostLike,
+    seeds: Seeds,
+    counts: Tensor,
+    solver: Solver,
+    *,
+    draws: int,
+    target: float | None = None,
+) -> tuple[Tensor, Result]:
+    """The seed of the best draw of each molecule, shape (B,), and the search that found it.
 
     Args:
         prior: of molecules.
         cost: of signals, for all molecules.
-        draws: seeds to choose from, shape (D, B); the first of equals is taken.
+        seeds: of their first draws, shape (B,); see `ctrlgen.rows.seeds.further`.
         counts: atoms of each molecule, shape (B,), long.
         solver: of the flow.
+        draws: to choose from, >= 1; the first of equals is taken.
+        target: cost of a whole molecule at which its search ends, >= 0.
     """
-    bound, before = fitted(prior, counts), prior.flow.evaluations.copy()
-    chosen = draws[0].clone()
-    best = torch.full((len(counts),), torch.inf, dtype=torch.float64, device=counts.device)
-    with torch.no_grad():
-        for seeds in draws:
-            signals = bound.sample(seeds, solver)
-            found = standing(cost(signals), signals, alphabet_of(prior)).to(best)
-            better = found < best
-            chosen, best = torch.where(better, seeds, chosen), torch.where(better, found, best)
-    return chosen, prior.flow.evaluations - before
+    goal = None if target is None else target / (1 + target)
+    method = BestOf(n=draws, solver=solver, target=goal)
+    result = method(fitted(prior, counts), Standing(cost, alphabet_of(prior)), seeds=seeds)
+    return further(result.seeds, result.history["draw"][-1]), result

@@ -37,7 +37,8 @@ class Settings:
         normalise: "none", "isotropic" or "feature"; see `generation`.
         chi: λ of the radius penalty where nothing is normalised, >= 0.
         valence: weight of the cost of valences that are not met, >= 0.
-        draws: source points of which a start is the best, 1 for none to choose from.
+        draws: source points of which a start is the best, 1 for none to choose from; they are
+            tried in eights, until one is whole and at its target.
         restarts: further starts of molecules that are not satisfied.
         batch: molecules at a time; it changes nothing but memory and speed for `qm9-heavy`. With
             all atoms rounding depends on the largest molecule of a batch
@@ -54,7 +55,7 @@ class Settings:
     normalise: Normalise = "none"
     chi: float = 0.01
     valence: float = 0.3
-    draws: int = 8
+    draws: int = 32
     restarts: int = 3
     batch: int = 32
 

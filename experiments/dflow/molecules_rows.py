@@ -5,7 +5,6 @@ Every row has the same targets; rows that start from noise have the same noise.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,11 +14,11 @@ from torch import Tensor
 from ctrlgen.costs import PropertyCost
 from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.data import Molecules
-from ctrlgen.domains.molecules.generation import Task, generate, restart_seed
-from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted
+from ctrlgen.domains.molecules.generation import Task, generate
+from ctrlgen.domains.molecules.molecule_batches import fitted
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import Guide
-from ctrlgen.domains.molecules.screening import standing
+from ctrlgen.domains.molecules.screening import screen
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.methods import TFG
@@ -100,37 +99,23 @@ class Row:
 
 def unguided(bench: Bench) -> Row:
     """One molecule of the prior for each target."""
-    return best_of_draws(bench, 1)["best of K"]
+    return best_of_draws(bench, 1)
 
 
-def best_of_draws(bench: Bench, draws: int) -> dict[str, Row]:
-    """Of `draws` molecules of the prior the one that the guide likes best, of all and of the whole.
-
-    Returns:
-        "best of K": the lowest cost; "best whole of K": whole molecules first, as D-Flow begins.
-    """
-    solver, began = bench.prior.solver(bench.settings.steps), time.perf_counter()
-    before = bench.prior.flow.evaluations.copy()
-    labels = ("best of K", "best whole of K")
-    found: dict[str, Tensor] = {}
-    best = torch.full((2, len(bench.counts)), torch.inf, dtype=torch.float64)
-    for turn in range(draws):
-        for rows in bench.batches():
-            prior = fitted(bench.prior, bench.counts[rows])
-            signal = bench.padded(prior.sample(restart_seed(bench.seeds[rows], turn), solver))
-            with torch.no_grad():
-                cost = bench.cost(rows, "hard")(signal).double().nan_to_num(nan=torch.inf)
-            values = (cost, standing(cost, signal, alphabet_of(bench.prior)))
-            for label, lowest, value in zip(labels, best, values, strict=True):
-                kept = found.setdefault(label, signal.new_zeros(len(best[0]), *signal.shape[1:]))
-                better = (value < lowest[rows]) | (turn == 0)
-                kept[rows[better]], lowest[rows[better]] = signal[better], value[better]
-    spent = bench.prior.flow.evaluations - before
-    each, seconds = spent.forward_rows / len(bench.counts), time.perf_counter() - began
-    return {
-        key: Row(kept, evaluations=each, seconds=seconds, settings=f"K = {draws}")
-        for key, kept in found.items()
-    }
+def best_of_draws(bench: Bench, draws: int) -> Row:
+    """The best of some draws of the prior by the guide, whole ones first, as D-Flow begins."""
+    solver, order = bench.prior.solver(bench.settings.steps), bench.batches()
+    parts = [
+        screen(
+            bench.prior, bench.cost(rows, "hard"), bench.seeds[rows], bench.counts[rows], solver,
+            draws=draws,
+        )[1]
+        for rows in order
+    ]  # fmt: skip
+    signals = torch.cat([bench.padded(part.samples) for part in parts])
+    spent = sum(part.network.forward_rows for part in parts)
+    place = torch.argsort(torch.cat(order))
+    return Row(signals[place], evaluations=spent / len(place), settings=f"K = {draws}")
 
 
 def shuffled(bench: Bench) -> Row:

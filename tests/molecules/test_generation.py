@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import FunctionCost, PropertyCost
+from ctrlgen.domains.molecules import screening
 from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes, tables
 from ctrlgen.domains.molecules.costs import ValenceCost
-from ctrlgen.domains.molecules.generation import Task, generate, restart_seed, steer
+from ctrlgen.domains.molecules.generation import Task, generate, steer
 from ctrlgen.domains.molecules.lead_optimization import Ball, Given, source_of
 from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted, gather
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.properties import Request, parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
-from ctrlgen.domains.molecules.screening import standing
+from ctrlgen.domains.molecules.screening import screen, standing
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join, split
 from ctrlgen.methods import DFlow
@@ -30,7 +31,7 @@ from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.errors import partial_of
-from ctrlgen.rows.seeds import normal
+from ctrlgen.rows.seeds import further, normal
 from ctrlgen.rows.status import Status
 from ctrlgen.sampling.grids import Power
 from ctrlgen.solvers import Midpoint
@@ -197,7 +198,7 @@ def test_restarts_try_other_seeds_and_count_everything() -> None:
     assert torch.equal(found.history["cost"][-1], found.costs)
     assert bool((found.history["cost"].diff(dim=0) <= 0).all())
     assert torch.equal(found.history["evaluations"][-1], found.evaluations)
-    expected = [restart_seed(torch.tensor(SEEDS), turn).tolist() for turn in range(3)]
+    expected = [further(torch.tensor(SEEDS), turn).tolist() for turn in range(3)]
     assert [sorted(seeds) for seeds in seen] == [sorted(seeds) for seeds in expected]
     single = [run_once(prior, turn) for turn in range(3)]
     best = torch.stack([one.costs for one in single]).min(0).values
@@ -231,7 +232,7 @@ def test_a_search_that_is_cut_off_has_the_best_so_far(monkeypatch: pytest.Monkey
 
 
 def run_once(prior: Prior, turn: int) -> Found:
-    seeds = restart_seed(torch.tensor(SEEDS), turn)
+    seeds = further(torch.tensor(SEEDS), turn)
     return steer(prior, wanted(LOW), seeds, COUNTS, PLAIN)[0]
 
 
@@ -247,9 +248,7 @@ def test_a_start_is_the_best_of_its_draws_in_any_batch() -> None:
         watch=lambda turn, rows, seeds: seen.append(sorted(seeds.tolist())),  # type: ignore[func-returns-value]
     )
     for turn in range(2):
-        tried = torch.stack(
-            [restart_seed(torch.tensor(SEEDS), turn * draws + i) for i in range(draws)]
-        )
+        tried = torch.stack([further(torch.tensor(SEEDS), turn * draws + i) for i in range(draws)])
         costs = torch.stack(
             [
                 wanted(LOW)(fitted(prior, COUNTS).sample(seeds, Midpoint(settings.steps)))
@@ -265,6 +264,31 @@ def test_a_start_is_the_best_of_its_draws_in_any_batch() -> None:
     alone, _ = generate(prior, task(), SEEDS, replace(settings, batch=1))
     assert torch.equal(alone.seeds, found.seeds)
     assert torch.allclose(alone.signals, found.signals, atol=1e-3)
+
+
+def test_a_screen_ends_at_the_target_of_each_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draws are looked at in eights; whoever has a whole one at its target draws no more."""
+    monkeypatch.setattr(screening, "whole", lambda signals, name: signals.isfinite().all((1, 2)))
+    prior, solver = tiny_prior(torch.float32), Midpoint(2)
+    far, none = torch.full((4, 1), 1e3), torch.full((4, 1), torch.inf)
+    inside = torch.tensor([True, False, True, False])[:, None]  # below 1000 A^2, or beyond
+    cost = PropertyCost(gyration, torch.where(inside, -none, far), torch.where(inside, far, none))
+    chosen, result = screen(prior, cost, SEEDS, COUNTS, solver, draws=17, target=1e-4)
+    assert result.status.tolist() == [Status.TARGET, Status.FINISHED] * 2
+    assert result.objective_calls.tolist() == [8, 17, 8, 17]
+    assert torch.equal(result.evaluations, 4 * result.objective_calls)
+    again = fitted(prior, COUNTS).sample(chosen, solver)
+    assert torch.equal(cost(again), cost(result.samples))
+    with_restarts, spent = generate(
+        prior,
+        Task(cost=lambda rows, counts: cost.take(rows), counts=lambda rows, seeds: COUNTS[rows]),
+        SEEDS,
+        replace(PLAIN, draws=17, evaluations=1),
+    )
+    # one call of the objective more, of whatever the screen has chosen
+    assert with_restarts.objective_calls.tolist() == [9, 18, 9, 18]
+    assert spent.forward_rows == int(with_restarts.evaluations.sum()) == 4 * 54
+    assert torch.equal(with_restarts.seeds, chosen)
 
 
 def test_whole_molecules_come_first_and_nan_last() -> None:
@@ -291,7 +315,7 @@ def test_a_black_box_score_ranks_the_starts() -> None:
         prior, task(), SEEDS, settings, rank=lambda signals: -gyration(signals).squeeze(1)
     )
     starts = [
-        steer(prior, wanted(LOW), restart_seed(torch.tensor(SEEDS), turn), COUNTS, settings)[0]
+        steer(prior, wanted(LOW), further(torch.tensor(SEEDS), turn), COUNTS, settings)[0]
         for turn in range(3)
     ]
     largest = torch.stack([gyration(one.signals).squeeze(1) for one in starts]).max(0).values
