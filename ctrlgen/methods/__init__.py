@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ctrlgen.methods.base import Method
     from ctrlgen.methods.blackbox.best_of import BestOf
     from ctrlgen.methods.blackbox.evolution import EvolutionStrategy
+    from ctrlgen.methods.blackbox.particles import ParticleResampling
     from ctrlgen.methods.controls.blind import BlindNDTM
     from ctrlgen.methods.controls.ctdtm import CTDTM
     from ctrlgen.methods.controls.ftm import FTM
@@ -64,6 +65,7 @@ __all__ = [
     "Method",
     "OCFlow",
     "OptimalControl",
+    "ParticleResampling",
     "PiGDM",
     "PnPFlow",
     "REDDiff",

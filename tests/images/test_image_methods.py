@@ -106,9 +106,15 @@ def check(task: str, result: Result, measured: Tensor, prior: Prior, truth: Tens
 
 def test_every_method_is_in_the_table() -> None:
     kinds = {entry.kind.__name__ for entry in METHODS.values()}
-    # Of these one estimates the operator, one has a classifier for a cost, and two take no gradient
-    # though a restoration has one.
-    others = {"BlindNDTM", "ClassifierGuidance", "BestOf", "EvolutionStrategy"}
+    # Of these one estimates the operator, one has a classifier for a cost, and three take no
+    # gradient though a restoration has one.
+    others = {
+        "BlindNDTM",
+        "ClassifierGuidance",
+        "BestOf",
+        "EvolutionStrategy",
+        "ParticleResampling",
+    }
     assert kinds == set(methods.__all__) - {"Method"} - others
 
 

@@ -44,6 +44,7 @@ from ctrlgen.methods import (
     Method,
     OCFlow,
     OptimalControl,
+    ParticleResampling,
     PiGDM,
     PnPFlow,
     REDDiff,
@@ -174,6 +175,9 @@ METHODS: dict[str, tuple[Any, Callable[[Batch], CostLike]]] = {
     "evolution": (EvolutionStrategy(population=6, generations=4), Batch.function),
     "evolution-sphere": (
         EvolutionStrategy(population=6, generations=4, sphere=True), Batch.function,
+    ),
+    "particles": (
+        ParticleResampling(population=4, looks=2, moves=2, depth=2), Batch.function,
     ),
     "best-of": (BestOf(n=4, rungs=(Rung(1),)), Batch.function),
 }  # fmt: skip

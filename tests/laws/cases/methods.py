@@ -36,6 +36,7 @@ from ctrlgen.methods import (
     FreeDoM,
     OCFlow,
     OptimalControl,
+    ParticleResampling,
     PiGDM,
     PnPFlow,
     REDDiff,
@@ -185,6 +186,12 @@ METHODS: dict[str, Case] = {
     ),
     "evolution": method_case(
         EvolutionStrategy(population=6, generations=3, draws=2, solver=Euler(2))
+    ),
+    "particles": method_case(
+        ParticleResampling(population=4, grid=Uniform(5), looks=2, threshold=0.9)
+    ),
+    "particles-moved": method_case(
+        ParticleResampling(population=3, grid=Uniform(4), moves=2, depth=2, pick="draw", clip=5.0)
     ),
     "evolution-sphere": method_case(
         EvolutionStrategy(population=4, generations=3, sphere=True, solver=Euler(2))
