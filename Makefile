@@ -5,6 +5,7 @@
 #   make portable  the tests that rest on rounding, with the plainest instruction set
 #   make lint    ruff, and mypy on the installed package
 #   make docs    the site, in site/
+#   make gallery the pictures of docs/gallery.md, drawn again
 #   make format  let ruff rewrite the layout
 #   make clean   remove the virtual environment and all caches
 
@@ -21,7 +22,7 @@ ROUNDING := tests/optimizers/test_optimizers.py tests/optimizers/test_optimizers
     tests/methods/test_optimal_control.py \
     tests/methods/test_flowgrad.py tests/laws/test_ragged.py
 
-.PHONY: venv demo test portable lint installed docs format clean
+.PHONY: venv demo test portable lint installed docs gallery format clean
 
 venv: $(STAMP)
 
@@ -66,6 +67,9 @@ docs: installed
 	test -x .cache/docs/bin/python || $(PYTHON) -m venv .cache/docs
 	.cache/docs/bin/pip install -q "mkdocs-material>=9.5" "mkdocstrings[python]>=0.27" ruff
 	.cache/docs/bin/mkdocs build --strict
+
+gallery: $(STAMP)
+	$(BIN)/python docs/gallery
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
