@@ -14,15 +14,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctrlgen import load
-from ctrlgen.costs import PropertyCost
+from ctrlgen.costs import NegativePSNR, PropertyCost
+from ctrlgen.domains.images.operators import SuperResolution
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.judges import regressor
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.methods import TFG, DFlow
 from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import LBFGS, FunctionObjective
+from ctrlgen.optimizers.workingset import WorkingSet
 from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import Midpoint
 from ctrlgen.testing import DEVICE, Accelerator, Ledger, watched
@@ -179,3 +182,37 @@ def test_numbers_are_those_of_the_host(accelerator: Accelerator) -> None:
     (gradient,) = torch.autograd.grad((there.sin() * there).sum(), there)
     assert gradient.device == DEVICE
     assert torch.equal(gradient.cpu(), x.sin() + x * x.cos())
+
+
+def test_a_row_that_is_done_leaves_for_a_fiftieth_of_an_objective_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So rows leave at once: to wait until several are done would save nothing."""
+    counts: dict[str, list[int]] = {"leave": [], "evaluate": []}
+    total = 0
+
+    class Operations(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal total
+            total += 1
+            return func(*args, **(kwargs or {}))
+
+    def counted(name: str, call: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            before = total
+            value = call(*args, **kwargs)
+            counts[name].append(total - before)
+            return value
+
+        return run
+
+    monkeypatch.setattr(WorkingSet, "_compact", counted("leave", WorkingSet._compact))
+    monkeypatch.setattr(WorkingSet, "evaluate", counted("evaluate", WorkingSet.evaluate))
+    prior = load("mnist")
+    cost = NegativePSNR(SuperResolution(2), SuperResolution(2)(torch.zeros(2, 1, 28, 28)))
+    method = DFlow(optimizer=LBFGS(max_iterations=2), target=torch.tensor([-5.0, -100.0]))
+    with Operations():
+        method(prior, cost, seeds=[0, 1])
+    assert min(counts["leave"]) > 0 and max(counts["leave"]) * 50 < min(counts["evaluate"])
