@@ -23,7 +23,8 @@ table has the same targets, and rows that start from noise the same noise. Rows:
 Columns, all over all molecules: the error of the guide, which was steered by (the paper scores with
 the network that it optimises: the "paper protocol"), the error of an evaluator trained on other
 molecules (the headline), which sees hydrogens placed by MMFF94s, the error on stable molecules
-alone, the GFN2-xTB dipole, EDM's stability and validity, validity for a chemist (`perception`),
+alone, the GFN2-xTB dipole, QM9's own calculation for the molecules that are in QM9, EDM's stability
+and validity, validity for a chemist (`perception`),
 valid and distinct molecules, those of them that D_b or all of QM9 does not have, network
 evaluations (forward and backward) and seconds of a molecule. Intervals are bootstrap 95 %. What has
 no number (no hydrogens, no convergence) is counted beside the mean of the others. A row that is
@@ -66,6 +67,7 @@ from ctrlgen.experiments.dflow.molecules_rows import (
     shuffled,
     unguided,
 )
+from ctrlgen.experiments.shared.dft_labels import Labels
 from ctrlgen.experiments.shared.rows import RESULTS
 from ctrlgen.priors.cards import write_whole
 from ctrlgen.priors.prior import load
@@ -74,7 +76,7 @@ from ctrlgen.runs.json_files import write_json
 __all__ = ["main", "measure", "run"]
 
 
-MEASURES = 2
+MEASURES = 3
 """Counts up when `measure` says something else of the same molecules."""
 
 
@@ -120,6 +122,8 @@ def measure(bench: Bench, row: Row) -> dict[str, Any]:
         "smiles": [own.smiles for own in scores.names],
         "metrics": scores.summary(),
     }
+    there = [names.mol if names.valid else None for names in scores.names]
+    found["label"] = bench.labels(there)[:, column].tolist()
     if bench.name == "mu":
         found["xtb"] = [answer.mu for answer in chemistry.xtb(scores.mols)]
     return found
@@ -206,6 +210,7 @@ def main(
     model = load(prior, device=device)
     alphabet = alphabet_of(model)
     known = read(alphabet, data, "D_b")
+    labels = Labels(data)
     large = (known.counts > 1).nonzero().flatten()
     draw = torch.Generator().manual_seed(0)
     chosen = large[torch.randperm(len(large), generator=draw)[:molecules]]
@@ -230,7 +235,7 @@ def main(
         targets = known.properties[name][chosen].float()
         bench = Bench(
             model, loaded["guide"], loaded["evaluator"], name, known.counts[chosen], targets,
-            known.index[chosen], known, settings, batch,
+            known.index[chosen], known, settings, batch, labels,
         )  # fmt: skip
         results["targets"][name] = targets.tolist()
         results["rows"][name] = run(bench, tried, cache / "qm9_properties" / label, key)

@@ -5,8 +5,9 @@ Every row has the same targets; rows that start from noise have the same noise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class Bench:
         data: D_b in the prior's alphabet.
         settings: of D-Flow.
         batch: molecules at a time.
+        labels: properties (B, 6) of molecules of RDKit, NaN where they are not known.
     """
 
     prior: Prior
@@ -64,6 +66,7 @@ class Bench:
     data: Molecules
     settings: Settings
     batch: int
+    labels: Callable[[Sequence[Any]], Tensor]
 
     @property
     def seeds(self) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ def radius(positions: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
     return (1000 * value).unsqueeze(1).expand(-1, 6)
 
 
+def unlabelled(mols: Sequence[object]) -> Tensor:
+    return torch.full((len(mols), 6), torch.nan)
+
+
 def bench() -> Bench:
     index = torch.arange(40)
     counts = 3 + index % 3
@@ -73,7 +78,7 @@ def bench() -> Bench:
     prior = Prior(Flow(Still(), CondOT()), Atoms(PLACES, 3 + KINDS), AtomCodec())
     return Bench(
         prior, radius, radius, "gap", counts[chosen], gap[chosen], index[chosen] + 1, data,
-        Settings(steps=4, evaluations=20, tolerance=0.01, valence=0.0), 2,
+        Settings(steps=4, evaluations=20, tolerance=0.01, valence=0.0), 2, unlabelled,
     )  # type: ignore[arg-type]  # fmt: skip
 
 
@@ -159,6 +164,7 @@ def test_the_table_has_the_published_rows_beside_ours(tmp_path: Path) -> None:
     metrics = dict(zip(SHARES, (0.5, 0.9, 0.7, 0.65, 0.6, 0.3, 0.2), strict=True))
     row = {
         "guide": [1.0, 2.0], "evaluator": [3.0, None], "stable": [True, False],
+        "label": [None, 0.25],
         "metrics": metrics, "evaluations": 40.0, "seconds": 0.5,
     }  # fmt: skip
     results = {
@@ -177,6 +183,7 @@ def test_the_table_has_the_published_rows_beside_ours(tmp_path: Path) -> None:
     lines = text.splitlines()
     widths = {line.count("|") for line in lines if line.startswith("|")}
     assert widths == {text[text.index("| row |") :].splitlines()[0].count("|")}
+    assert "| 0.2500 [0.2500, 0.2500] (1 of 2 without) |" in text  # the label, of one in QM9
     assert "1.5000" in text and "per-n median (real" in text
     for name, values in PUBLISHED.items():
         assert f"*{name}, published* | {values['mu']:g}" in text
