@@ -27,7 +27,6 @@ import torch
 from torch import Tensor
 
 from ctrlgen.methods.base import CostLike, Method
-from ctrlgen.methods.result import Result
 from ctrlgen.operators.base import Operator, measure
 from ctrlgen.priors.codecs import Identity
 from ctrlgen.priors.prior import Prior
@@ -44,7 +43,10 @@ LEVELS = (0.5, 0.9)
 """Of the central intervals whose coverage is counted."""
 
 _TRUTHS = 2**24
-"""Seeds of truths begin here, those of the exact posterior's draws twice as far."""
+"""Seeds of truths begin here."""
+
+_DRAWS = 2**16
+"""Seeds of the samples begin here."""
 
 _COORDINATES = 8
 """Coordinates of a signal whose ranks are taken, spread evenly over it."""
@@ -93,6 +95,7 @@ class Calibration:
         evaluations: of the network per sample, median.
         backward_passes: of the network per sample, median.
         samples: the samples of one measurement, shape (samples, *shape).
+        y: that measurement, shape (*measurement).
     """
 
     method: str
@@ -103,6 +106,7 @@ class Calibration:
     evaluations: int
     backward_passes: int
     samples: Tensor = field(repr=False)
+    y: Tensor = field(repr=False)
 
     @property
     def p_value(self) -> float:
@@ -171,24 +175,24 @@ def calibrate(
     y = measure(operator, truths, noise, places)
     exact = posterior(law, operator, y[0], noise)
 
-    def run(y: Tensor) -> Result:
-        return method(prior, cost(operator, y.to(dtype), noise), seeds=range(len(y)))
-
-    one = run(y[:1].expand(samples, *y.shape[1:]).contiguous())
-    many = run(y.repeat_interleave(draws, 0))
-    x = one.samples.double()
+    # One batch serves both: rows do not see each other.
+    of_one = y[:1].expand(samples, *y.shape[1:])
+    every = torch.cat((of_one, y.repeat_interleave(draws, 0)))
+    posed = cost(operator, every.to(dtype), noise)
+    result = method(prior, posed, seeds=range(_DRAWS, _DRAWS + len(every)))
+    x, rest = result.samples.double().split((samples, len(every) - samples))
+    one = result.take(torch.arange(samples))
     functions = Functions(law, operator)
     return Calibration(
-        method=one.method or type(method).__name__,
+        method=result.method or type(method).__name__,
         moments=moments(x, exact),
         chance=moments(exact.sample(range(_TRUTHS, _TRUTHS + samples)), exact),
-        ranked=ranked(
-            functions(truths, y), functions(many.samples.double(), y.repeat_interleave(draws, 0))
-        ),
+        ranked=ranked(functions(truths, y), functions(rest, y.repeat_interleave(draws, 0))),
         ends=one.counts(),
         evaluations=int(one.evaluations.double().median()),
         backward_passes=int(one.backward_passes.double().median()),
         samples=x,
+        y=y[0],
     )
 
 

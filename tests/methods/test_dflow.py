@@ -281,3 +281,27 @@ def test_dtype_of_a_run(dtype: torch.dtype) -> None:
     result = DFlow(dtype=dtype)(prior, Reversed(rows(D)), seeds=SEEDS)
     assert result.samples.dtype == result.controls.dtype == result.costs.dtype == dtype
     assert result.costs.max() < 1e-6
+
+
+def test_a_rising_function_of_squares_may_be_descended_as_the_squares(
+    operator: LinearOperator, mixture: Build, prior_of: Build
+) -> None:
+    """−PSNR is compared with the target, ‖Hx − y‖² descended: the path of `SquaredError`."""
+    prior, y = prior_of(mixture(2, D)), rows(M)
+    decibels, squared = NegativePSNR(operator, y), SquaredError(operator, y)
+    method = DFlow(descend="squares", target=-40.0, **DOUBLE)
+    result = method(prior, decibels, seeds=SEEDS)
+    same_path = DFlow(target=M * 4e-4, **DOUBLE)(prior, squared, seeds=SEEDS)
+    assert torch.allclose(result.controls, same_path.controls, rtol=0, atol=1e-9)
+    assert torch.allclose(result.history["value"], same_path.history["value"], rtol=0, atol=1e-9)
+    assert torch.allclose(result.costs, decibels(result.samples)) and (result.costs <= -40).all()
+    plain = DFlow(target=-40.0, **DOUBLE)(prior, decibels, seeds=SEEDS)
+    assert not torch.allclose(result.controls, plain.controls, atol=1e-3)
+    before = prior.flow.evaluations.forward
+    with pytest.raises(ValueError, match=r"cost: descend='squares' needs a sum of squares"):
+        method(prior, lambda x: x.sum(1), seeds=SEEDS)
+    with pytest.raises(ValueError, match=r"regularizer: descend='squares' needs.*descend='cost'"):
+        DFlow(descend="squares", regularizer=GaussianNLL(1.0))(prior, decibels, seeds=SEEDS)
+    assert prior.flow.evaluations.forward == before
+    with pytest.raises(ValueError, match=r"descend: expected one of .*, got 'psnr'"):
+        DFlow(descend="psnr")  # type: ignore[arg-type]

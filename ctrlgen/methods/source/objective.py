@@ -2,6 +2,10 @@ r"""What methods of the source point minimise: C(Φ(x_0)) + R(x_0), and its resi
 
 A cost that is a sum of squares, ‖r(x)‖², or a rising function of one, brings r to the optimizers
 that ask for it; with the Gaussian penalty λ‖x_0‖²/2 the residuals are (r, √(λ/2) x_0).
+
+A rising function of ‖r‖² has the minimisers of ‖r‖² itself, which is the better one to descend:
+near a solution it is a quadratic with the Gauss-Newton Hessian, while −PSNR, its logarithm, bends
+down along its own gradient, ∇² log f = ∇²f/f − ∇f∇fᵀ/f², and no quadratic model holds for long.
 """
 
 from __future__ import annotations
@@ -13,28 +17,31 @@ from torch import Tensor
 
 from ctrlgen.methods.base import CostLike, cost_rows
 from ctrlgen.methods.regularizers import GaussianNLL, Regularizer, TargetNLL
-from ctrlgen.optimizers.base import Evaluated, Optimizer
+from ctrlgen.optimizers.base import Evaluated
 from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.likelihood import Augmented, probes
 from ctrlgen.priors.prior import Prior
-from ctrlgen.rows.batching import flat, take
+from ctrlgen.rows.batching import flat, row_sum, take
 from ctrlgen.solvers import Solver
 
 __all__ = ["SourceObjective", "check_squares"]
 
 
-def check_squares(optimizer: Optimizer, cost: CostLike, regularizer: Regularizer | None) -> None:
-    """Raise ValueError where a cost and a regularizer are no sum of squares."""
-    name, squares = type(optimizer).__name__, getattr(cost, "squares", "no")
+def check_squares(name: str, remedy: str, cost: CostLike, regularizer: Regularizer | None) -> None:
+    """Raise ValueError where a cost and a regularizer are no sum of squares, as `name` needs.
+
+    The message ends with the remedy for others.
+    """
+    squares = getattr(cost, "squares", "no")
     if squares == "no":
         raise ValueError(
             f"cost: {name} needs a sum of squares, such as SquaredError, NegativePSNR, "
-            f"PropertyCost or LevelSet, got {cost}; use LBFGS() for other costs"
+            f"PropertyCost or LevelSet, got {cost}; use {remedy} for other costs"
         )
     if regularizer is not None and not (isinstance(regularizer, GaussianNLL) and squares == "sum"):
         raise ValueError(
             f"regularizer: {name} needs a sum of squares, got {cost} with {regularizer}; use "
-            "GaussianNLL with SquaredError, or None, or the optimizer LBFGS()"
+            f"GaussianNLL with SquaredError, or None, or {remedy}"
         )
 
 
@@ -47,9 +54,11 @@ class SourceObjective:
     Attributes:
         with_residual: whether evaluations bring the residuals r of a cost ‖r‖²; of λ‖x_0‖²/2 they
             are √(λ/2) x_0.
+        of_squares: whether the value is ‖r‖² in place of the cost, which is monitored either way.
     """
 
     with_residual = False
+    of_squares = False
 
     def __init__(
         self,
@@ -92,8 +101,11 @@ class SourceObjective:
         if self.regularizer is not None:
             value = cost + self.regularizer(x0, self.prior.source, divergence)
         residual = None
-        if self.with_residual:
+        if self.with_residual or self.of_squares:
             residual = self.cost.least_squares(signal)  # type: ignore[attr-defined]
             if self.regularizer is not None:
                 residual = torch.cat((residual, (self.regularizer.weight / 2) ** 0.5 * flat(x0)), 1)
-        return Evaluated(value, cost, signal, residual)
+        if self.of_squares:
+            assert residual is not None
+            value = row_sum(residual.square())
+        return Evaluated(value, cost, signal, residual if self.with_residual else None)
