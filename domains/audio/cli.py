@@ -13,7 +13,8 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.commands.options import reporting, sharing
-from ctrlgen.commands.running import Running, carry_out, place, typed
+from ctrlgen.commands.running import carry_out, place, typed
+from ctrlgen.commands.scoring import Scored
 from ctrlgen.domains.audio.options import Options
 
 __all__ = ["app"]
@@ -148,10 +149,10 @@ def degrade(
 
 @app.command()
 @reporting
-@sharing(Running)
+@sharing(Scored)
 def sample(
     ctx: typer.Context,
-    options: Running,
+    options: Scored,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many files.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the first; others count up.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="Midpoint steps, two evaluations each.")] = 25,
@@ -163,9 +164,13 @@ def sample(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Draw sound from a prior, as WAV files of one window each.
+    """Draw sound from a prior, as WAV files of one window each, steered by nothing or by a score.
 
-    [dim]Example:[/]  ctrlgen audio sample -n 4 -o drawn
+    [dim]Examples:[/]
+
+      ctrlgen audio sample -n 4 -o drawn
+
+      ctrlgen audio sample -n 4 --score mine.py:loudness --calls 32 -o loud
     """
     stem = f"sample-{Path(prior).stem}"
     card = Path(prior).resolve() if Path(prior).suffix == ".json" else prior
@@ -176,7 +181,13 @@ def sample(
 
         require("soundfile", "audio")
         drawing = Drawing(
-            str(card), seed, number, steps, console.device_named(device), options.size(number)
+            str(card),
+            seed,
+            number,
+            steps,
+            console.device_named(device),
+            options.size(number),
+            options.scoring,
         )
         job = drawing.job()
         carry_out(

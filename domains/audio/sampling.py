@@ -1,4 +1,4 @@
-"""Sound drawn from a prior: a run that nothing is asked of, into WAV files of one window each."""
+"""Sound drawn from a prior, of it alone or by a score: a run, into WAV files of one window each."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from ctrlgen.commands import console
 from ctrlgen.commands.drawing import PriorDrawing
+from ctrlgen.commands.scoring import Scoring
+from ctrlgen.costs import BlackBoxCost
 from ctrlgen.domains.audio import files
 from ctrlgen.domains.audio.posing import window_of
 from ctrlgen.domains.audio.priors import prior_of_audio
@@ -16,7 +18,6 @@ from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Batch, Job
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.runs.store import Store
-from ctrlgen.runs.unsteered import lost
 
 __all__ = ["Drawing"]
 
@@ -35,6 +36,10 @@ class Drawing(PriorDrawing):
         """The prior."""
         return prior_of_audio(self.prior, self.device)
 
+    def cost(self, scoring: Scoring) -> Any:
+        """The score of clips (n, C, L) in [-1, 1]."""
+        return BlackBoxCost(**scoring.box())
+
     def finish(self, job: Job, store: Store) -> dict[str, Any]:
         """WAV files, none above full scale, and `result.json`.
 
@@ -47,7 +52,7 @@ class Drawing(PriorDrawing):
         for unit in store.rows():
             for record, x in zip(unit.records, unit.tensors["samples"], strict=True):
                 row = {"seed": record["seed"], "status": record["status"], "file": None}
-                if record["status"] == Status.FINISHED.label:
+                if record["status"] != Status.DIVERGED.label:
                     x = x.double()
                     peak = float(x.abs().max())
                     row |= {"file": f"{record['seed']:04d}.wav", "peak": round(peak, 3)}
@@ -56,7 +61,7 @@ class Drawing(PriorDrawing):
                 else:
                     gone.append(record["id"])
                 rows.append(row)
-        where = lost(job, gone)
+        where = self.lost(job, gone)
         steps = {each["seed"]: each["step"] for each in where}
         for row in rows:
             if row["file"] is None:
@@ -70,6 +75,8 @@ class Drawing(PriorDrawing):
             "lost": where,
             "prior": {"name": card.name, "sha256": card.sha256} if card else None,
             "steps": self.steps,
+            "method": repr(job.method),
+            "scores": self.scores(store),
             "seconds": round(summary["seconds"], 2),
             "samples": rows,
             "summary": summary,

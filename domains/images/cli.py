@@ -13,7 +13,8 @@ import typer
 
 from ctrlgen.commands import console
 from ctrlgen.commands.options import reporting, sharing
-from ctrlgen.commands.running import Running, carry_out, place, typed
+from ctrlgen.commands.running import carry_out, place, typed
+from ctrlgen.commands.scoring import Scored
 from ctrlgen.domains.images.commands import restore
 from ctrlgen.domains.images.options import PROBLEM, Options, restoring
 
@@ -152,11 +153,11 @@ def denoise(ctx: typer.Context, file: File, options: Options) -> None:
 
 @app.command()
 @reporting
-@sharing(Running)
+@sharing(Scored)
 def sample(
     ctx: typer.Context,
     prior: Annotated[str, typer.Option(help="Name of a prior, or path of a card.")],
-    options: Running,
+    options: Scored,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="How many images.")] = 64,
     label: Annotated[int | None, typer.Option(help="Class of all of them.")] = None,
     first_seed: Annotated[int, typer.Option(min=0, help="Seeds count up from here.")] = 0,
@@ -168,9 +169,13 @@ def sample(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
-    """Draw images from a prior.
+    """Draw images from a prior, steered by nothing or by a score of yours.
 
-    [dim]Example:[/]  ctrlgen image sample --prior mnist -n 64 --label 3
+    [dim]Examples:[/]
+
+      ctrlgen image sample --prior mnist -n 64 --label 3
+
+      ctrlgen image sample --prior mnist -n 4 --score mine.py:ink --method evolution --calls 200
     """
     stem = f"sample-{Path(prior).stem}"
     card = Path(prior).resolve() if Path(prior).suffix == ".json" else prior
@@ -179,7 +184,7 @@ def sample(
 
         drawing = Drawing(
             str(card), first_seed, number, steps, console.device_named(device),
-            options.size(number), label,
+            options.size(number), options.scoring, label,
         )  # fmt: skip
         carry_out(
             drawing, drawing.job(), folder, options,

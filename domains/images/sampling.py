@@ -1,4 +1,4 @@
-"""Images drawn from a prior: a run that nothing is asked of, into files."""
+"""Images drawn from a prior, of it alone or by a score: a run, into files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 
 from ctrlgen.commands import console
 from ctrlgen.commands.drawing import PriorDrawing
+from ctrlgen.commands.scoring import Scoring
+from ctrlgen.costs import BlackBoxCost
 from ctrlgen.domains.images.files import write_image
 from ctrlgen.domains.images.restoration import prior_of_images
 from ctrlgen.priors.prior import Prior
@@ -17,7 +19,6 @@ from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Job
 from ctrlgen.runs.json_files import write_json
 from ctrlgen.runs.store import Store
-from ctrlgen.runs.unsteered import lost
 
 __all__ = ["Drawing"]
 
@@ -44,6 +45,10 @@ class Drawing(PriorDrawing):
             return prior
         return prior.bind(label=torch.full((self.number,), self.label))
 
+    def cost(self, scoring: Scoring) -> Any:
+        """The score of images (n, C, H, W) in [-1, 1]."""
+        return BlackBoxCost(**scoring.box())
+
     def finish(self, job: Job, store: Store) -> dict[str, Any]:
         """Images, a grid of the first of them and `result.json`.
 
@@ -56,14 +61,14 @@ class Drawing(PriorDrawing):
         done, shown, gone = list[int](), list[torch.Tensor](), list[int]()
         for rows in store.rows():
             for record, image in zip(rows.records, rows.tensors["samples"], strict=True):
-                if record["status"] != Status.FINISHED.label:
+                if record["status"] == Status.DIVERGED.label:
                     gone.append(record["id"])
                     continue
                 write_image(store.folder / f"sample-{record['seed']}.png", image)
                 done.append(record["seed"])
                 if len(shown) < _GRID:
                     shown.append(image)
-        where = lost(job, gone)
+        where = self.lost(job, gone)
         card = job.prior.card
         assert card is not None
         summary, there = store.summary(), set(done)
@@ -75,7 +80,9 @@ class Drawing(PriorDrawing):
             "prior": {"name": card.name, "sha256": card.sha256},
             "label": self.label,
             "seeds": done,
-            "solver": repr(job.method.solver),  # type: ignore[attr-defined]
+            "method": repr(job.method),
+            "scores": self.scores(store),
+            "solver": repr(getattr(job.method, "solver", None)),
             "network": summary["network"],
             "seconds": round(summary["seconds"], 3),
         }

@@ -151,9 +151,13 @@ def properties(json: Run.Json = False) -> None:
 @reporting
 @sharing(Sample)
 def sample(ctx: typer.Context, options: Sample) -> None:
-    """Draw molecules from a prior, steered by nothing.
+    """Draw molecules from a prior, steered by nothing or by a score of RDKit molecules.
 
-    [dim]Example:[/]  ctrlgen molecule sample -n 64 -o molecules.sdf
+    [dim]Examples:[/]
+
+      ctrlgen molecule sample -n 64 -o molecules.sdf
+
+      ctrlgen molecule sample -n 4 --steps 6 --score mine.py:score --method evolution
     """
     from ctrlgen.domains.molecules.sampling import Drawing
 

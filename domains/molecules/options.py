@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctrlgen.commands.running import Running
+from ctrlgen.commands.scoring import Scored
 from ctrlgen.domains.molecules.inputs import wish_of
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ class Generation(Search):
 
 
 @dataclass(frozen=True)
-class Sample(Running):
+class Sample(Scored):
     """The options of `ctrlgen molecule sample`."""
 
     prior: Run.Prior = "qm9-heavy"

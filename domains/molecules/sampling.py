@@ -1,15 +1,17 @@
-"""Molecules drawn from a prior, steered by nothing: a run, into files."""
+"""Molecules drawn from a prior, steered by nothing or by a score: a run, into files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ctrlgen import plugins
 from ctrlgen.commands import console
+from ctrlgen.costs import BlackBoxCost
 from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.columns import Columns
 from ctrlgen.domains.molecules.judges import judge
@@ -19,6 +21,7 @@ from ctrlgen.domains.molecules.plans import METRIC, Molecules
 from ctrlgen.domains.molecules.reports import finish
 from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.scoring import EVALUATOR
+from ctrlgen.domains.molecules.views import Molecules as MoleculeView
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.prior import Prior, load
@@ -70,9 +73,15 @@ class Draws:
 
 @dataclass(frozen=True)
 class Drawing(Molecules):
-    """Molecules of a prior alone."""
+    """Molecules of a prior alone, or by a score of theirs."""
 
     options: Sample
+
+    @property
+    def code(self) -> list[Path]:
+        """The user's own file, which the run executes."""
+        scoring = self.options.scoring
+        return [] if scoring is None else [scoring.file]
 
     def job(self) -> Job:
         """The job; numbers of atoms are drawn as QM9 has them.
@@ -90,10 +99,14 @@ class Drawing(Molecules):
             name, evaluator=evaluator_of(options.evaluator, device),
             posebusters=options.posebusters,
         )  # fmt: skip
-        method = Draws(prior.solver(options.steps))
+        method: Any = Draws(prior.solver(options.steps))
+        cost, scoring = None, options.scoring
+        if scoring is not None:  # molecules without a score are there, and marked
+            cost = BlackBoxCost(**scoring.box(), view=MoleculeView(name))
+            method = scoring.method(prior, options.steps)
         bound = prior.bind(counts=sizes(name).only(allowed).draw([], seeds))
         unit = options.size(len(seeds))
-        return Job(bound, None, method, seeds, unit, {METRIC: columns}, patience=None)
+        return Job(bound, cost, method, seeds, unit, {METRIC: columns}, patience=None)
 
     def finish(self, job: Job, store: Store) -> dict[str, Any]:
         """SDF, XYZ, CSV, JSON and figure.
@@ -104,6 +117,8 @@ class Drawing(Molecules):
         """
         diverged = Status.DIVERGED.label
         ids = [record["id"] for record in store.records() if record["status"] == diverged]
+        if self.options.scoring is not None:
+            return finish(store, self.out, job.prior, method=repr(job.method))
         gone = lost(job, ids)
         solver: FixedStep = job.method.solver  # type: ignore[attr-defined]
         content = finish(store, self.out, job.prior, solver=repr(solver), lost=gone)

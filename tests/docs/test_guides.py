@@ -12,7 +12,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
-    ("guide", "count"), [("inverse-problems", 2), ("costs", 2), ("methods", 1), ("comparing", 2)]
+    ("guide", "count"),
+    [("inverse-problems", 2), ("costs", 2), ("methods", 1), ("comparing", 2), ("blackbox", 3)],
 )
 def test_blocks_run(guide: str, count: int) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / f"{guide}.md").read_text(), re.DOTALL)
