@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -16,9 +16,11 @@ from ctrlgen.sampling.steps import DDIM, StepRule, step_noise
 
 __all__ = ["Run"]
 
+S = TypeVar("S")
+
 
 @dataclass
-class Run:
+class Run(Generic[S]):
     """One run of a stepped method: all that an update may use.
 
     Attributes:
@@ -29,7 +31,8 @@ class Run:
         levels: n + 1 of them; step k goes from levels[k] to levels[k + 1].
         rule: of the steps, where the method has one.
         clip: bound of |x̂|, where the method has one.
-        memory: what a method keeps between its steps, e.g. a kernel that it estimates.
+        state: what the method keeps between its steps, e.g. a kernel that it estimates: what its
+            `begin` returned.
         objective_calls: how often signals were decoded, each time for the objective.
     """
 
@@ -40,7 +43,7 @@ class Run:
     levels: list[Level]
     rule: StepRule = field(default_factory=DDIM)
     clip: float | None = None
-    memory: dict[str, Any] = field(default_factory=dict)
+    state: S = field(init=False, repr=False)
     objective_calls: int = 0
 
     def at(self, step: int) -> tuple[Level, Level]:

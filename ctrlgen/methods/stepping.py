@@ -14,14 +14,15 @@ r"""Methods that walk once down the noise levels: one state per sample, one upda
 - it tells the observer after every step, and returns a `Result`.
 
 An update sees a `Run`: the prior on the clock, the cost, the measurement, the seeds and the
-levels, and what is computed from them (`predict`, `noise`, `decode`). Rows never interact in it.
+levels, what is computed from them (`predict`, `noise`, `decode`), and in `run.state` what the
+method itself keeps from step to step, of the type S that `begin` returns. Rows never interact.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Generic, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -54,14 +55,15 @@ from ctrlgen.sampling.steps import DDIM, StepRule
 __all__ = ["RuledMethod", "Run", "Start", "SteppedMethod", "check_rule"]
 
 Start = Literal["source", "guided"]
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SteppedMethod(Method):
+class SteppedMethod(Method, Generic[S]):
     """Base of the methods that update one state per sample from noise to data.
 
-    Subclasses implement `update`; they may extend `check` (before any compute), `begin` (prepare
-    `run.memory`) and `finish` (after the last step).
+    Subclasses implement `update`; they may extend `check` (before any compute), `begin` (what they
+    keep between steps) and `finish` (after the last step).
 
     Args:
         grid: noise levels to visit.
@@ -99,11 +101,11 @@ class SteppedMethod(Method):
     # ---------------------------------------------------------------- what a method writes
 
     @abstractmethod
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[S], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """One step.
 
         Args:
-            run: prior, cost, seeds, levels; `t, s = run.at(step)`.
+            run: prior, cost, seeds, levels, `run.state`; `t, s = run.at(step)`.
             x: states at level t, shape (B, *), finite and detached.
             step: number of the step, from 0.
 
@@ -139,14 +141,20 @@ class SteppedMethod(Method):
             )
         try_cost(prior, cost, x0)
 
-    def begin(self, run: Run, x: Tensor) -> None:
-        """Prepare `run.memory` before the first step, from the first states x (B, *)."""
+    def begin(self, run: Run[S], z: Tensor) -> S:
+        """What the method keeps from step to step, `run.state` from now on; nothing by default.
 
-    def finish(self, run: Run, x: Tensor) -> Tensor:
+        Args:
+            run: as in `update`, but without a state.
+            z: source points, shape (B, *), in the dtype and on the device of states.
+        """
+        return cast(S, None)
+
+    def finish(self, run: Run[S], x: Tensor) -> Tensor:
         """The final states from those of the last level; the same by default."""
         return x
 
-    def controls(self, run: Run, x: Tensor) -> Tensor:
+    def controls(self, run: Run[S], x: Tensor) -> Tensor:
         """What `Result.controls` holds, shape (B, *); the final states by default."""
         return x
 
@@ -167,11 +175,10 @@ class SteppedMethod(Method):
         check_levels(prior, levels)
         self.check(prior, cost, z)
         prior, meter = prior.metered(rows)
-        run = Run(prior, cost, measurement_of(cost), rows, levels)
+        run: Run[S] = Run(prior, cost, measurement_of(cost), rows, levels)
         run.rule, run.clip = getattr(self, "rule", run.rule), getattr(self, "clip", None)
-        x = run.project(self.first_state(run, z).detach())
         history = History(z, meter)
-        walk = _Walk(x, flat(x).isfinite().all(1))
+        walk = _Walk(z, torch.ones_like(rows, dtype=torch.bool))
 
         def result(samples: Tensor, costs: Tensor, finished: bool) -> Result:
             return Result(
@@ -193,8 +200,8 @@ class SteppedMethod(Method):
                 return result(run.prior.codec.decode(walk.x), history.cost, finished=False)
 
         with carrying(partial):
-            self.begin(run, x)
-            walk.x = torch.where(expand_like(walk.alive, x), x, z)
+            run.state = self.begin(run, z)
+            walk.go(run.project(self.first_state(run, z).detach()))
             for step in range(len(levels) - 1):
                 new, value = self.update(run, walk.x, step)
                 walk.go(run.project(new.detach()))
@@ -209,7 +216,7 @@ class SteppedMethod(Method):
             history.write(walk.alive, costs, run.objective_calls, last=True)
         return result(samples, costs, finished=True)
 
-    def first_state(self, run: Run, z: Tensor) -> Tensor:
+    def first_state(self, run: Run[S], z: Tensor) -> Tensor:
         """The state at the first level from source points z (B, *), by `start`.
 
         Raises:
@@ -246,7 +253,7 @@ class _Walk:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RuledMethod(SteppedMethod):
+class RuledMethod(SteppedMethod[S]):
     """A stepped method that takes its steps by a rule; `run.move` and `run.clipped` use it.
 
     Args:

@@ -45,7 +45,7 @@ def test_flow_priors_gradient_by_hand(
     method = FlowPriors(grid=Uniform(4, start=1e-3), weight=2.5, **DOUBLE)
     run, matrix = a_run(method, prior_of(law), cost), dense(operator, (D,))
     start = rows(D, stream=0)
-    method.begin(run, start)
+    run.state = method.begin(run, start)
     t, s = run.at(step)
     h, eye = s.time - t.time, torch.eye(D, dtype=torch.float64)
     gain, _ = affine(law, t.alpha, t.sigma)
@@ -65,7 +65,7 @@ def test_flow_priors_divergence_against_differences(mixture: Build, prior_of: Bu
     cost = SquaredError(_Double(), rows(2, stream=4))
     method = FlowPriors(grid=Times((0.3,)), weight=1.0, probes=2, **DOUBLE)
     run, x = a_run(method, prior_of(mixture(3, 2)), cost), rows(2)
-    method.begin(run, x)
+    run.state = method.begin(run, x)
     found = method.gradient(run, x, 0) - replace(method, probes=0).gradient(run, x, 0)
 
     def change(x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ def test_flow_priors_moves_with_the_flow(
     )
     run = a_run(method, prior_of(law), cost)
     x = rows(D, stream=0)
-    method.begin(run, x)
+    run.state = method.begin(run, x)
     for step in range(3):
         t, s = run.at(step)
         first = method.gradient(run, x, step, 0)

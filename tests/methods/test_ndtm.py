@@ -50,6 +50,7 @@ def a_run(method: SteppedMethod, prior: Prior, cost: CostLike) -> Run:
     prior = on_clock(prior, method.clock)
     run = Run(prior, cost, None, torch.tensor(SEEDS), method.grid(prior.flow.path))
     run.rule = getattr(method, "rule", run.rule)
+    run.state = method.begin(run, rows(D))
     return run
 
 
@@ -360,7 +361,6 @@ def test_exact_control_of_the_score_is_where_descent_ends(
                               "grid": DDPMUniform(8), **DOUBLE}  # fmt: skip
     exact = CTDTM(exact=True, **shared)
     run = a_run(exact, prior_of(mixture(2, D)), cost)
-    exact.begin(run, x)
     free = exact.respond(run, x, torch.zeros_like(x), step, None)
     weights = exact.weights(run, step)
     u = torch.zeros_like(x).requires_grad_()

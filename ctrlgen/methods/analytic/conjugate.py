@@ -21,18 +21,31 @@ import torch
 from torch import Tensor
 
 from ctrlgen.methods.analytic.conjugate_coefficients import Form, StepCoefficients
-from ctrlgen.methods.analytic.guided import AnalyticMethod
+from ctrlgen.methods.analytic.guided import AnalyticMethod, AnalyticState
 from ctrlgen.methods.analytic.structure import InverseProblem
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.stepping import Run
 from ctrlgen.operators.base import Spectrum
 from ctrlgen.priors.prior import Prior
 
-__all__ = ["ConjugateMethod"]
+__all__ = ["ConjugateMethod", "ConjugateState"]
+
+
+@dataclass
+class ConjugateState(AnalyticState):
+    """What a run keeps.
+
+    Attributes:
+        steps: coefficients of all steps.
+        noisy: where y has noise, the operator's decomposition, and H†y in its coordinates.
+    """
+
+    steps: StepCoefficients
+    noisy: tuple[Spectrum, Tensor] | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConjugateMethod(AnalyticMethod):
+class ConjugateMethod(AnalyticMethod[ConjugateState]):
     """Base of C-ΠGDM and C-ΠGFM.
 
     Args:
@@ -53,7 +66,9 @@ class ConjugateMethod(AnalyticMethod):
             raise ValueError(f"decay: expected a finite number, got {self.decay}")
 
     @abstractmethod
-    def coefficients(self, run: Run, values: Tensor, noise: float) -> StepCoefficients:
+    def coefficients(
+        self, run: Run[ConjugateState], values: Tensor, noise: float
+    ) -> StepCoefficients:
         """Of all steps at singular values of the operator; float64, (n, *values)."""
 
     def check(self, prior: Prior, cost: CostLike, x0: Tensor) -> None:
@@ -62,34 +77,32 @@ class ConjugateMethod(AnalyticMethod):
         if problem.noise > 0 and problem.operator is not None:
             problem.spectrum()
 
-    def begin(self, run: Run, x: Tensor) -> None:
-        problem: InverseProblem = run.memory["problem"]
+    def begin(self, run: Run[ConjugateState], z: Tensor) -> ConjugateState:
+        problem = self._problem(run.prior, run.cost, z)
         noise = problem.noise if problem.operator is not None else 0.0
+        noisy = None
         if noise > 0:
-            spectrum = run.memory["spectrum"] = problem.spectrum()
-            run.memory["measured"] = spectrum.right(problem.proxy)
-            values = spectrum.values
+            spectrum = problem.spectrum()
+            noisy, values = (spectrum, spectrum.right(problem.proxy)), spectrum.values
         else:
             values = torch.tensor([0.0, 1.0], dtype=torch.float64)  # null space and range
-        run.memory["steps"] = StepCoefficients(
-            *(part.to(x) for part in self.coefficients(run, values, noise))
-        )
+        steps = StepCoefficients(*(part.to(z) for part in self.coefficients(run, values, noise)))
+        return ConjugateState(problem, steps, noisy)
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[ConjugateState], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         t, _ = run.at(step)
-        problem: InverseProblem = run.memory["problem"]
+        problem = run.state.problem
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             seen = run.predict(x, t)
             network = seen.noise if self.prediction == "noise" else seen.velocity
             pull = problem.pull(seen.data.detach(), self.variance(t))
             (pulled,) = torch.autograd.grad(network, x, pull)
-        at = run.memory["steps"].at(step)
+        at = run.state.steps.at(step)
         with torch.no_grad():
             parts = (x, network, pulled)
-            if "spectrum" in run.memory:
-                spectrum, measured = run.memory["spectrum"], run.memory["measured"]
-                new = _in_spectrum(spectrum, measured, parts, at)
+            if run.state.noisy is not None:
+                new = _in_spectrum(*run.state.noisy, parts, at)
             else:
                 new = _in_subspaces(problem, parts, at)
         return new, self.reported(run, seen)

@@ -27,14 +27,13 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.methods.analytic.conjugate import ConjugateMethod
+from ctrlgen.methods.analytic.conjugate import ConjugateMethod, ConjugateState
 from ctrlgen.methods.analytic.conjugate_coefficients import (
     Form,
     StepCoefficients,
     conjugate_steps,
     released_steps,
 )
-from ctrlgen.methods.analytic.structure import InverseProblem
 from ctrlgen.methods.stepping import Run
 from ctrlgen.priors.paths import VP, Path
 from ctrlgen.sampling.grids import Grid, Uniform
@@ -53,6 +52,21 @@ def truncated(steps: int, tau: float, end: float = 0.001) -> Uniform:
         end: τ_end.
     """
     return Uniform(steps, 1 - tau, 1 - end, clean=False)
+
+
+@dataclass
+class ReleasedState(ConjugateState):
+    """What a run with the released treatment of noise keeps; its steps are of x̄.
+
+    Attributes:
+        first: Ā at the first level, of the shape of the singular values.
+        inverses: the approximate inverse at all levels, (n + 1, *values).
+        bar: x̄ in the operator's coordinates, from the first step on.
+    """
+
+    first: Tensor
+    inverses: Tensor
+    bar: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,41 +105,44 @@ class CPiGDM(ConjugateMethod):
         if self.noisy not in get_args(Noisy):
             raise ValueError(f"noisy: expected one of {get_args(Noisy)}, got {self.noisy!r}")
 
-    def coefficients(self, run: Run, values: Tensor, noise: float) -> StepCoefficients:
+    def coefficients(
+        self, run: Run[ConjugateState], values: Tensor, noise: float
+    ) -> StepCoefficients:
         path = run.prior.flow.path
         return conjugate_steps("noise", path, run.levels, values, noise, self.weight, self.decay)
 
-    def begin(self, run: Run, x: Tensor) -> None:
-        problem: InverseProblem = run.memory["problem"]
+    def begin(self, run: Run[ConjugateState], z: Tensor) -> ConjugateState:
+        problem = self._problem(run.prior, run.cost, z)
         if self.noisy == "exact" or problem.noise == 0 or problem.operator is None:
-            super().begin(run, x)
-            return
+            return super().begin(run, z)
         path, spectrum = run.prior.flow.path, problem.spectrum()
         half, weight, decay = problem.noise / 2, self.weight, self.decay
         first, inverses, steps = released_steps(
             path, run.levels, spectrum.values, half, weight, decay
         )
-        run.memory["carried"] = spectrum, first.to(x.device) * spectrum.right(x).double()
-        run.memory["measured"] = spectrum.right(problem.proxy).double()
-        run.memory["released"] = [part.to(x.device) for part in (inverses, *steps)]
+        steps = StepCoefficients(*(part.to(z.device) for part in steps))
+        noisy = spectrum, spectrum.right(problem.proxy).double()
+        return ReleasedState(problem, steps, noisy, first.to(z.device), inverses.to(z.device))
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[ConjugateState], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """By x̄ where the released treatment is asked for: x is then what the code shows of it."""
-        if "carried" not in run.memory:
+        state = run.state
+        if not isinstance(state, ReleasedState):
             return super().update(run, x, step)
-        problem: InverseProblem = run.memory["problem"]
-        spectrum, bar = run.memory["carried"]
-        inverses, state, measured, network, jacobian = run.memory["released"]
+        assert state.noisy is not None
+        (spectrum, measured), inverses = state.noisy, state.inverses
+        if state.bar is None:
+            state.bar = state.first * spectrum.right(x).double()
         with torch.enable_grad():
-            shown = spectrum.right_inverse((inverses[step] * bar).to(x)).requires_grad_()
+            shown = spectrum.right_inverse((inverses[step] * state.bar).to(x)).requires_grad_()
             seen = run.predict(shown, run.levels[step])
             with torch.no_grad():
-                pull = problem.proxy - problem.project(seen.data)
+                pull = state.problem.proxy - state.problem.project(seen.data)
             (pulled,) = torch.autograd.grad(seen.noise, shown, pull)
+        at = state.steps.at(step)
         with torch.no_grad():
             noise, turned = (spectrum.right(part).double() for part in (seen.noise, pulled))
-            bar = state[step] * bar + measured[step] * run.memory["measured"]
-            bar = bar + network[step] * noise + jacobian[step] * turned
-            run.memory["carried"] = spectrum, bar
+            bar = at.state * state.bar + at.measured * measured
+            state.bar = bar = bar + at.network * noise + at.jacobian * turned
             new = spectrum.right_inverse((inverses[step + 1] * bar).to(x))
         return new, self.reported(run, seen)

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.methods.analytic.conjugate import ConjugateMethod
+from ctrlgen.methods.analytic.conjugate import ConjugateMethod, ConjugateState
 from ctrlgen.methods.analytic.conjugate_coefficients import (
     Form,
     StepCoefficients,
@@ -84,7 +84,9 @@ class CPiGFM(ConjugateMethod):
                     f"noise only, got {prior.flow.path} and noise {noise}; use 'exact'"
                 )
 
-    def coefficients(self, run: Run, values: Tensor, noise: float) -> StepCoefficients:
+    def coefficients(
+        self, run: Run[ConjugateState], values: Tensor, noise: float
+    ) -> StepCoefficients:
         path = run.prior.flow.path
         steps = conjugate_steps(
             "velocity", path, run.levels, values, noise, self.weight, self.decay

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor
@@ -26,13 +26,27 @@ from ctrlgen.priors.flows import Prediction
 from ctrlgen.priors.prior import Prior
 from ctrlgen.sampling.grids import Level
 
-__all__ = ["AnalyticMethod", "Final"]
+__all__ = ["AnalyticMethod", "AnalyticState", "Final"]
 
 Final = Literal["none", "tweedie"]
 
 
+@dataclass
+class AnalyticState:
+    """What a run keeps.
+
+    Attributes:
+        problem: the measurement in the coordinates of states.
+    """
+
+    problem: InverseProblem
+
+
+A = TypeVar("A", bound=AnalyticState)
+
+
 @dataclass(frozen=True, kw_only=True)
-class AnalyticMethod(SteppedMethod):
+class AnalyticMethod(SteppedMethod[A]):
     """Base: one gradient of a prediction along an analytic pull, once a step.
 
     Args:
@@ -72,15 +86,18 @@ class AnalyticMethod(SteppedMethod):
             )
         self._problem(prior, cost, x0)
 
-    def first_state(self, run: Run, z: Tensor) -> Tensor:
+    def begin(self, run: Run[A], z: Tensor) -> A:
+        """The problem; a method that keeps more returns an `AnalyticState` of its own."""
+        return cast(A, AnalyticState(self._problem(run.prior, run.cost, z)))
+
+    def first_state(self, run: Run[A], z: Tensor) -> Tensor:
         """α H†y + σ z, or noise alone, √(α² + σ²) z."""
-        problem = run.memory["problem"] = self._problem(run.prior, run.cost, z)
         level = run.levels[0]
         if self.start == "source":
             return (level.alpha**2 + level.sigma**2) ** 0.5 * z
-        return level.alpha * problem.proxy + level.sigma * z
+        return level.alpha * run.state.problem.proxy + level.sigma * z
 
-    def finish(self, run: Run, x: Tensor) -> Tensor:
+    def finish(self, run: Run[A], x: Tensor) -> Tensor:
         if self.final == "none":
             return x
         with torch.no_grad():

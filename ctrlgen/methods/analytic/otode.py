@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.methods.analytic.guided import AnalyticMethod
+from ctrlgen.methods.analytic.guided import AnalyticMethod, AnalyticState
 from ctrlgen.methods.analytic.pigdm import guidance
 from ctrlgen.methods.stepping import Run
 from ctrlgen.sampling.grids import Grid, Uniform
@@ -28,7 +28,7 @@ Schedule = Literal["constant", "growing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class OTODE(AnalyticMethod):
+class OTODE(AnalyticMethod[AnalyticState]):
     """OT-ODE, also known as ΠGFM.
 
     Args:
@@ -58,7 +58,7 @@ class OTODE(AnalyticMethod):
             expected = get_args(Schedule)
             raise ValueError(f"schedule: expected one of {expected}, got {self.schedule!r}")
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[AnalyticState], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         t, s = run.at(step)
         seen, pulled = guidance(self, run, x, step)
         rate = self.weight * t.sigma * t.wronskian / t.alpha / self.variance(t)

@@ -25,10 +25,9 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
-from ctrlgen.methods.analytic.conjugate_coefficients import conjugate_steps
+from ctrlgen.methods.analytic.conjugate_coefficients import StepCoefficients, conjugate_steps
 from ctrlgen.methods.analytic.cpigdm import truncated
-from ctrlgen.methods.analytic.guided import AnalyticMethod
-from ctrlgen.methods.analytic.structure import InverseProblem
+from ctrlgen.methods.analytic.guided import A, AnalyticMethod, AnalyticState
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.priors.flows import Prediction
@@ -42,20 +41,32 @@ __all__ = ["AncestralPiGDM", "PiGDM", "Weighting"]
 Weighting = Literal["paper", "posterior"]
 
 
-def guidance(method: AnalyticMethod, run: Run, x: Tensor, step: int) -> tuple[Prediction, Tensor]:
+def guidance(
+    method: AnalyticMethod[A], run: Run[A], x: Tensor, step: int
+) -> tuple[Prediction, Tensor]:
     """What the prior knows of x, and g = (∂x̂/∂x)^T R, shape of x; one forward, one vjp."""
     t, _ = run.at(step)
-    problem: InverseProblem = run.memory["problem"]
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         seen = run.predict(x, t)
-        pull = problem.pull(seen.data.detach(), method.variance(t))
+        pull = run.state.problem.pull(seen.data.detach(), method.variance(t))
         (pulled,) = torch.autograd.grad(seen.data, x, pull, retain_graph=False)
     return seen, pulled
 
 
+@dataclass
+class PiGDMState(AnalyticState):
+    """What a run of `PiGDM` keeps.
+
+    Attributes:
+        steps: coefficients of all steps, without guidance.
+    """
+
+    steps: StepCoefficients
+
+
 @dataclass(frozen=True, kw_only=True)
-class PiGDM(AnalyticMethod):
+class PiGDM(AnalyticMethod[PiGDMState]):
     """ΠGDM as a conditional ODE.
 
     Args:
@@ -89,15 +100,16 @@ class PiGDM(AnalyticMethod):
             expected = get_args(Weighting)
             raise ValueError(f"weighting: expected one of {expected}, got {self.weighting!r}")
 
-    def begin(self, run: Run, x: Tensor) -> None:
+    def begin(self, run: Run[PiGDMState], z: Tensor) -> PiGDMState:
         null = torch.zeros(1, dtype=torch.float64, device="cpu")  # its coefficients are numbers
-        run.memory["steps"] = conjugate_steps(
+        steps = conjugate_steps(
             "noise", run.prior.flow.path, run.levels, null, 0.0, 0.0, self.decay
         )
+        return PiGDMState(self._problem(run.prior, run.cost, z), steps)
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[PiGDMState], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         t, s = run.at(step)
-        at, width = run.memory["steps"].at(step), s.time - t.time
+        at, width = run.state.steps.at(step), s.time - t.time
         seen, pulled = guidance(self, run, x, step)
         ratio = s.alpha / t.alpha * math.exp(self.decay * width)
         rate = self.weight * t.sigma * t.wronskian / t.alpha * width
@@ -109,7 +121,7 @@ class PiGDM(AnalyticMethod):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AncestralPiGDM(AnalyticMethod):
+class AncestralPiGDM(AnalyticMethod[AnalyticState]):
     """ΠGDM as first published: ancestral steps and a gradient.
 
     Args:
@@ -139,9 +151,9 @@ class AncestralPiGDM(AnalyticMethod):
         if self.splice and (problem.noise > 0 or problem.operator is None):
             raise ValueError("splice: needs a linear operator and a measurement without noise")
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[AnalyticState], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         t, s = run.at(step)
-        problem: InverseProblem = run.memory["problem"]
+        problem = run.state.problem
         seen, pulled = guidance(self, run, x, step)
         with torch.no_grad():
             data, noise = seen.data.detach(), seen.noise.detach()

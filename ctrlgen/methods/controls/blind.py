@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.controls.ndtm import NDTM, Weighting
+from ctrlgen.methods.controls.transitions import TransitionState
 from ctrlgen.methods.stepping import Run
 from ctrlgen.optimizers import Adam
 from ctrlgen.optimizers.first_order import FirstOrder
@@ -127,8 +128,21 @@ def _row(
     }
 
 
+@dataclass
+class KernelState(TransitionState):
+    """What a run keeps.
+
+    Attributes:
+        logits: θ, shape (B, *window), leaves that require gradients.
+        descend: their optimizer.
+    """
+
+    logits: Tensor = field(kw_only=True)
+    descend: Stepwise = field(kw_only=True)
+
+
 @dataclass(frozen=True, kw_only=True)
-class BlindNDTM(NDTM):
+class BlindNDTM(NDTM[KernelState]):
     """NDTM for blurs of unknown kernel, estimated on the way; `Result.controls` holds the kernels.
 
     Args:
@@ -161,35 +175,33 @@ class BlindNDTM(NDTM):
             raise ValueError(f"cost: BlindNDTM needs a BlindBlur, got {cost!r}")
         super().check(prior, cost, x0)
 
-    def begin(self, run: Run, x: Tensor) -> None:
+    def begin(self, run: Run[KernelState], z: Tensor) -> KernelState:
         cost = run.cost
         assert isinstance(cost, BlindBlur)
         window = cost.kernel.shape[1:]
-        logits = normal(run.seeds, window, _KERNEL, dtype=x.dtype, device=x.device)
-        run.memory["learn"] = Stepwise(self.kernel_optimizer, logits)
-        self._believe(run, logits)
+        logits = normal(run.seeds, window, _KERNEL, dtype=z.dtype, device=z.device)
+        run.cost = cost.believing(_kernel(logits))
+        descend = Stepwise(self.kernel_optimizer, logits)
+        return KernelState(logits=logits.requires_grad_(), descend=descend)
 
-    def terminal(self, run: Run, data: Tensor) -> Tensor:
+    def terminal(self, run: Run[KernelState], data: Tensor) -> Tensor:
         cost = run.cost
         assert isinstance(cost, BlindBlur)
-        return cost.believing(_kernel(run.memory["logits"]))(run.decode(data))
+        return cost.believing(_kernel(run.state.logits))(run.decode(data))
 
-    def unknowns(self, run: Run) -> Sequence[Tensor]:
-        return (run.memory["logits"],)
+    def unknowns(self, run: Run[KernelState]) -> Sequence[Tensor]:
+        return (run.state.logits,)
 
-    def learn(self, run: Run, gradients: Sequence[Tensor]) -> None:
-        logits = run.memory["logits"].detach()
-        stepped = run.memory["learn"](logits, gradients[0])
-        self._believe(run, torch.where(stepped.isfinite(), stepped, logits))
-
-    def controls(self, run: Run, x: Tensor) -> Tensor:
-        return _kernel(run.memory["logits"].detach())
-
-    @staticmethod
-    def _believe(run: Run, logits: Tensor) -> None:
+    def learn(self, run: Run[KernelState], gradients: Sequence[Tensor]) -> None:
         assert isinstance(run.cost, BlindBlur)
-        run.memory["logits"] = logits.requires_grad_()
+        before = run.state.logits.detach()
+        stepped = run.state.descend(before, gradients[0])
+        logits = torch.where(stepped.isfinite(), stepped, before)
+        run.state.logits = logits.requires_grad_()
         run.cost = run.cost.believing(_kernel(logits.detach()))
+
+    def controls(self, run: Run[KernelState], x: Tensor) -> Tensor:
+        return _kernel(run.state.logits.detach())
 
 
 def _kernel(logits: Tensor) -> Tensor:

@@ -31,7 +31,12 @@ from torch import Tensor
 
 from ctrlgen.methods.analytic.structure import InverseProblem, inverse_problem
 from ctrlgen.methods.base import CostLike, measurement_of
-from ctrlgen.methods.controls.transitions import GuidedTransitions, Response, Weights
+from ctrlgen.methods.controls.transitions import (
+    GuidedTransitions,
+    Response,
+    TransitionState,
+    Weights,
+)
 from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.priors.paths import Path
 from ctrlgen.priors.prior import Prior
@@ -41,8 +46,19 @@ from ctrlgen.sampling.steps import DDIM, StepRule
 __all__ = ["CTDTM"]
 
 
+@dataclass
+class CTDTMState(TransitionState):
+    """What a run keeps.
+
+    Attributes:
+        problem: with the noise that the cost's weight stands for, where it is solved exactly.
+    """
+
+    problem: InverseProblem | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
-class CTDTM(GuidedTransitions):
+class CTDTM(GuidedTransitions[CTDTMState]):
     """Controls the score of the reverse diffusion in every step.
 
     Args:
@@ -86,16 +102,15 @@ class CTDTM(GuidedTransitions):
                 raise ValueError("cost: exact=True needs one with a measurement (operator and y)")
             self._problem(prior, cost, x0)
 
-    def begin(self, run: Run, x: Tensor) -> None:
-        super().begin(run, x)
-        if self.exact:
-            run.memory["problem"] = self._problem(run.prior, run.cost, x)
+    def begin(self, run: Run[CTDTMState], z: Tensor) -> CTDTMState:
+        problem = self._problem(run.prior, run.cost, z) if self.exact else None
+        return CTDTMState(problem=problem)
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        if not self.exact:
+    def update(self, run: Run[CTDTMState], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        problem = run.state.problem
+        if problem is None:
             return super().update(run, x, step)
         t, weights = run.levels[step], self.weights(run, step)
-        problem: InverseProblem = run.memory["problem"]
         with torch.no_grad():
             free = self.respond(run, x, torch.zeros_like(x), step, None)
             reach = t.sigma**2 / t.alpha

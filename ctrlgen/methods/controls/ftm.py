@@ -25,7 +25,12 @@ from typing import Any, ClassVar, Literal, get_args
 
 from torch import Tensor
 
-from ctrlgen.methods.controls.transitions import GuidedTransitions, Response, Weights
+from ctrlgen.methods.controls.transitions import (
+    GuidedTransitions,
+    Response,
+    TransitionState,
+    Weights,
+)
 from ctrlgen.methods.stepping import Run
 from ctrlgen.sampling.grids import DDPMUniform
 
@@ -50,7 +55,7 @@ def _row(
 
 
 @dataclass(frozen=True, kw_only=True)
-class FTM(GuidedTransitions):
+class FTM(GuidedTransitions[TransitionState]):
     """Shifts the state that the velocity sees, one control in every Euler step of the flow.
 
     Args:

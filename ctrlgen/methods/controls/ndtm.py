@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.methods.base import CostLike
-from ctrlgen.methods.controls.transitions import GuidedTransitions, Response, Weights
+from ctrlgen.methods.controls.transitions import GuidedTransitions, Response, T, Weights
 from ctrlgen.methods.stepping import Run, check_rule
 from ctrlgen.priors.paths import DiscreteVP, Path
 from ctrlgen.priors.prior import Prior
@@ -114,7 +114,7 @@ def _row(
 
 
 @dataclass(frozen=True, kw_only=True)
-class NDTM(GuidedTransitions):
+class NDTM(GuidedTransitions[T]):
     """Shifts the state that the network sees, one control in every sampling step.
 
     Args:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from ctrlgen.optimizers.first_order import FirstOrder
 from ctrlgen.optimizers.stepwise import Stepwise
 from ctrlgen.rows.batching import row_sum
 
-__all__ = ["GuidedTransitions", "Response", "Weights"]
+__all__ = ["GuidedTransitions", "Response", "TransitionState", "Weights"]
 
 
 class Weights(NamedTuple):
@@ -57,8 +57,22 @@ class Response(NamedTuple):
     base: Tensor
 
 
+@dataclass
+class TransitionState:
+    """What a run keeps.
+
+    Attributes:
+        control: u of the step before, shape (B, *), where it is the start of the next.
+    """
+
+    control: Tensor | None = None
+
+
+T = TypeVar("T", bound=TransitionState)
+
+
 @dataclass(frozen=True, kw_only=True)
-class GuidedTransitions(SteppedMethod):
+class GuidedTransitions(SteppedMethod[T]):
     """Base of the methods with a control in every step.
 
     Args:
@@ -104,11 +118,13 @@ class GuidedTransitions(SteppedMethod):
     # ---------------------------------------------------------------- what a method writes
 
     @abstractmethod
-    def weights(self, run: Run, step: int) -> Weights:
+    def weights(self, run: Run[T], step: int) -> Weights:
         """Weights of the penalties in a step."""
 
     @abstractmethod
-    def respond(self, run: Run, x: Tensor, u: Tensor, step: int, free: Response | None) -> Response:
+    def respond(
+        self, run: Run[T], x: Tensor, u: Tensor, step: int, free: Response | None
+    ) -> Response:
         """What control u (B, *) does to states x, differentiable in u.
 
         Args:
@@ -120,34 +136,38 @@ class GuidedTransitions(SteppedMethod):
         """
 
     @abstractmethod
-    def land(self, run: Run, response: Response, step: int) -> Tensor:
+    def land(self, run: Run[T], response: Response, step: int) -> Tensor:
         """The state at the next level."""
 
     def needs_free(self, weights: Weights) -> bool:
         """Whether the response to u = 0 is needed: where its change has a weight."""
         return weights.change != 0
 
-    def terminal(self, run: Run, data: Tensor) -> Tensor:
+    def terminal(self, run: Run[T], data: Tensor) -> Tensor:
         """The cost of denoised states, shape (B,), differentiable."""
         return run.value(data)
 
-    def unknowns(self, run: Run) -> Sequence[Tensor]:
+    def unknowns(self, run: Run[T]) -> Sequence[Tensor]:
         """What is optimised beside the controls, as leaves that require gradients."""
         return ()
 
-    def learn(self, run: Run, gradients: Sequence[Tensor]) -> None:
+    def learn(self, run: Run[T], gradients: Sequence[Tensor]) -> None:
         """Take a step on the unknowns, from their gradients."""
 
     # ---------------------------------------------------------------- what they share
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def begin(self, run: Run[T], z: Tensor) -> T:
+        """A `TransitionState`; a method that keeps more returns one of its own."""
+        return cast(T, TransitionState())
+
+    def update(self, run: Run[T], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         weights = self.weights(run, step)
         zero = torch.zeros_like(x)
         free = None
         if self.needs_free(weights):
             with torch.no_grad():
                 free = self.respond(run, x, zero, step, None)
-        u = run.memory.get("control", zero) if self.warm else zero
+        u = zero if run.state.control is None else run.state.control
         descend = Stepwise(self.optimizer, u)
         decay = 1 - step / (len(run.levels) - 1)
         for _ in range(self.iterations):
@@ -162,11 +182,11 @@ class GuidedTransitions(SteppedMethod):
             response = self.respond(run, x, u, step, free)
             response = response._replace(data=run.clipped(response.data))
             if self.warm:
-                run.memory["control"] = u
+                run.state.control = u
             return self.land(run, response, step), self.terminal(run, response.data)
 
     def _value(
-        self, run: Run, x: Tensor, u: Tensor, step: int, free: Response | None, weights: Weights
+        self, run: Run[T], x: Tensor, u: Tensor, step: int, free: Response | None, weights: Weights
     ) -> Tensor:
         response = self.respond(run, x, u, step, free)
         value = self.terminal_weight * self.terminal(run, run.clipped(response.data))

@@ -39,7 +39,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -87,8 +87,15 @@ def residual_norm(cost: CostLike, signal: Tensor) -> Tensor:
     return square.clamp_min(_TINY).sqrt()
 
 
+class Strengths(NamedTuple):
+    """ρ_t and μ_t of every step."""
+
+    rho: list[float]
+    mu: list[float]
+
+
 @dataclass(frozen=True, kw_only=True)
-class TFG(RuledMethod):
+class TFG(RuledMethod[Strengths]):
     """Guidance by gradients at the state and at its denoised estimate, with all its parameters.
 
     Args:
@@ -204,16 +211,17 @@ class TFG(RuledMethod):
                     f"negative, got {lowest}; use energy='cost' or a squared error"
                 )
 
-    def begin(self, run: Run, x: Tensor) -> None:
-        run.memory["rho"] = schedule_weights(self.rho_schedule, run.levels)
-        run.memory["mu"] = schedule_weights(self.mu_schedule, run.levels)
+    def begin(self, run: Run[Strengths], z: Tensor) -> Strengths:
+        kinds = ((self.rho, self.rho_schedule), (self.mu, self.mu_schedule))
+        return Strengths(
+            *([most * w for w in schedule_weights(kind, run.levels)] for most, kind in kinds)
+        )
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[Strengths], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         t, s = run.at(step)
         share = step / (len(run.levels) - 1)
         guided = _within(share, self.guide_within)
-        rho = self.rho * run.memory["rho"][step] if guided else 0.0
-        mu = self.mu * run.memory["mu"][step] if guided else 0.0
+        rho, mu = (run.state.rho[step], run.state.mu[step]) if guided else (0.0, 0.0)
         rounds = self.recurrences if _within(share, self.recur_within) else 1
         for turn in range(rounds):
             draw = turn * (self.draws + 2)  # this turn's draws: the step's, the way back's, M δ's

@@ -41,7 +41,7 @@ _DRAWS = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowPriors(SteppedMethod):
+class FlowPriors(SteppedMethod[Tensor]):
     """A mode of data, prior and change of volume at every time, reached by a few gradient steps.
 
     Args:
@@ -90,15 +90,16 @@ class FlowPriors(SteppedMethod):
         if not 0 < self.weight < math.inf:
             raise ValueError(f"weight: expected a number > 0, got {self.weight}")
 
-    def first_state(self, run: Run, z: Tensor) -> Tensor:
+    def first_state(self, run: Run[Tensor], z: Tensor) -> Tensor:
         return z
 
-    def begin(self, run: Run, x: Tensor) -> None:
+    def begin(self, run: Run[Tensor], z: Tensor) -> Tensor:
+        """H(x_init), of which every target keeps a share."""
         assert run.measurement is not None
         with torch.no_grad():
-            run.memory["start"] = run.measurement.operator(run.decode(x))
+            return run.measurement.operator(run.decode(run.project(z)))
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[Tensor], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         t, s = run.at(step)
         move = Stepwise(self.optimizer, x)
         for turn in range(self.iterations):
@@ -108,12 +109,12 @@ class FlowPriors(SteppedMethod):
             seen = run.predict(x, t)
             return x + (s.time - t.time) * seen.velocity, run.value(seen.data)
 
-    def gradient(self, run: Run, x: Tensor, step: int, turn: int = 0) -> Tensor:
+    def gradient(self, run: Run[Tensor], x: Tensor, step: int, turn: int = 0) -> Tensor:
         """∇ of the local problem at states x (B, *), shape of x."""
         t, s = run.at(step)
         h, measurement = s.time - t.time, run.measurement
         assert measurement is not None
-        target = s.alpha * measurement.y.to(x) + s.sigma * run.memory["start"]
+        target = s.alpha * measurement.y.to(x) + s.sigma * run.state
         with torch.enable_grad():
             x = x.detach().requires_grad_()
             seen = run.predict(x, t)

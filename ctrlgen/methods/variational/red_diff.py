@@ -82,7 +82,7 @@ def _latent(learning_rate: float, weight: float) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class REDDiff(SteppedMethod):
+class REDDiff(SteppedMethod[Stepwise]):
     """Descends fit and noised prior together, one noise level after the other.
 
     Args:
@@ -147,17 +147,17 @@ class REDDiff(SteppedMethod):
                 ) from error
         super().check(prior, cost, x0)
 
-    def first_state(self, run: Run, z: Tensor) -> Tensor:
+    def first_state(self, run: Run[Stepwise], z: Tensor) -> Tensor:
         return z if self.start == "source" else proxy(run, z)
 
-    def begin(self, run: Run, x: Tensor) -> None:
-        run.memory["step"] = Stepwise(self.optimizer, x)
+    def begin(self, run: Run[Stepwise], z: Tensor) -> Stepwise:
+        return Stepwise(self.optimizer, z)
 
-    def update(self, run: Run, x: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def update(self, run: Run[Stepwise], x: Tensor, step: int) -> tuple[Tensor, Tensor]:
         gradient, cost = self.gradient(run, x, step)
-        return run.prior.source.project(run.memory["step"](x, gradient)), cost
+        return run.prior.source.project(run.state(x, gradient)), cost
 
-    def gradient(self, run: Run, mu: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def gradient(self, run: Run[Stepwise], mu: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """∇ of the module's formula, shape of μ (B, *), and the cost of ν, shape (B,)."""
         t = run.levels[step]
         weight = self.weight * _WEIGHTS[self.weighting](t.ratio)
