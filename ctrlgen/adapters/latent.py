@@ -23,7 +23,7 @@ Images are in [−1, 1]. Weights are read from safetensors only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.adapters.diffusers import KEPT, located, model_card, named_class, scheduled_flow
+from ctrlgen.adapters.text import encode_text
 from ctrlgen.extras import require
 from ctrlgen.priors.codecs import Codec, Scaled
 from ctrlgen.priors.flows import Flow, Guided
@@ -205,49 +206,6 @@ def rebuild(folder: FilePath, model: str, **options: Any) -> Prior:
 
 def _listed(value: Tensor | float) -> Any:
     return value.tolist() if isinstance(value, Tensor) else value
-
-
-def encode_text(
-    model: FilePath | str, prompts: Sequence[str], *, device: Any = "cpu", **options: Any
-) -> dict[str, Tensor]:
-    """The condition `text` of prompts, by a pipeline's own tokenizer and text encoder.
-
-    Args:
-        model: a local folder or a hub id of a pipeline with `tokenizer` and `text_encoder`.
-        prompts: one per sample.
-        device: where the text encoder runs.
-        **options: to transformers' `from_pretrained`, e.g. `revision`, `token`.
-
-    Returns:
-        {"text": hidden states, shape (B, L, D), float32, on the device}.
-
-    Raises:
-        MissingExtra: if transformers is not installed.
-        ValueError: for prompts that are no list of strings.
-    """
-    if isinstance(prompts, str) or not prompts or not all(isinstance(p, str) for p in prompts):
-        raise ValueError(f"prompts: expected a list of strings, one per sample, got {prompts!r}")
-    transformers = require("transformers", extra="hub")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model, subfolder="tokenizer", **options)
-    config = transformers.AutoConfig.from_pretrained(model, subfolder="text_encoder", **options)
-    architecture = (config.architectures or ["CLIPTextModel"])[0]
-    kind = named_class(transformers, architecture, transformers.PreTrainedModel)
-    if kind is None:
-        raise ValueError(f"model: expected a text encoder, got {architecture!r}")
-    encoder = kind.from_pretrained(
-        model, subfolder="text_encoder", config=config, use_safetensors=True, **options
-    )
-    encoder = encoder.to(device).eval()
-    limit = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    tokens = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=min(limit, tokenizer.model_max_length),
-        truncation=True,
-        return_tensors="pt",
-    )
-    with torch.no_grad():
-        return {"text": encoder(tokens.input_ids.to(device))[0].float()}
 
 
 def _part(

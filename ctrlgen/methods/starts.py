@@ -6,14 +6,9 @@ r"""Where to start: the first source point x_0 of a method that optimises it.
     GuidedStart    an OT-ODE solution of the inverse problem, solved back to its source
     Refined        another start, brought onto the measurement by Newton-like rounds
 
-The guided start integrates, in `steps` Euler steps from t_0 on,
-
-    u(x|y) = u + (σW/α) (∂x̂/∂x)^T H^T (r²HH^T + σ_y²I)^{-1} (y − Hx̂),   r² = σ²/(α²+σ²),
-
-from x_{t_0} = α H†y + σ z: conditional flow with p(x_1|x_t) taken as N(x̂, r²I) (Pokle et al.,
-arXiv 2310.04432). One forward and one backward pass per step, one batched solve back, and the
-optimiser starts next to a solution. Where H is not linear it is linearised at x̂, and HH^T taken for
-the identity: the pull is the gradient of −‖y − H(x̂)‖²/2(r² + σ_y²), and H†y what `pinv` gives.
+The guided start integrates the velocity of `ctrlgen.methods.guided_velocity`, in `steps` Euler
+steps from x_{t_0} = α H†y + σ z on; where H is not linear, H†y is what `pinv` gives. One forward
+and one backward pass per step, one batched solve back, and the optimiser starts next to a solution.
 
 The optimiser's own solve Φ, of a few large steps, does not lead from that source to the guided
 sample: it starts some 20 dB away. A round of refinement needs no gradient,
@@ -35,15 +30,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctrlgen.methods.guided_velocity import guided_velocity
 from ctrlgen.operators.base import LinearOperator, Measurement
 from ctrlgen.priors.conditions import BoundVelocity
-from ctrlgen.priors.flows import Prediction
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like, flat
 from ctrlgen.rows.seeds import Seeds
 from ctrlgen.solvers import Solver
 
-__all__ = ["Blend", "GuidedStart", "Initializer", "Refined", "SourceSample", "guided_velocity"]
+__all__ = ["Blend", "GuidedStart", "Initializer", "Refined", "SourceSample"]
 
 _GUIDED = 3  # stream of the noise that the guided start adds
 
@@ -290,34 +285,3 @@ def _check_linear(initializer: Initializer, measurement: Measurement) -> None:
             f"initializer: {type(initializer).__name__} needs a linear operator, got "
             f"{type(measurement.operator).__name__}; use Blend() or SourceSample()"
         )
-
-
-def guided_velocity(prior: Prior, measurement: Measurement, x: Tensor, t: float) -> Tensor:
-    """u(x|y) of the module's formula, shape of x, without a graph; one forward, one vjp.
-
-    Args:
-        prior: its codec must leave states as they are, or scale them (operators see signals): r
-            is in the units of signals, by the mean scale where that of channels differs.
-        measurement: with its operator; one that is not linear must be differentiable.
-        x: states at time t, shape (B, *).
-        t: time in (0, 1).
-    """
-    operator = measurement.operator
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        seen: Prediction = prior.predict(x, t)
-        signal = prior.codec.decode(seen.data)
-        at = seen.coefficients
-        with torch.no_grad():
-            scale = torch.exp(prior.codec.log_scale(x))
-            r2 = scale**2 * (at.sigma**2 / (at.alpha**2 + at.sigma**2)).flatten()
-        if isinstance(operator, LinearOperator):
-            with torch.no_grad():
-                residual = measurement.y.to(signal) - operator(signal)
-                pull = operator.solve(residual, r2, measurement.noise)
-            (guidance,) = torch.autograd.grad(signal, x, pull)
-        else:
-            residual = flat(operator.observed(measurement.y.to(signal) - operator(signal)))
-            misfit = -0.5 * residual.square().sum(1) / (r2 + measurement.noise**2)
-            (guidance,) = torch.autograd.grad(misfit.sum(), x)
-    return seen.velocity.detach() + at.sigma * at.wronskian / at.alpha * guidance

@@ -24,13 +24,13 @@ from ctrlgen.priors.paths import Path
 from ctrlgen.priors.sources import Source
 from ctrlgen.priors.storage import available, load, save
 from ctrlgen.rows.batching import PerSample, rows_of
-from ctrlgen.rows.checks import check_device, check_dtype, check_kind
+from ctrlgen.rows.checks import check_kind, check_place
 from ctrlgen.rows.constants import follow
 from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.errors import short
 from ctrlgen.rows.seeds import Seeds, as_seeds, warn_of_twins
-from ctrlgen.sampling import grids
 from ctrlgen.sampling.grids import Grid, Uniform
+from ctrlgen.sampling.levels import positions
 from ctrlgen.solvers import Gradient, Midpoint, Solver
 
 __all__ = ["Card", "Prior", "available", "load", "load_weights"]
@@ -75,7 +75,7 @@ class Prior(PerSample):
         self.card = card
         self.grid = Uniform() if grid is None else grid
         if grid is not None:
-            grids.positions(grid, 2, flow.path)
+            positions(grid, 2, flow.path)
         rows_of(self.conditions)  # raises where they disagree
 
     def bind(self, **conditions: Tensor | list[int]) -> Prior:
@@ -129,7 +129,7 @@ class Prior(PerSample):
         grid = grid or self.grid
         if type(grid) is Uniform:
             return Midpoint(steps, gradient)
-        return Midpoint(None, gradient, grids.positions(grid, steps, self.flow.path))
+        return Midpoint(None, gradient, positions(grid, steps, self.flow.path))
 
     def compiled(self, *, dynamic: bool | None = True, mode: str | None = None) -> Prior:
         """The prior with its network through torch.compile: the same to rounding, sooner.
@@ -221,22 +221,7 @@ class Prior(PerSample):
         rows = as_seeds(seeds)
         self.check_rows(len(rows), "seeds")
         warn_of_twins(rows)
-        check_dtype(dtype)
-        weight = self._weight()
-        if weight is not None:
-            # Networks in half precision are served by something that converts.
-            if weight.dtype in (torch.float32, torch.float64) and weight.dtype != dtype:
-                raise ValueError(
-                    f"dtype: expected {weight.dtype}, that of the network, got {dtype}; "
-                    "prior.to(dtype) converts it"
-                )
-            if device is not None and _placed(device) != weight.device:
-                raise ValueError(
-                    f"device: expected {weight.device}, where the network is, got {device}; "
-                    "prior.to(device) moves it"
-                )
-        elif device is not None:
-            check_device(device)
+        check_place(self._weight(), dtype, device)
         return self.source.sample(rows, dtype=dtype, device=device or self.device)
 
     def check_rows(self, count: int, name: str) -> None:
@@ -310,10 +295,3 @@ class Prior(PerSample):
         name = self.card.name if self.card else "unnamed"
         bound = ", ".join(self.conditions) or "none"
         return f"Prior({name}: {self.flow}, {self.source}, conditions bound: {bound})"
-
-
-def _placed(device: Any) -> torch.device:
-    """A device with its index, as tensors have it."""
-    if str(device) != "meta":
-        check_device(device)
-    return torch.empty(0, device=device).device

@@ -17,6 +17,7 @@ __all__ = [
     "check_dtype",
     "check_kind",
     "check_numbers",
+    "check_place",
     "check_precision",
     "check_sizes",
 ]
@@ -56,6 +57,36 @@ def check_device(device: Any) -> None:
         torch.ones(1, device=device).item()
     except Exception as error:  # torch raises four kinds, by the reason
         raise ValueError(f"device: {short(str(device))} is not to be had here") from error
+
+
+def check_place(weight: Tensor | None, dtype: Any, device: Any) -> None:
+    """Raise ValueError where states would have another dtype or place than a network.
+
+    Args:
+        weight: of the network; None where it has none, and takes what comes.
+        dtype: of states.
+        device: of states; None for the network's.
+    """
+    check_dtype(dtype)
+    if weight is None:
+        if device is not None:
+            check_device(device)
+        return
+    # Networks in half precision are served by something that converts.
+    if weight.dtype in (torch.float32, torch.float64) and weight.dtype != dtype:
+        raise ValueError(
+            f"dtype: expected {weight.dtype}, that of the network, got {dtype}; "
+            "prior.to(dtype) converts it"
+        )
+    if device is None:
+        return
+    if str(device) != "meta":
+        check_device(device)
+    if torch.empty(0, device=device).device != weight.device:  # with its index, as tensors have it
+        raise ValueError(
+            f"device: expected {weight.device}, where the network is, got {device}; "
+            "prior.to(device) moves it"
+        )
 
 
 def check_sizes(least: int = 1, **sizes: Any) -> None:

@@ -1,6 +1,6 @@
 r"""Grids: the noise levels that a sampler visits, from noisy to clean, on any path.
 
-    grid(path) -> [level_0, ..., level_n],     level = (t, α, σ, α̇, σ̇),     t increasing
+    grid(path) -> [level_0, ..., level_n],     t increasing  (`ctrlgen.sampling.levels`)
 
 The network is evaluated at level_0 ... level_{n−1}; level_n is where the sample ends. A grid that
 is `clean` ends at the datum itself, α = 1 and σ = 0, also on a path whose last level keeps a little
@@ -16,25 +16,23 @@ noise (VP, DiscreteVP, EDM): the "index −1" with ᾱ = 1 of DDPM code.
     Karras        σ/α from σ_max to σ_min, (σ/α)^{1/ρ} linear (Karras et al., arXiv 2206.00364)
     Times         given times
 
-A level is a handful of Python floats (float64): coefficients are exact whatever the dtype of the
-states, and nothing waits for a device. A truncated start is a grid that begins later: `start` of
-`Uniform`, `t_end` of `DDPMUniform`, `sigma_max` of `Karras`; the last two mean the same
-signal-to-noise ratio on every path.
+A truncated start is a grid that begins later: `start` of `Uniform`, `t_end` of `DDPMUniform`,
+`sigma_max` of `Karras`; the last two mean the same signal-to-noise ratio on every path.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 
 from ctrlgen.priors.paths import DiscreteVP, Path
+from ctrlgen.rows.checks import check_sizes
+from ctrlgen.sampling.levels import CLEAN, Grid, Level, level_at, positions
 
 __all__ = [
     "CLEAN",
@@ -50,86 +48,6 @@ __all__ = [
     "level_at",
     "positions",
 ]
-
-
-class Level(NamedTuple):
-    """A place on a path: its time and its coefficients, as numbers.
-
-    Attributes:
-        time: t on the path's clock, in [0, 1].
-        alpha: α.
-        sigma: σ.
-        d_alpha: dα/dt.
-        d_sigma: dσ/dt.
-    """
-
-    time: float
-    alpha: float
-    sigma: float
-    d_alpha: float = 0.0
-    d_sigma: float = 0.0
-
-    @property
-    def ratio(self) -> float:
-        """σ/α, the noise level of the variance-exploding state x/α; infinite where α = 0."""
-        return self.sigma / self.alpha if self.alpha else math.inf
-
-    @property
-    def wronskian(self) -> float:
-        """W = α̇σ − ασ̇."""
-        return self.d_alpha * self.sigma - self.alpha * self.d_sigma
-
-
-CLEAN = Level(1.0, 1.0, 0.0)
-"""The datum itself."""
-
-
-def level_at(path: Path, time: float) -> Level:
-    """The level of a path at a time in [0, 1]."""
-    at = path(torch.tensor(time, dtype=torch.float64, device="cpu"))
-    return Level(float(time), *(float(part) for part in at))
-
-
-@dataclass(frozen=True)
-class Grid(ABC):
-    """Noise levels to visit; called with the path on which the prior is read."""
-
-    @abstractmethod
-    def times(self, path: Path) -> list[float]:
-        """Times of the levels at which the network is evaluated, increasing, in [0, 1]."""
-
-    @abstractmethod
-    def end(self, path: Path) -> Level:
-        """The last level, where the sample ends."""
-
-    def config(self) -> dict[str, Any]:
-        """Arguments that rebuild the grid, without the number of its steps."""
-        return {a.name: getattr(self, a.name) for a in fields(self) if a.name != "steps"}
-
-    def __call__(self, path: Path) -> list[Level]:
-        """All levels, at least two, from noisy to clean.
-
-        Raises:
-            ValueError: if the times leave [0, 1] or do not increase, as where a grid reaches
-                beyond the noisiest level of the path.
-        """
-        times = self.times(path)
-        wrong = [t for t in times if not 0 <= t <= 1]
-        if wrong or not all(a < b for a, b in pairwise(times)):
-            raise ValueError(
-                f"grid: expected times that increase within [0, 1] on {path}, got {_short(times)}"
-            )
-        return [*(level_at(path, t) for t in times), self.end(path)]
-
-
-def _short(times: Sequence[float]) -> str:
-    shown = ", ".join(f"{t:.4g}" for t in times[:4])
-    return f"[{shown}{', ...' if len(times) > 4 else ''}] ({len(times)} times)"
-
-
-def _positive(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -149,7 +67,7 @@ class Uniform(Grid):
     clean: bool = True
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
+        check_sizes(steps=self.steps)
         if not 0 <= self.start < self.stop <= 1:
             raise ValueError(
                 f"start, stop: expected 0 <= start < stop <= 1, got {self.start, self.stop}"
@@ -187,29 +105,6 @@ class Power(Uniform):
     def times(self, path: Path) -> list[float]:
         width, steps = self.stop - self.start, self.steps
         return [self.stop - width * (1 - k / steps) ** self.power for k in range(steps)]
-
-
-def positions(grid: Grid, steps: int, path: Path) -> list[float]:
-    """Positions in [0, 1] that a solver visits with a number of steps on a grid of a path.
-
-    Args:
-        grid: of noise to data, from t = 0 to 1, with `steps` among its arguments.
-        steps: n, in place of those of the grid.
-        path: whose clock the times are on.
-
-    Raises:
-        ValueError: for a grid without `steps`, or one that begins after 0 or ends before 1.
-    """
-    if "steps" not in (argument.name for argument in fields(grid)):
-        raise ValueError(f"grid: expected one with a number of steps, got {grid}")
-    _positive("steps", steps)
-    levels = replace(grid, steps=steps)(path)  # type: ignore[call-arg]
-    times = [level.time for level in levels]
-    if times[0] != 0 or times[-1] != 1:
-        raise ValueError(
-            f"grid: expected times from 0 to 1, got {times[0]:.4g} to {times[-1]:.4g} by {grid}"
-        )
-    return times
 
 
 @cache
@@ -250,7 +145,7 @@ class DDPMUniform(Grid):
     spacing: Literal["even", "released"] = "even"
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
+        check_sizes(steps=self.steps)
         if self.spacing not in ("even", "released"):
             raise ValueError(f"spacing: expected 'even' or 'released', got {self.spacing!r}")
         top = len(self.table.alphas_cumprod)
@@ -297,7 +192,7 @@ class Respaced(Grid):
     table: DiscreteVP = field(default_factory=ddpm, compare=False)
 
     def __post_init__(self) -> None:
-        _positive("states", self.states)
+        check_sizes(states=self.states)
         if not 2 <= self.states <= len(self.table.alphas_cumprod):
             top = len(self.table.alphas_cumprod)
             raise ValueError(f"states: expected 2 to {top}, got {self.states}")
@@ -335,7 +230,7 @@ class Karras(Grid):
     last: bool = True
 
     def __post_init__(self) -> None:
-        _positive("steps", self.steps)
+        check_sizes(steps=self.steps)
         if not 0 < self.sigma_min < self.sigma_max or not self.rho > 0:
             raise ValueError(
                 "sigma_min, sigma_max, rho: expected 0 < sigma_min < sigma_max and rho > 0, "

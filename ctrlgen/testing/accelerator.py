@@ -34,11 +34,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ctrlgen.rows import constants
+from ctrlgen.testing.remote import DEVICE, Remote, is_remote, leaves, mapped, memory, remote
 
 __all__ = ["DEVICE", "Accelerator", "Ledger"]
-
-DEVICE = torch.device("meta")
-"""What the tensors of the pretended accelerator say of their device."""
 
 _INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")
 _COPIES = ("_to_copy", "copy_")
@@ -89,66 +87,6 @@ class Ledger:
         return [entry for entry in self.log if 0 < entry[2] < self.evaluations]
 
 
-class Remote(torch.Tensor):
-    """A tensor on the pretended device; `memory` is the host tensor that holds its numbers."""
-
-    memory: Tensor
-
-    @staticmethod
-    def __new__(cls, memory: Tensor) -> Remote:
-        tensor = torch.Tensor._make_wrapper_subclass(
-            cls,
-            memory.shape,
-            strides=memory.stride(),
-            storage_offset=memory.storage_offset(),
-            dtype=memory.dtype,
-            device=DEVICE,
-        )
-        tensor.memory = memory
-        return tensor
-
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
-
-    @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
-        cls, operation: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        raise RuntimeError("a tensor of the pretended accelerator was used after it was closed")
-
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"Remote({self.memory!r})"
-
-
-def _remote(value: Any) -> Any:
-    return Remote(value) if isinstance(value, Tensor) and not isinstance(value, Remote) else value
-
-
-def _memory(value: Any) -> Any:
-    return value.memory if isinstance(value, Remote) else value
-
-
-def _leaves(parts: Any) -> Iterator[Any]:
-    """All that is in nested lists and tuples; arguments of operations hold no other containers."""
-    for part in parts:
-        if isinstance(part, list | tuple):
-            yield from _leaves(part)
-        else:
-            yield part
-
-
-def _mapped(change: Callable[[Any], Any], parts: Any) -> Any:
-    """The same nesting, every leaf changed."""
-    if isinstance(parts, list | tuple):
-        return type(parts)([_mapped(change, part) for part in parts])
-    if isinstance(parts, dict):
-        return {key: _mapped(change, part) for key, part in parts.items()}
-    return change(parts)
-
-
-def _is_remote(device: Any) -> bool:
-    return device is not None and torch.device(device).type == DEVICE.type
-
-
 class Accelerator(TorchDispatchMode):
     """The device; use it as a context. Within, `.to(DEVICE)` and `device=DEVICE` work as usual.
 
@@ -190,7 +128,7 @@ class Accelerator(TorchDispatchMode):
         cast = torch.autocast  # knows no such device
 
         def autocast(device: str, *args: Any, **kwargs: Any) -> Any:
-            return cast("cpu" if _is_remote(device) else device, *args, **kwargs)
+            return cast("cpu" if is_remote(device) else device, *args, **kwargs)
 
         self._patches.enter_context(mock.patch.object(torch, "autocast", autocast))
         super().__enter__()
@@ -206,26 +144,26 @@ class Accelerator(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         name = operation._schema.name.split("::")[1]
-        parts = _leaves((args, tuple(kwargs.values())))
+        parts = leaves((args, tuple(kwargs.values())))
         held = [part for part in parts if isinstance(part, Tensor)]
-        remote = [part for part in held if isinstance(part, Remote)]
+        remotes = [part for part in held if isinstance(part, Remote)]
         target = kwargs.get("device")
         if self._ledger is not None and not self._inside:
             self._ledger.operations += 1
-            self._note(name, args, kwargs, held, bool(remote))
-        if target is not None and (remote or _is_remote(target)):
+            self._note(name, args, kwargs, held, bool(remotes))
+        if target is not None and (remotes or is_remote(target)):
             kwargs = {**kwargs, "device": "cpu"}
         if name in _LAZY:  # a wrapper cannot carry the bit that says so
             operation = _LAZY[name]
-        outcome = operation(*_mapped(_memory, args), **_mapped(_memory, kwargs))
-        leaves = bool(remote) and name == "_to_copy" and target is not None
-        if (leaves and not _is_remote(target)) or not (remote or _is_remote(target)):
+        outcome = operation(*mapped(memory, args), **mapped(memory, kwargs))
+        departs = bool(remotes) and name == "_to_copy" and target is not None
+        if (departs and not is_remote(target)) or not (remotes or is_remote(target)):
             return outcome
         if operation._schema.is_mutable:
             written = _out(args, kwargs, outcome)
             if written is not None:
                 return written
-        return _mapped(_remote, outcome)
+        return mapped(remote, outcome)
 
     def _note(
         self, name: str, args: tuple, kwargs: dict[str, Any], held: list[Tensor], remote: bool
@@ -234,11 +172,11 @@ class Accelerator(TorchDispatchMode):
         target = kwargs.get("device")
         hosted = [part for part in held if not isinstance(part, Remote)]
         if not remote:
-            if name in _COPIES and _is_remote(target):
+            if name in _COPIES and is_remote(target):
                 self._wait("host data to the device")
             elif name == "lift_fresh":
                 self._enter("host", "data made a tensor on the host")
-            elif not held and not _is_remote(target):
+            elif not held and not is_remote(target):
                 self._enter("host", f"{name} on the host")
             return
         if name in _WAITING and not (name == "repeat_interleave" and kwargs.get("output_size")):
@@ -247,7 +185,7 @@ class Accelerator(TorchDispatchMode):
             self._note_indexing(name, args)
         elif name == "copy_" and hosted:
             self._wait("copy between host and device")
-        elif name == "_to_copy" and target is not None and not _is_remote(target):
+        elif name == "_to_copy" and target is not None and not is_remote(target):
             self._wait("copy to the host")
         elif hosted and (name in _ONE_DEVICE or any(part.ndim for part in hosted)):
             self._enter("mixed", f"{name} of host and device tensors")
@@ -305,7 +243,7 @@ def _constructor(owner: Any, name: str) -> Callable[..., Tensor]:
             device = DEVICE
         elif device is None:
             device = torch.get_default_device()
-        if not _is_remote(device):
+        if not is_remote(device):
             return original(*args, device=device, **kwargs)
         if isinstance(args[-1], Tensor):
             return args[-1].to(device=device, dtype=kwargs.get("dtype"))

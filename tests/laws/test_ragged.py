@@ -52,8 +52,9 @@ from ctrlgen.methods import (
 from ctrlgen.methods.analytic.cpigdm import truncated
 from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.blackbox.best_of import Rung
+from ctrlgen.methods.guided_velocity import guided_velocity
 from ctrlgen.methods.regularizers import Chi, TargetNLL
-from ctrlgen.methods.starts import GuidedStart, guided_velocity
+from ctrlgen.methods.starts import GuidedStart
 from ctrlgen.operators.base import LinearOperator, Spectrum
 from ctrlgen.optimizers import LBFGS, Adam, GradientDescent
 from ctrlgen.priors.flows import Flow

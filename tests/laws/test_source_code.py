@@ -150,7 +150,8 @@ def test_every_package_is_installed() -> None:
 
 
 COMMAND = re.compile(
-    r"python -m (ctrlgen(?:\.[a-z_]+)+)|python (benchmarks/\w+\.py)|`(experiments(?:\.[a-z_]+)+)`"
+    r"python -m ((?:ctrlgen|benchmarks)(?:\.[a-z_]+)+)"
+    r"|python (benchmarks/\w+\.py)|`(experiments(?:\.[a-z_]+)+)`"
 )
 
 

@@ -52,6 +52,7 @@ LEAVING = ("dflow", "dmplug", "evolution", "flowgrad", "oc-flow", "optimal-contr
 ON_THE_HOST = (
     "ctrlgen/rows/seeds.py",  # come from the user
     "ctrlgen/rows/constants.py",  # are moved
+    "ctrlgen/sampling/levels.py",
     "ctrlgen/sampling/grids.py",  # these and the rest: numbers of the grid, once per run
     "ctrlgen/solvers/fixed.py",
     "ctrlgen/methods/starts.py",

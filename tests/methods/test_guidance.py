@@ -23,7 +23,7 @@ from ctrlgen.methods import (
     ClassifierGuidance,
     FreeDoM,
 )
-from ctrlgen.methods.gradients.tfg import schedule_weights
+from ctrlgen.methods.gradients.schedules import schedule_weights
 from ctrlgen.operators.base import LinearOperator
 from ctrlgen.priors.paths import CondOT, Cosine, Path
 from ctrlgen.priors.prior import Prior

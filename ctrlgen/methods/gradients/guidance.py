@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.methods.base import CostForm, CostLike
-from ctrlgen.methods.gradients.tfg import TFG, Energy, Enters, Schedule
+from ctrlgen.methods.gradients.schedules import Schedule
+from ctrlgen.methods.gradients.tfg import TFG, Energy, Enters
 from ctrlgen.methods.stepping import RuledMethod, Run
 from ctrlgen.priors.paths import Path
 from ctrlgen.priors.prior import Prior

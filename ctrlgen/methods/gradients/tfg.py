@@ -25,10 +25,7 @@ so that with b the rule's weight of ε̂ the two come to x_s with (α_s σ_t/α_
     MPGD     μ only, one iteration         (He et al., arXiv 2311.16424)
     UGD      ρ and μ through the noise     (Bansal et al., arXiv 2302.07121)
 
-Schedules, with ᾱ = α²/(α² + σ²), q_t = ᾱ_t/ᾱ_s and n steps:
-
-    "increase" q_t n/Σq,  "decrease" (1 − q_t) n/Σ(1 − q),  "constant" 1,
-    "signal" √ᾱ_t,  "inverse" 1/√ᾱ_t.
+Strengths go by `ctrlgen.methods.gradients.schedules`.
 
 Evaluations per step: `recurrences`; as many vjps where ρ is not zero.
 """
@@ -36,15 +33,15 @@ Evaluations per step: `recurrences`; as many vjps where ρ is not zero.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ctrlgen.methods.base import CostForm, CostLike
+from ctrlgen.methods.gradients.schedules import Schedule, Strengths, schedule_weights
 from ctrlgen.methods.stepping import RuledMethod, Run
 from ctrlgen.optimizers.base import Projection
 from ctrlgen.priors.paths import Path
@@ -53,31 +50,12 @@ from ctrlgen.rows.batching import expand_like, row_sum
 from ctrlgen.sampling.grids import DDPMUniform, Grid, Level, ddpm
 from ctrlgen.sampling.steps import DDIM, StepRule, renoise
 
-__all__ = ["TFG", "Energy", "Schedule", "residual_norm", "schedule_weights"]
+__all__ = ["TFG", "Energy", "residual_norm"]
 
-Schedule = Literal["increase", "decrease", "constant", "signal", "inverse"]
 Energy = Literal["cost", "norm", "ratio"]
 Enters = Literal["step", "noise"]
 
 _TINY = 1e-24  # under a root, where its derivative would be infinite
-
-
-def schedule_weights(schedule: Schedule, levels: Sequence[Level]) -> list[float]:
-    """The weight of each step of a grid by one of the module's schedules."""
-    bars = [v.alpha**2 / (v.alpha**2 + v.sigma**2) for v in levels]
-    kept = [t / s for t, s in pairwise(bars)]
-    match schedule:
-        case "increase":
-            return [q * len(kept) / sum(kept) for q in kept]
-        case "decrease":
-            lost = sum(1 - q for q in kept)
-            return [(1 - q) * len(kept) / lost for q in kept]
-        case "constant":
-            return [1.0] * len(kept)
-        case "signal":
-            return [math.sqrt(bar) for bar in bars[:-1]]
-        case _:
-            return [1 / math.sqrt(bar) for bar in bars[:-1]]
 
 
 def residual_norm(cost: CostLike, signal: Tensor) -> Tensor:
@@ -85,13 +63,6 @@ def residual_norm(cost: CostLike, signal: Tensor) -> Tensor:
     residual = getattr(cost, "residual", None)
     square = cost(signal) if residual is None else row_sum(residual(signal).square())
     return square.clamp_min(_TINY).sqrt()
-
-
-class Strengths(NamedTuple):
-    """ρ_t and μ_t of every step."""
-
-    rho: list[float]
-    mu: list[float]
 
 
 @dataclass(frozen=True, kw_only=True)

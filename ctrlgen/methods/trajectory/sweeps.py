@@ -15,11 +15,12 @@ from torch import Tensor
 
 from ctrlgen.methods.base import CostLike, cost_rows
 from ctrlgen.methods.result import Result
+from ctrlgen.methods.trajectory.records import Record
 from ctrlgen.methods.trajectory.riccati import Curvature, Gains
 from ctrlgen.methods.trajectory.trajectories import Dynamics, Link, Trajectory, last_finite
-from ctrlgen.optimizers.base import Event, Observer
+from ctrlgen.optimizers.base import Observer
 from ctrlgen.optimizers.first_order import Adam
-from ctrlgen.rows.batching import expand_like, flat, partition, row_sum
+from ctrlgen.rows.batching import flat, partition, row_sum
 from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import normal
@@ -62,47 +63,41 @@ class Sweep:
     def __init__(
         self, plan: Plan, dynamics: Dynamics, cost: CostLike, x0: Tensor, meter: Meter
     ) -> None:
-        self.meter = meter
         self.plan, self.dynamics, self.cost = plan, dynamics, cost
-        self.whole, self.seeds = cost, dynamics.seeds
-        self.everyone = dynamics
-        self.shape = x0.shape[1:]
-        count = len(x0)
-        self.rows = torch.arange(count, device=x0.device)
-        self.damping = x0.new_full((count,), plan.method.damping)
+        self.whole, self.everyone, self.seeds = cost, dynamics, dynamics.seeds
+        self.rows = torch.arange(len(x0), device=x0.device)
+        self.damping = x0.new_full((len(x0),), plan.method.damping)
         self.failures = torch.zeros_like(self.rows)
-        self.status = torch.zeros_like(self.rows)
-        self.iterations, self.calls = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
-        self.counts = {
-            name: torch.zeros_like(self.rows)
-            for name in ("evaluations", "backward_passes", "objective_calls")
-        }
-        self.tables: dict[str, list[Tensor]] = {
-            name: [] for name in ("value", "cost", "evaluations", "objective_calls")
-        }
         still = [torch.zeros_like(x0)] * dynamics.steps
         averages = flat(x0).new_zeros(_ADAM.moments, *flat(x0).shape)
         self.averages = [averages] * dynamics.steps  # of the gradients at every step, (2, b, d)
         self.at = self._rollout(x0, still)
-        self.calls += 1
         self.value, self.monitor = self._evaluate(self.at)
-        self.best = {
+        best = {
             "value": self.value.nan_to_num(nan=torch.inf),
             "cost": self.monitor.clone(),
             "state": last_finite(self.at),
             "controls": torch.stack(self.at.controls, 1),
         }
+        self.record = Record(best, meter, plan.observer)
+        self.record.calls += 1
 
     def run(self) -> Result:
         """All iterations; the method's name is the caller's."""
-        with carrying(lambda _: self._result(self.best["cost"])):
+        record = self.record
+        with carrying(lambda _: record.result(self._samples(), record.best["cost"], self.seeds)):
             self._iterate()
-        self.status[self.rows] = int(Status.MAX_ITERATIONS)
+        record.status[self.rows] = int(Status.MAX_ITERATIONS)
         with torch.no_grad():
-            samples = self.everyone.decode(self.best["state"])
+            samples = self._samples()
             costs = self.whole(samples).to(samples.dtype)
-            self.status = torch.where(costs.isfinite(), self.status, int(Status.DIVERGED))
-            return self._result(costs)
+        record.status = torch.where(costs.isfinite(), record.status, int(Status.DIVERGED))
+        return record.result(samples, costs, self.seeds)
+
+    def _samples(self) -> Tensor:
+        """The best signals of all samples."""
+        with torch.no_grad():
+            return self.everyone.decode(self.record.best["state"])
 
     def _iterate(self) -> None:
         self._close(~self.value.isfinite(), Status.DIVERGED)
@@ -117,30 +112,11 @@ class Sweep:
             self._close(slopes <= self.plan.method.tolerance, Status.CONVERGED_GRADIENT)
             kept = self._leave()
             if len(self.rows) == 0:
-                self._note()
+                self.record.note(self.rows)
                 break
             gains = [gain.take(kept) for gain in gains] if kept is not None else gains
-            moved = (
-                self._search(gains) if self.plan.method.update == "search" else self._adam(gains)
-            )
-            self._finish_round(moved)
-
-    def _result(self, costs: Tensor) -> Result:
-        with torch.no_grad():
-            samples = self.everyone.decode(self.best["state"])
-        return Result(
-            samples=samples,
-            controls=self.best["controls"],
-            costs=costs,
-            status=self.status,
-            seeds=self.seeds,
-            iterations=self.iterations,
-            evaluations=self.counts["evaluations"],
-            backward_passes=self.counts["backward_passes"],
-            objective_calls=self.counts["objective_calls"],
-            network=self.meter.total,
-            history={name: torch.stack(table) for name, table in self.tables.items()},
-        )
+            step = self._search if self.plan.method.update == "search" else self._adam
+            self._finish_round(step(gains))
 
     # ---------------------------------------------------------------- backward
 
@@ -148,11 +124,10 @@ class Sweep:
         """The gains of every step along the nominal trajectory."""
         method, at = self.plan.method, self.at
         end = at.states[-1]
-        d = flat(end).shape[1]
-        directions = self.plan.curvature.directions(d)
+        directions = self.plan.curvature.directions(flat(end).shape[1])
         with torch.enable_grad():
             state = end.detach().requires_grad_()
-            self.calls[self.rows] += 1
+            self.record.calls[self.rows] += 1
             total = self.cost(self.dynamics.decode(state)).sum()
             (slope,) = torch.autograd.grad(total, state, create_graph=directions > 0)
 
@@ -168,13 +143,10 @@ class Sweep:
             zero = torch.zeros_like(end)
             return torch.stack([flat(zero if p is None else p) for p in products], 2)
 
-        draws = self._draws(flat(end))
-        value = self.plan.curvature.terminal(flat(slope.detach()), product, draws)
+        value = self.plan.curvature.terminal(flat(slope.detach()), product, self._draws(flat(end)))
         gains: list[Gains] = []
         for k in reversed(range(self.dynamics.steps)):
-            link = at.links[k] if at.links is not None else None
-            if link is None:
-                link = self.dynamics.link(at.states[k], at.controls[k], k)
+            link = at.links[k] if at.links else self.dynamics.link(at.states[k], at.controls[k], k)
             gain, value = self.plan.curvature.step(
                 value,
                 partial(link.pull, vectorized=method.vectorized),
@@ -184,8 +156,7 @@ class Sweep:
                 method.side,
             )
             gains.append(gain)
-        if at.links is not None:
-            at.links = None  # the graphs have served
+        at.links = None  # the graphs have served
         return gains[::-1]
 
     def _draws(self, like: Tensor) -> Tensor:
@@ -216,7 +187,7 @@ class Sweep:
                 x = dynamics.move(x, controls[-1], k)
                 states.append(x)
             found = Trajectory(states, controls)
-            self.calls[self.rows[pending]] += 1
+            self.record.calls[self.rows[pending]] += 1
             value, monitor = self._evaluate(found, cost, dynamics)
             finite = finite.index_copy(0, pending, value.isfinite())
             lower = value < self.value[pending]
@@ -238,7 +209,7 @@ class Sweep:
     def _adam(self, gains: list[Gains]) -> Tensor:
         """An AdamW step of every control, with feedback, while going forwards."""
         method, nominal = self.plan.method, self.at
-        clock = self.iterations[self.rows].unsqueeze(1) + 1
+        clock = self.record.iterations[self.rows].unsqueeze(1) + 1
         weights = torch.stack([1 - beta ** clock.to(self.value) for beta in _ADAM.betas])
         zero = torch.zeros_like(self.value)
         x = nominal.states[0]
@@ -253,7 +224,7 @@ class Sweep:
             x = self.dynamics.leave(links[-1].after.detach(), controls[-1])
             states.append(x)
         found = Trajectory(states, controls, links)
-        self.calls[self.rows] += 1
+        self.record.calls[self.rows] += 1
         value, monitor = self._evaluate(found)
         self._close(~value.isfinite(), Status.DIVERGED)
         self.at, self.value, self.monitor = found, value, monitor
@@ -293,66 +264,33 @@ class Sweep:
 
     def _close(self, which: Tensor, status: Status) -> None:
         """Give running rows of a mask (b,) a status, unless they have one."""
-        now = self.status[self.rows]
-        self.status[self.rows] = torch.where(which & (now == Status.RUNNING), int(status), now)
+        self.record.close(self.rows, which, status)
 
     def _finish_round(self, moved: Tensor) -> None:
         """Note what a round brought, and let rows go that are done."""
-        self.iterations[self.rows] += moved
+        record = self.record
+        record.iterations[self.rows] += moved
         if self.plan.target is not None:
             reached = self.monitor <= self.plan.target[self.rows]
             self._close(reached, Status.TARGET)
-        best = self.best
-        lower = self.value < best["value"][self.rows]
-        lower = lower | (moved & (self.status[self.rows] == Status.TARGET))
+        lower = self.value < record.best["value"][self.rows]
+        lower = lower | (moved & (record.status[self.rows] == Status.TARGET))
         news = {
             "value": self.value,
             "cost": self.monitor,
             "state": self.at.states[-1],
             "controls": torch.stack(self.at.controls, 1),
         }
-        for name, new in news.items():
-            old = best[name][self.rows]
-            best[name][self.rows] = torch.where(expand_like(lower, new), new, old)
-        self._note()
+        record.improve(self.rows, lower, news)
+        record.note(self.rows)
         self._leave()
-
-    def _count(self) -> None:
-        """What was spent on the rows that run; what a row has spent when it leaves stays."""
-        spent = {
-            "evaluations": self.meter.evaluations,
-            "backward_passes": self.meter.backward_passes,
-            "objective_calls": self.calls,
-        }
-        for name, count in spent.items():
-            self.counts[name][self.rows] = count[self.rows]
-
-    def _note(self) -> None:
-        self._count()
-        news = {**self.best, **self.counts}
-        for name, table in self.tables.items():
-            table.append(news[name].clone())
-        if self.plan.observer is not None:
-            rows = (self.status == Status.RUNNING).nonzero().squeeze(1)
-            latest = {name: table[-1] for name, table in self.tables.items()}
-            event = Event(
-                round=len(self.tables["value"]),
-                rows=rows,
-                value=latest["value"],
-                monitor=latest["cost"],
-                iterations=self.iterations.clone(),
-                calls=latest["objective_calls"],
-                status=self.status.clone(),
-                evaluations=latest["evaluations"],
-            )
-            self.plan.observer(event)
 
     def _leave(self) -> Tensor | None:
         """Rows that are done leave; the positions of those that stay, None where none left."""
-        kept, gone = partition(self.status[self.rows] == Status.RUNNING)
+        kept, gone = partition(self.record.status[self.rows] == Status.RUNNING)
         if len(gone) == 0:
             return None
-        self._count()
+        self.record.count(self.rows)
         self.rows, self.at = self.rows[kept], self.at.take(kept)
         self.value, self.monitor = self.value[kept], self.monitor[kept]
         self.damping, self.failures = self.damping[kept], self.failures[kept]
