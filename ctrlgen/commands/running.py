@@ -233,7 +233,9 @@ def _cut_off(cause: BaseException, plan: Errand, store: Store) -> None:
     """Say what a run that did not come to its end has left, and how it goes on; ends it."""
     there = len(store) - len(store.missing)
     text = f"{there} of {len(store)} {plan.what} are in {store.folder}"
-    remedy = f"ctrlgen resume {shlex.quote(str(store.folder))} goes on"
+    shown = shlex.quote(str(getattr(plan, "out", None) or store.folder))
+    remedy = f"ctrlgen report {shown} shows them, "
+    remedy += f"ctrlgen resume {shlex.quote(str(store.folder))} goes on"
     if not isinstance(cause, KeyboardInterrupt):
         console.warn(f"{text}; {remedy}")
         raise cause

@@ -82,6 +82,9 @@ def test_what_is_finished_is_kept_and_said(
     there |= {"manifest.json", "manifest.backup.json", "shards", "tensors.safetensors"}
     assert {file.name for file in (tmp_path / "out").iterdir()} == there
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+    assert f"ctrlgen report {tmp_path / 'out'} shows them" in outcome.err
+    report = json.loads(ctrlgen("report", tmp_path / "out", "--json").out)
+    assert [section["samples"] for section in report["sections"]] == [2]
 
 
 def test_a_run_that_was_cut_off_goes_on(

@@ -19,6 +19,7 @@ from ctrlgen.domains.molecules.files import read_csv
 from ctrlgen.domains.molecules.options import Generation
 from ctrlgen.domains.molecules.runs import Designing
 from ctrlgen.domains.molecules.sdf import read_sdf
+from ctrlgen.report.reading import read
 from ctrlgen.runs.interrupts import Terminated
 from ctrlgen.runs.runner import begin, execute
 from ctrlgen.runs.spec import same
@@ -206,6 +207,8 @@ def test_an_interrupted_run_leaves_what_is_done_and_names_the_rest(
     assert "4 of 6 molecules are in out.run" in told and "resume out.run goes on" in told
     content = json.loads((tmp_path / "out.json").read_text())
     assert not content["complete"] and content["missing"] == [4, 5]
+    assert f"ctrlgen report {tmp_path / 'out.sdf'} shows them" in told
+    assert [len(section.samples) for section in read(tmp_path / "out.sdf")] == [4]
 
 
 def test_an_interrupted_sample_leaves_its_json(
