@@ -9,9 +9,10 @@ import matplotlib
 import numpy as np
 from torch import Tensor
 
-from ctrlgen.domains.images.figures import PALETTE, tile
+from ctrlgen.domains.images.figures import PALETTE
 from ctrlgen.experiments.conjugate.settings import FORMS, METHODS, NOISY, PAIRS, SWEEPS, SWEPT
-from ctrlgen.experiments.shared.tables import embedder, head, quality
+from ctrlgen.experiments.shared.sheets import sheet
+from ctrlgen.experiments.shared.tables import embedder, head, quality, spent
 from ctrlgen.report.figures import save_figure
 
 matplotlib.use("Agg")
@@ -60,8 +61,7 @@ def _line(results: dict[str, Any], name: str, label: str, budget: int) -> str:
     row = results["rows"][name]
     return (
         f"| {label} | {budget} | {results['rows'][f'tune-{name}']['best']} | {quality(row)} "
-        f"| {np.median(row['measurement_psnr']):.1f} | {row['evaluations']:.0f} "
-        f"| {row['vjps']:.0f} | {row['seconds']:.1f} | {row['diverged']} |"
+        f"| {spent(row)} |"
     )
 
 
@@ -178,24 +178,13 @@ def _quality(results: dict[str, Any], file: Path) -> None:
 
 
 def _reconstructions(
-    results: dict[str, Any],
-    images: dict[str, Tensor],
-    truth: Tensor,
-    task: str,
-    file: Path,
-    count: int = 10,
+    results: dict[str, Any], images: dict[str, Tensor], truth: Tensor, task: str, file: Path
 ) -> None:
     """Truth, H†y, and every method's images at the fewest evaluations, for the first of them."""
     least = min(results["budgets"])
-    shown = [("truth", truth), ("H†y", images[f"{task}-plain"])]
-    shown += [(label, images[f"{task}-{name}-{least}"]) for name, label in METHODS.items()]
-    fig, axes = plt.subplots(len(shown), 1, figsize=(8, 7.2), constrained_layout=True)
-    for ax, (label, pictures) in zip(axes, shown, strict=True):
-        ax.imshow(tile(pictures[:count], columns=count), vmin=0, vmax=1, interpolation="nearest")
-        ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
+    shown = {"truth": truth, "H†y": images[f"{task}-plain"]}
+    shown |= {label: images[f"{task}-{name}-{least}"] for name, label in METHODS.items()}
+    fig, _ = sheet(shown)
     fig.suptitle(f"{TITLES[task]}, {least} evaluations, {results['prior']}", fontsize=10)
     save_figure(fig, file, dpi=130)
     plt.close(fig)

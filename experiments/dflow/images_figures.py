@@ -12,6 +12,7 @@ from torch import Tensor
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from ctrlgen.experiments.shared.sheets import sheet
 from ctrlgen.report.figures import save_figure
 
 __all__ = ["figures", "table"]
@@ -130,23 +131,16 @@ def _convergence(results: dict[str, Any], file: Path) -> None:
     plt.close(fig)
 
 
-def _reconstructions(images: dict[str, Tensor], truth: Tensor, file: Path, count: int = 10) -> None:
+def _reconstructions(images: dict[str, Tensor], truth: Tensor, file: Path) -> None:
     """Truth, measurement as H†y, and reconstruction for the first images of each task."""
-    from ctrlgen.domains.images.figures import tile
     from ctrlgen.experiments.dflow.images import NOISE, TASKS, problem
 
-    shown: list[tuple[str, Tensor]] = [("truth", truth)]
+    shown = {"truth": truth}
     for name, noise in (("sr2", 0.0), ("inpaint", 0.0), ("deblur", 0.0), ("denoise", NOISE)):
         cost = problem(TASKS[name], truth, noise, range(len(truth)))
-        shown.append((f"{name}: H†y", cost.operator.pinv(cost.y)))
-        shown.append((f"{name}: D-Flow", images[f"{name}-mean" + ("-noisy" if noise else "")]))
-    fig, axes = plt.subplots(len(shown), 1, figsize=(8.4, 8.6), constrained_layout=True)
-    for ax, (label, pictures) in zip(axes, shown, strict=True):
-        ax.imshow(tile(pictures[:count], columns=count), cmap="gray", vmin=0, vmax=1)
-        ax.set_ylabel(label, rotation=0, ha="right", va="center")
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
+        shown[f"{name}: H†y"] = cost.operator.pinv(cost.y)
+        shown[f"{name}: D-Flow"] = images[f"{name}-mean" + ("-noisy" if noise else "")]
+    fig, _ = sheet(shown)
     save_figure(fig, file, dpi=130)
     plt.close(fig)
 

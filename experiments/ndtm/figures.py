@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ctrlgen.domains.images.figures import PALETTE, tile
+from ctrlgen.domains.images.figures import PALETTE
 from ctrlgen.experiments.ndtm.settings import ABLATED, AXES, BLIND, NAMES, SHOWN
-from ctrlgen.experiments.shared.tables import embedder, head, quality
+from ctrlgen.experiments.shared.sheets import sheet
+from ctrlgen.experiments.shared.tables import embedder, head, quality, spent
 from ctrlgen.report.figures import save_figure
 
 matplotlib.use("Agg")
@@ -62,15 +63,7 @@ def _task(results: dict[str, Any], task: str) -> str:
     lines = [f"### {TITLES[task]}, σ = {results['noise']:g}", "", *head(columns)]
     for name, row in found.items():
         chosen = results["rows"].get(f"tune-{task}-{name}", {"best": ""})["best"]
-        line = (
-            f"| {ROWS[name]} | {chosen} | {quality(row)} "
-            f"| {np.median(row['measurement_psnr']):.1f} "
-        )
-        if "evaluations" in row:
-            line += f"| {row['evaluations']:.0f} | {row['vjps']:.0f} | {row['seconds']:.1f} "
-            line += f"| {row['diverged']} |"
-        else:
-            line += "| 0 | 0 | | |"
+        line = f"| {ROWS[name]} | {chosen} | {quality(row)} | {spent(row)} |"
         if blind:
             line += f" {np.median(row['kernel_error']):.2f} |" if "kernel_error" in row else " |"
         lines.append(line)
@@ -130,33 +123,20 @@ def figures(results: dict[str, Any], images: dict[str, Tensor], truth: Tensor, o
 
 
 def _reconstructions(
-    results: dict[str, Any],
-    images: dict[str, Tensor],
-    truth: Tensor,
-    task: str,
-    file: Path,
-    count: int = SHOWN,
+    results: dict[str, Any], images: dict[str, Tensor], truth: Tensor, task: str, file: Path
 ) -> None:
     """Truth, measurement and every method's images for the first of them; kernels where blind."""
-    shown = [("truth", truth)]
+    shown = {"truth": truth}
     for name, label in ROWS.items():
         if f"{task}-{name}" in images:
-            shown.append((label, images[f"{task}-{name}"]))
+            shown[label] = images[f"{task}-{name}"]
     for name, label in (("measurement", "kernel"), ("blind", "kernel, estimated")):
         if "kernels" in results["rows"].get(f"{task}-{name}", {}):
             kernels = torch.tensor(results["rows"][f"{task}-{name}"]["kernels"]).unsqueeze(1)
             peaks = kernels.amax(dim=(2, 3), keepdim=True)
             size = [int(side) for side in truth.shape[2:]]
-            shown.append((label, interpolate(2 * kernels / peaks - 1, size=size)))
-    fig, axes = plt.subplots(
-        len(shown), 1, figsize=(9, 0.85 * len(shown) + 0.4), constrained_layout=True
-    )
-    for ax, (label, pictures) in zip(axes, shown, strict=True):
-        ax.imshow(tile(pictures[:count], columns=count), vmin=0, vmax=1, interpolation="nearest")
-        ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
+            shown[label] = interpolate(2 * kernels / peaks - 1, size=size)
+    fig, _ = sheet(shown, SHOWN)
     fig.suptitle(f"{TITLES[task]}, {results['prior']}", fontsize=10)
     save_figure(fig, file, dpi=130)
     plt.close(fig)

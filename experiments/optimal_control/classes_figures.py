@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from ctrlgen.domains.images.figures import tile
+from ctrlgen.experiments.shared.sheets import sheet
 from ctrlgen.experiments.shared.tables import head
 from ctrlgen.report.figures import save_figure
 
@@ -64,24 +64,16 @@ def figures(results: dict[str, Any], images: dict[str, Tensor], out: Path) -> No
 def _samples(results: dict[str, Any], images: dict[str, Tensor], file: Path) -> None:
     """The first sample of every class, a row for every method; framed where the judge differs."""
     columns = min(10, len(results["wanted"]))
-    fig, axes = plt.subplots(
-        len(images), 1, figsize=(0.5 * columns + 2.2, 0.5 * len(images) + 0.6),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for ax, (name, pictures) in zip(axes[:, 0], images.items(), strict=True):
+    fig, axes = sheet(images, columns)
+    for ax, (name, pictures) in zip(axes, images.items(), strict=True):
         side = pictures.shape[-1]
-        ax.imshow(tile(pictures[:columns], columns=columns), vmin=0, vmax=1)
         for place, right in enumerate(results["rows"][name]["judge"][:columns]):
             if not right:
                 left = place * (side + 2) - 0.5  # tiles lie two pixels apart
                 ax.add_patch(
                     Rectangle((left, -0.5), side, side, fill=False, edgecolor=WRONG, lw=1.6)
                 )
-        ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
-    axes[0, 0].set_title(
+    axes[0].set_title(
         f"Wanted: {', '.join(str(c) for c in results['wanted'][:columns])}; "
         "framed: the judge sees another digit",
         fontsize=8,

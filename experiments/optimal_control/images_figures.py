@@ -12,9 +12,9 @@ from torch import Tensor
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from ctrlgen.domains.images.figures import tile
 from ctrlgen.experiments.optimal_control.images_settings import METHODS, RANDOM, SWEPT, VARIANTS
 from ctrlgen.experiments.optimal_control.images_verdicts import FEASIBLE, swept
+from ctrlgen.experiments.shared.sheets import sheet
 from ctrlgen.experiments.shared.tables import embedder, head, quality
 from ctrlgen.report.figures import save_figure
 
@@ -144,19 +144,8 @@ def figures(results: dict[str, Any], images: dict[str, Tensor], truth: Tensor, o
     _sheet(shown, "A random network: what is made of the measurement", out / "random.png")
 
 
-def _sheet(shown: dict[str, Tensor], title: str, file: Path, count: int = 10) -> None:
-    """The first images of every row, one row below the other."""
-    columns = min(count, len(next(iter(shown.values()))))
-    fig, axes = plt.subplots(
-        len(shown), 1, figsize=(0.62 * columns + 3.4, 0.62 * len(shown) + 0.5),
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for ax, (label, pictures) in zip(axes[:, 0], shown.items(), strict=True):
-        ax.imshow(tile(pictures[:columns], columns=columns), vmin=0, vmax=1)
-        ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
-        ax.set_xticks([])
-        ax.set_yticks([])
-        ax.spines[:].set_visible(False)
+def _sheet(shown: dict[str, Tensor], title: str, file: Path) -> None:
+    fig, _ = sheet(shown)
     fig.suptitle(title, fontsize=9)
     save_figure(fig, file, dpi=130)
     plt.close(fig)
