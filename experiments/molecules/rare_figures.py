@@ -1,0 +1,121 @@
+"""What `rare` says of the molecules of a row, and its table."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrlgen.domains.molecules import chemistry
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of
+from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.scoring import score
+from ctrlgen.domains.molecules.verdicts import CONFIRMED
+from ctrlgen.experiments.shared.tables import head
+from ctrlgen.extras import require
+from ctrlgen.report.comparison import paired
+from ctrlgen.report.sections import Metric
+
+if TYPE_CHECKING:
+    from ctrlgen.experiments.molecules.rare_rows import Bench
+
+__all__ = ["measure", "synthesizability", "table"]
+
+COLUMNS = (
+    "evaluator, MAD", "guide, MAD", "their difference, MAD", "DFT label, MAD", "met", "stable",
+    "valid", "not in QM9", "SA score", "strain, kcal/mol", "network evaluations", "s/molecule",
+)  # fmt: skip
+
+
+def synthesizability(mols: Sequence[Any]) -> list[float]:
+    """The SA score of molecules, 1 easy to 10 hard (Ertl and Schuffenhauer, J. Cheminf. 1, 8)."""
+    folder = require("rdkit.RDConfig", "molecules").RDContribDir
+    file = Path(folder) / "SA_Score" / "sascorer.py"
+    spec = importlib.util.spec_from_file_location("sascorer", file)
+    assert spec is not None and spec.loader is not None
+    scorer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(scorer)
+    return [math.nan if mol is None else float(scorer.calculateScore(mol)) for mol in mols]
+
+
+def measure(bench: Bench, signals: Tensor) -> dict[str, Any]:
+    """A row in numbers, a list of one per molecule each; errors in deviations, their mean."""
+    scores = score(signals, alphabet_of(bench.prior), guide=bench.guide, evaluator=bench.evaluator)
+    columns, wanted = bench.targets.columns, bench.targets.values
+    scale = torch.tensor([DEVIATION[name] for name in PROPERTIES])[columns]
+    named = [names.mol if names.valid else None for names in scores.names]
+    labels = bench.labels(named)
+
+    def errors(values: Tensor, aim: Tensor) -> Tensor:
+        return ((values.gather(1, columns) - aim) / scale).abs()
+
+    judged = errors(scores.evaluator, wanted)
+    return {
+        "evaluator": judged.mean(1).tolist(),
+        "guide": errors(scores.guide, wanted).mean(1).tolist(),
+        "difference": errors(scores.guide, scores.evaluator.gather(1, columns)).mean(1).tolist(),
+        "label": errors(labels, wanted).mean(1).tolist(),
+        "met": ((judged <= CONFIRMED).all(1) & scores.valid).tolist(),
+        "stable": scores.assessment.stable.tolist(),
+        "valid": scores.valid.tolist(),
+        "novel": [bool(flag) for flag in scores.novel["QM9"]],
+        "sa": synthesizability(named),
+        "strain": [relaxed.strain for relaxed in chemistry.relax(scores.mols)],
+        "smiles": [names.smiles for names in scores.names],
+    }
+
+
+def interval(values: Sequence[float]) -> str:
+    """A mean with its 95 % bootstrap interval, and how many values are missing."""
+    finite = np.array([float(v) for v in values if math.isfinite(float(v))])
+    if not len(finite):
+        return "-"
+    text, missing = f"{finite.mean():.2f}", len(values) - len(finite)
+    if len(np.unique(finite)) > 1:
+        stats = require("scipy.stats", "report")
+        ends = stats.bootstrap(
+            (finite,), np.mean, n_resamples=1999, rng=np.random.default_rng(0)
+        ).confidence_interval
+        text += f" [{ends.low:.2f}, {ends.high:.2f}]"
+    return text + (f" ({missing} of {len(values)} without)" if missing else "")
+
+
+def _median(values: Sequence[float]) -> str:
+    finite = [float(v) for v in values if math.isfinite(float(v))]
+    return f"{np.median(finite):.1f}" if finite else "-"
+
+
+def table(results: dict[str, Any]) -> str:
+    """Markdown: one table per kind, and what D-Flow gains over the best draw, pair by pair."""
+    lines = ["# Rare and joint targets, prior `qm9-heavy`\n"]
+    metric = Metric("error", "MAD", "lower")
+    for kind, content in results["kinds"].items():
+        rows, number = content["rows"], len(content["counts"])
+        lines += [f"## {kind}, {number} molecules\n", *head(f"| row | {' | '.join(COLUMNS)} |")]
+        for name, row in rows.items():
+            errors = [interval(row[who]) for who in ("evaluator", "guide", "difference", "label")]
+            shares = [f"{100 * np.mean(row[k]):.0f} %" for k in ("met", "stable", "valid", "novel")]
+            cells = [
+                *errors, *shares, _median(row["sa"]), _median(row["strain"]),
+                f"{row['evaluations']:.0f}", f"{row['seconds'] / number:.1f}",
+            ]  # fmt: skip
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+        for name in ("best whole of K", "evolution", "guidance"):
+            told = paired(rows[name]["evaluator"], rows["D-Flow"]["evaluator"], metric)
+            if told.low is None or not told.first or told.second is None:
+                continue
+            lines.append(
+                f"- D-Flow's error is {told.second / told.first:.2f} of that of {name} "
+                f"({told.difference:+.2f} MAD [{told.low:+.2f}, {told.high:+.2f}], "
+                f"{told.valued} of {told.pairs} pairs)."
+            )
+        lines.append("")
+    return "\n".join(lines)

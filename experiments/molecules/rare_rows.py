@@ -1,0 +1,208 @@
+"""The rows of `rare`: targets that draws do not meet, and the ways to molecules that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctrlgen.costs import PropertyCost
+from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes
+from ctrlgen.domains.molecules.costs import ValenceCost
+from ctrlgen.domains.molecules.data import Molecules
+from ctrlgen.domains.molecules.generation import Task, generate
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
+from ctrlgen.domains.molecules.properties import PROPERTIES, Request
+from ctrlgen.domains.molecules.regressors import PropertyNetwork, Types
+from ctrlgen.domains.molecules.scoring import Guide
+from ctrlgen.domains.molecules.screening import Standing, screen, standing
+from ctrlgen.domains.molecules.settings import Settings
+from ctrlgen.methods import TFG, EvolutionStrategy
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import PerSample
+from ctrlgen.rows.constants import follow
+from ctrlgen.rows.seeds import further
+from ctrlgen.sampling.grids import Uniform
+from ctrlgen.sampling.steps import DDIM
+
+__all__ = [
+    "KINDS", "Bench", "Predicted", "Targets", "best_of_draws", "dflow", "evolution", "guidance",
+    "targets_of",
+]  # fmt: skip
+
+KINDS = ("tail", "beyond", "joint")
+JOINT = ("gap", "mu", "alpha")
+TAIL, BEYOND = 0.001, 0.1
+POPULATION, SIGMA = 8, 0.25
+SCALE = torch.tensor([DEVIATION[name] for name in PROPERTIES])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is wanted of B molecules.
+
+    Attributes:
+        columns: places of their properties in `PROPERTIES`, shape (B, P), long.
+        values: wanted, in the package's units, shape (B, P).
+        counts: heavy atoms, shape (B,), long.
+    """
+
+    columns: Tensor
+    values: Tensor
+    counts: Tensor
+
+
+def targets_of(kind: str, number: int, known: Molecules, held: Molecules) -> Targets:
+    """The targets of a kind.
+
+    Args:
+        kind: of `KINDS`.
+        number: of molecules.
+        known: D_b, of which the tails are.
+        held: the split of which joint targets are.
+    """
+    seeds = torch.arange(number)
+    if kind == "joint":
+        columns = torch.tensor([list(PROPERTIES).index(name) for name in JOINT]).expand(number, -1)
+        order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))[:number]
+        values = torch.stack([held.properties[name][order] for name in JOINT], 1).double()
+    else:
+        columns = (seeds % len(PROPERTIES))[:, None]
+        ends = torch.stack([_ends(known.properties[name], kind) for name in PROPERTIES])
+        values = ends[columns[:, 0], seeds // len(PROPERTIES) % 2][:, None]
+    table, rows, labels = sizes("qm9-heavy"), [], list(PROPERTIES)
+    for seed, places, wanted in zip(seeds, columns.tolist(), values.tolist(), strict=True):
+        pairs = zip(places, wanted, strict=True)
+        requests = [Request(labels[place], value, value) for place, value in pairs]
+        rows.append(table.only(range(2, 10)).draw(requests, seed[None]))
+    return Targets(columns, values, torch.cat(rows))
+
+
+def _ends(values: Tensor, kind: str) -> Tensor:
+    """The low and the high target of a property, shape (2,)."""
+    if kind == "tail":
+        return values.double().quantile(torch.tensor([TAIL, 1 - TAIL]).double())
+    low, high = values.double().min(), values.double().max()
+    return torch.stack((low - BEYOND * (high - low), high + BEYOND * (high - low)))
+
+
+class Predicted(PerSample):
+    """What a guide says of the properties that each molecule is asked for, in deviations, (B, P).
+
+    Args:
+        network: the guide.
+        columns: their places, shape (B, P).
+        types: how classes are read, see `scoring.Guide`.
+    """
+
+    per_sample = ("columns",)
+
+    def __init__(self, network: PropertyNetwork, columns: Tensor, types: Types) -> None:
+        self.guide, self.columns = Guide(network, list(PROPERTIES), types), columns
+
+    def __call__(self, signal: Tensor) -> Tensor:
+        values = self.guide(signal)
+        return (values / follow(SCALE, values)).gather(1, follow(self.columns, values))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Targets of a kind, and all that the rows share.
+
+    Attributes:
+        prior, guide, evaluator: networks.
+        targets: what is wanted.
+        settings: of D-Flow.
+        strengths: of guidance, to choose from.
+        labels: properties (B, 6) of molecules that QM9 has, from RDKit molecules; NaN elsewhere.
+    """
+
+    prior: Prior
+    guide: PropertyNetwork
+    evaluator: PropertyNetwork
+    targets: Targets
+    settings: Settings
+    strengths: Sequence[float]
+    labels: Callable[[Sequence[Any]], Tensor]
+
+    @property
+    def seeds(self) -> Tensor:
+        """Of the molecules, 0, 1, ..."""
+        return torch.arange(len(self.targets.counts))
+
+    def cost(self, rows: Tensor, types: Types = "straight-through") -> PropertyCost:
+        """The cost of some molecules, in squared deviations."""
+        columns = self.targets.columns[rows]
+        wanted = self.targets.values[rows] / SCALE.double()[columns]
+        return PropertyCost(Predicted(self.guide, columns, types), wanted, wanted)
+
+
+def dflow(bench: Bench) -> tuple[Tensor, dict[str, Any]]:
+    """Signals, and what they took a molecule."""
+    task = Task(
+        cost=lambda rows, counts: bench.cost(rows),
+        counts=lambda rows, seeds: bench.targets.counts[rows],
+    )
+    found, spent = generate(bench.prior, task, bench.seeds, bench.settings)
+    each = (spent.forward_rows + spent.vjp_rows) / len(found)
+    return found.signals, {"evaluations": each, "settings": repr(bench.settings)}
+
+
+def best_of_draws(bench: Bench, draws: int) -> tuple[Tensor, dict[str, Any]]:
+    """The draws that the guide likes best, whole ones first."""
+    counts, solver = bench.targets.counts, bench.prior.solver(bench.settings.steps)
+    cost = bench.cost(bench.seeds, "hard")
+    _, result = screen(bench.prior, cost, bench.seeds, counts, solver, draws=draws)
+    each = result.network.forward_rows / len(counts)
+    return padded(result.samples, bench.prior), {"evaluations": each, "settings": f"K = {draws}"}
+
+
+def evolution(bench: Bench, draws: int) -> tuple[Tensor, dict[str, Any]]:
+    """As many draws as D-Flow has, the best of them bred with what is left of `draws` solves."""
+    counts, first = bench.targets.counts, min(bench.settings.draws, draws)
+    method = EvolutionStrategy(
+        solver=bench.prior.solver(bench.settings.steps), sphere=True, sigma=SIGMA, draws=first,
+        population=POPULATION, generations=max(1, (draws - first) // POPULATION),
+    )  # fmt: skip
+    name = alphabet_of(bench.prior)
+    cost = bench.cost(bench.seeds, "hard") + bench.settings.valence * ValenceCost(name)
+    result = method(fitted(bench.prior, counts), Standing(cost, name), seeds=bench.seeds)
+    each = result.network.forward_rows / len(counts)
+    return padded(result.samples, bench.prior), {"evaluations": each, "settings": repr(method)}
+
+
+def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
+    """The best whole of as many guided samples as the evaluations allow."""
+    steps = 2 * bench.settings.steps
+    draws = max(1, round(evaluations / (2 * steps)))
+    errors = []
+    for strength in bench.strengths:
+        with torch.no_grad():
+            tried = _guided(bench, strength, further(bench.seeds, 2 * draws))
+            error = bench.cost(bench.seeds, "hard").errors(tried).abs()
+        errors.append(float(error.nan_to_num(nan=1e6).mean()))
+    strength = bench.strengths[errors.index(min(errors))]
+    best, order = None, torch.full((len(bench.seeds),), torch.inf, dtype=torch.float64)
+    for draw in range(draws):
+        signals = _guided(bench, strength, further(bench.seeds, draw))
+        with torch.no_grad():
+            cost = bench.cost(bench.seeds, "hard")(signals)
+        value = standing(cost, signals, alphabet_of(bench.prior))
+        better = value < order
+        best = signals if best is None else torch.where(better[:, None, None], signals, best)
+        order = torch.where(better, value, order)
+    assert best is not None
+    text = f"best of {draws}, strength {strength:g} of {list(bench.strengths)}"
+    return best, {"evaluations": 2.0 * steps * draws, "settings": text}
+
+
+def _guided(bench: Bench, strength: float, seeds: Tensor) -> Tensor:
+    method = TFG(
+        grid=Uniform(2 * bench.settings.steps, start=0.02), clock=None, rule=DDIM(0.0),
+        rho=strength, mu=0.0, rho_schedule="constant", largest=100.0,
+    )  # fmt: skip
+    prior = fitted(bench.prior, bench.targets.counts)
+    return padded(method(prior, bench.cost(bench.seeds, "soft"), seeds=seeds).samples, bench.prior)

@@ -1,0 +1,132 @@
+"""Rare and joint targets: what they are, and that every row finds by its own means."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
+from ctrlgen.domains.molecules.data import Molecules
+from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.settings import Settings
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.experiments.molecules import rare_rows
+from ctrlgen.experiments.molecules.rare_figures import interval, synthesizability, table
+from ctrlgen.experiments.molecules.rare_rows import (
+    JOINT,
+    Bench,
+    Targets,
+    best_of_draws,
+    dflow,
+    evolution,
+    guidance,
+    targets_of,
+)
+from ctrlgen.priors.flows import Flow
+from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.seeds import further
+from tests.experiments.dflow.test_molecules import Still, radius, unlabelled
+
+LABELS = list(PROPERTIES)
+
+
+def data(number: int, scale: float) -> Molecules:
+    """Molecules whose property p is (p + 1) · i · scale for the i-th."""
+    values = torch.arange(number) * scale
+    properties = {name: (place + 1) * values for place, name in enumerate(LABELS)}
+    none = torch.zeros(number, 9, dtype=torch.int64)
+    return Molecules(torch.zeros(number, 9, 3), none, none[:, 0] + 9, properties, none[:, 0])
+
+
+def test_targets_are_quantiles_of_the_tails_values_beyond_and_joint_values_of_other_molecules() -> (
+    None
+):
+    known, held = data(1001, 1.0), data(50, 0.1)
+    tail, beyond = (targets_of(kind, 14, known, held) for kind in ("tail", "beyond"))
+    place = torch.arange(14) % 6
+    low = (torch.arange(14) // 6) % 2 == 0
+    assert torch.equal(tail.columns[:, 0], place) and tail.values.shape == (14, 1)
+    assert torch.allclose(tail.values[:, 0], (place + 1.0).double() * torch.where(low, 1, 999))
+    assert torch.allclose(
+        beyond.values[:, 0], (place + 1.0).double() * torch.where(low, -100, 1100)
+    )
+    joint = targets_of("joint", 5, known, held)
+    row = joint.values[:, 0] / (0.1 * (1 + LABELS.index(JOINT[0])))
+    assert len(row.round().unique()) == 5
+    for column, name in enumerate(JOINT):
+        assert torch.equal(joint.columns[:, column], torch.full((5,), LABELS.index(name)))
+        wanted = 0.1 * (1 + LABELS.index(name)) * row
+        assert torch.allclose(joint.values[:, column], wanted, rtol=1e-5)
+    assert int(tail.counts.min()) >= 2 and int(tail.counts.max()) <= 9
+
+
+def bench() -> Bench:
+    prior = Prior(Flow(Still(), CondOT()), Atoms(9, 17), AtomCodec())
+    columns = torch.tensor([[1, 2], [2, 3], [1, 3]])
+    wanted = torch.tensor([[500.0, 500.0], [2500.0, 2500.0], [900.0, 900.0]]).double()
+    settings = Settings(steps=3, draws=2, evaluations=6, restarts=0, valence=0.0, batch=3)
+    targets = Targets(columns, wanted, torch.tensor([3, 9, 5]))
+    return Bench(prior, radius, radius, targets, settings, [0.02, 1e-9], unlabelled)  # type: ignore[arg-type]
+
+
+def error(case: Bench, signals: Tensor) -> Tensor:
+    """Squared, in deviations, over the two properties of each, from the closed form."""
+    mask = (signals[..., 3:] != 0).any(2)
+    value = radius(signals[..., :3], signals[..., 3:], mask)[:, 0]
+    scale = torch.tensor([DEVIATION[name] for name in LABELS])[case.targets.columns]
+    return ((value[:, None] - case.targets.values) / scale).square().sum(1)
+
+
+def test_every_row_is_nearer_than_a_draw_at_the_evaluations_that_it_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rare_rows, "POPULATION", 4)
+    case = bench()
+    (one, first), (drawn, two) = best_of_draws(case, 1), best_of_draws(case, 4)
+    assert (first["evaluations"], two["evaluations"]) == (6, 24)
+    bound = case.prior.bind(counts=case.targets.counts)
+    each = [
+        error(case, bound.sample(further(case.seeds, i), case.prior.solver(3))) for i in range(4)
+    ]
+    assert torch.allclose(error(case, drawn), torch.stack(each).min(0).values, rtol=1e-4)
+    steered, spent = dflow(case)
+    assert spent["evaluations"] <= (2 + 2 * 6) * 6
+    assert (error(case, steered) < 0.05 * error(case, one)).all()
+    bred, account = evolution(case, 14)
+    assert account["evaluations"] == 14 * 6  # two draws and three generations of four
+    assert (error(case, bred) <= torch.stack(each[:2]).min(0).values * (1 + 1e-4)).all()
+    assert error(case, bred).sum() < error(case, drawn).sum()
+    guided, account = guidance(case, 48.0)
+    assert account["evaluations"] == 48 and "best of 4" in account["settings"]
+    assert error(case, guided).sum() < error(case, one).sum()
+
+
+def test_the_table_has_means_with_intervals_and_what_dflow_gains() -> None:
+    row: dict[str, Any] = {
+        "evaluator": [1.0, 3.0, math.nan], "guide": [0.5, 0.5, 0.5], "difference": [0.1] * 3,
+        "label": [math.nan] * 3, "met": [True, False, False], "stable": [True] * 3,
+        "valid": [True] * 3, "novel": [False] * 3, "sa": [4.0, 5.0, math.nan],
+        "strain": [10.0, 30.0, 20.0], "evaluations": 100.0, "seconds": 6.0,
+    }  # fmt: skip
+    far = {**row, "evaluator": [4.0, 6.5, 2.0]}
+    rows = {"D-Flow": row, "best whole of K": far, "evolution": row, "guidance": far}
+    content = {"rows": rows, "counts": [9, 9, 9]}
+    text = table({"kinds": {"tail": content}})
+    assert "| D-Flow | 2.00 [1.00, 3.00] (1 of 3 without) | 0.50 | 0.10 | - | 33 % |" in text
+    assert "| 4.5 | 20.0 | 100 | 2.0 |" in text
+    assert (
+        "D-Flow's error is 0.38 of that of best whole of K (-3.25 MAD [-3.50, -3.00], 2 of 3"
+        in text
+    )
+    assert interval([math.nan]) == "-"
+
+
+def test_synthesizability_is_the_published_score() -> None:
+    chem = pytest.importorskip("rdkit.Chem")
+    score = synthesizability([chem.MolFromSmiles("c1ccccc1"), None])
+    assert score[0] == pytest.approx(1.0) and math.isnan(score[1])
