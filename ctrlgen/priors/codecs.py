@@ -9,6 +9,7 @@ which is what `log_det` is for.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 import torch
@@ -56,6 +57,10 @@ class Codec(PerSample, ABC):
             NotImplementedError: as `log_det`.
         """
         return self.log_det(z) / z[0].numel()
+
+    def given(self, conditions: Mapping[str, Tensor]) -> Codec:
+        """The codec under the conditions of a prior; most do not depend on them."""
+        return self
 
     def config(self) -> dict[str, Any]:
         """Arguments that rebuild this codec, JSON-able."""

@@ -91,6 +91,7 @@ class Prior(PerSample):
         rows_of(bound)  # raises where they disagree
         clone = copy.copy(self)
         clone.conditions, clone.source = bound, self.source.given(bound)
+        clone.codec = self.codec.given(bound)
         return clone
 
     def on(self, path: Path | None) -> Prior:

@@ -21,8 +21,9 @@ Coefficients of music have heavy tails (whitened, a kurtosis of 60). With a knee
 
 linear below the knee a, logarithmic above; at a = 0.2 the kurtosis is that of a Gaussian, 3.
 
-Frames beyond a clip's own length are zero before every convolution: a clip is coded as it would be
-alone, whatever it is batched with. A latent has D numbers a frame, shape (B, T + 1, D).
+Frames beyond a clip's own length are zero before every convolution, and so are samples beyond the
+n - 1 hops of a clip of n frames: a clip is coded as it would be alone, whatever it is batched with.
+A latent has D numbers a frame, shape (B, T + 1, D).
 """
 
 from __future__ import annotations
@@ -176,7 +177,7 @@ class SpecCodec(nn.Module):
         """Latents of signals.
 
         Args:
-            x: signals, shape (B, 1, L), zero beyond their own length.
+            x: signals, shape (B, 1, L); the padding may hold anything.
             frames: of each signal, shape (B,); None where all are as long as the tensor.
 
         Returns:
@@ -187,7 +188,7 @@ class SpecCodec(nn.Module):
         """
         if x.ndim != 3 or x.shape[1] != 1 or x.shape[2] == 0:
             raise ValueError(f"x: expected signals of shape (B, 1, L), got {tuple(x.shape)}")
-        c = mdct(x.squeeze(1), self.hop)
+        c = mdct(self._own(x, frames).squeeze(1), self.hop)
         mask = frame_mask(frames, c).unsqueeze(2)
         c = torch.where(mask, c, 0)
         z = c @ self.inverse_axes.to(c)
@@ -218,7 +219,7 @@ class SpecCodec(nn.Module):
             frames: of each signal, shape (B,).
 
         Returns:
-            Shape (B, 1, length), zero beyond the last frame of a signal.
+            Shape (B, 1, length), zero beyond the n - 1 hops of a signal of n frames.
 
         Raises:
             ValueError: another shape, or more samples than the frames hold.
@@ -228,7 +229,14 @@ class SpecCodec(nn.Module):
         mask = frame_mask(frames, z).unsqueeze(2)
         z = torch.where(mask, z, 0)
         c = self._coefficients(z, mask)
-        return mdct_inverse(torch.where(mask, c, 0), length).unsqueeze(1)
+        return self._own(mdct_inverse(torch.where(mask, c, 0), length).unsqueeze(1), frames)
+
+    def _own(self, x: Tensor, frames: Tensor | None) -> Tensor:
+        """Signals x (B, 1, L) without what lies beyond their own frames."""
+        if frames is None:
+            return x
+        hops = torch.arange(x.shape[2], device=x.device) // self.hop
+        return torch.where((hops < follow(frames, x)[:, None] - 1).unsqueeze(1), x, 0)
 
     def decode_chunked(self, z: Tensor, chunk: int, length: int | None = None) -> Tensor:
         """`decode` in parts of `chunk` frames, equal to the whole: memory does not grow with time.

@@ -11,6 +11,7 @@ condition `frames` says how many of a padded state exist, as a molecule's number
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -66,7 +67,8 @@ class LatentCodec(Codec):
         mean: μ of each number of a frame, shape (D,).
         std: σ of each number of a frame, positive, shape (D,).
         length: samples of the decoded signal; a whole number of hops when None.
-        frames: of each sample of the batch, shape (B,), long; None where all exist.
+        frames: of each sample of the batch, shape (B,), long; None where all exist. Set by
+            `Prior.bind(frames=...)`.
 
     Raises:
         ValueError: statistics of another length than the latents, or not positive.
@@ -90,6 +92,11 @@ class LatentCodec(Codec):
             raise ValueError("std: expected positive numbers")
         self.network, self.mean, self.std = network, mean, std
         self.length, self.frames = length, frames
+
+    def given(self, conditions: Mapping[str, Tensor]) -> LatentCodec:
+        clone = copy.copy(self)
+        clone.frames = conditions.get("frames", self.frames)
+        return clone
 
     def encode(self, x: Tensor) -> Tensor:
         z = self.network.encode(x, self.frames)
