@@ -123,7 +123,7 @@ def one_by_one(
         index = torch.tensor([row])
         bound = fitted(prior, counts[index])
         x = bound.start([row]).requires_grad_()
-        method = settings.method(prior, bound.source.mask(1))  # type: ignore[attr-defined]
+        method = settings.method(prior, bound.source.mask(x))  # type: ignore[attr-defined]
         objective = SourceObjective(
             bound, cost.take(index), method.solver, method.regularizer, index, x
         )

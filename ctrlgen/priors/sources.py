@@ -17,17 +17,17 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from ctrlgen.rows.batching import PerSample, row_sum
-from ctrlgen.rows.constants import follow
+from ctrlgen.rows.batching import PerSample, row_sum, rows_of
+from ctrlgen.rows.constants import derived, follow
 from ctrlgen.rows.errors import short
 from ctrlgen.rows.seeds import SOURCE, Seeds, normal
 
-__all__ = ["Gaussian", "MaskedGaussian", "Source", "centred"]
+__all__ = ["Counted", "Gaussian", "MaskedGaussian", "Source", "centred"]
 
 
 class Source(PerSample, ABC):
@@ -58,7 +58,19 @@ class Source(PerSample, ABC):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        """Draws x_0, one per seed, shape (B, *shape); see `ctrlgen.rows.seeds`."""
+        """Draws x_0, one per seed, shape (B, *shape), where the source's own rows are.
+
+        See `ctrlgen.rows.seeds`.
+
+        Raises:
+            ValueError: where the source holds rows of another number of samples.
+        """
+        held, own = rows_of(self), [getattr(self, name) for name in self.per_sample]
+        if held is not None:
+            if len(seeds) != held:
+                of = " and ".join(self.per_sample)
+                raise ValueError(f"seeds: expected {held}, one per row of {of}, got {len(seeds)}")
+            device = device or next(part.device for part in own if part is not None)
         return self.project(normal(seeds, self.shape, stream, dtype=dtype, device=device))
 
     def radius(self, x: Tensor) -> Tensor:
@@ -166,20 +178,6 @@ class MaskedGaussian(Source):
     def shape(self) -> tuple[int, ...]:
         return (self.mask.shape[1], self.features)
 
-    def sample(
-        self,
-        seeds: Seeds,
-        stream: int = SOURCE,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        if len(seeds) != len(self.mask):
-            raise ValueError(
-                f"seeds: expected {len(self.mask)}, one per row of mask, got {len(seeds)}"
-            )
-        return super().sample(seeds, stream, dtype=dtype, device=device or self.mask.device)
-
     def project(self, x: Tensor) -> Tensor:
         return centred(x, follow(self.mask, x), self.coordinates)
 
@@ -191,3 +189,60 @@ class MaskedGaussian(Source):
 
     def __repr__(self) -> str:
         return f"MaskedGaussian({tuple(self.mask.shape)}, {self.features}, {self.coordinates})"
+
+
+class Counted(Source):
+    """N(0, I) on the first n points of every sample, of N places; its coordinates centred.
+
+    A state is (B, N, F) as that of a `MaskedGaussian`, but how many points a sample has is a
+    condition of the prior, named in `per_sample`: an attribute of that name, shape (B,), long;
+    None means N in every one. Set by `Prior.bind`.
+
+    Attributes:
+        places: N.
+        features: F.
+        coordinates: how many of the F are coordinates of zero mean.
+    """
+
+    coordinates: ClassVar[int] = 0
+
+    def __init__(self, places: int, features: int, counts: Tensor | None = None) -> None:
+        self.places, self.features = places, features
+        setattr(self, self.per_sample[0], counts)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.places, self.features)
+
+    @property
+    def _counts(self) -> Tensor | None:
+        return getattr(self, self.per_sample[0])
+
+    def given(self, conditions: Mapping[str, Tensor]) -> Self:
+        counts = conditions.get(self.per_sample[0], self._counts)
+        return type(self)(self.places, self.features, counts)
+
+    def mask(self, x: Tensor) -> Tensor:
+        """Points that exist, bool, shape (B, N), where states x (B, *) are; made once."""
+        if self._counts is None:
+            return torch.ones(len(x), self.places, dtype=torch.bool, device=x.device)
+        counts = follow(self._counts, x)
+        return derived(
+            counts,
+            ("mask", self.places),
+            lambda: torch.arange(self.places, device=counts.device) < counts.unsqueeze(1),
+        )
+
+    def project(self, x: Tensor) -> Tensor:
+        if self.coordinates:
+            return centred(x, self.mask(x), self.coordinates)
+        return torch.where(self.mask(x).unsqueeze(2), x, 0)
+
+    def entries(self, x: Tensor) -> Tensor:
+        return self.mask(x).sum(1).to(x) * self.features
+
+    def degrees_of_freedom(self, x: Tensor) -> Tensor:
+        return self.entries(x) - self.coordinates
+
+    def config(self) -> dict[str, Any]:
+        return {"places": self.places, "features": self.features}

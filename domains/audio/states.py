@@ -24,10 +24,9 @@ from ctrlgen.priors.cards import Card
 from ctrlgen.priors.codecs import Codec
 from ctrlgen.priors.documents import plain_name
 from ctrlgen.priors.factories import network_of
-from ctrlgen.priors.sources import Source
-from ctrlgen.rows.constants import derived, follow
+from ctrlgen.priors.sources import Counted
+from ctrlgen.rows.constants import follow
 from ctrlgen.rows.errors import CardError, short
-from ctrlgen.rows.seeds import SOURCE, Seeds
 
 __all__ = ["WEIGHTS", "FrameNetwork", "Frames", "LatentCodec", "PretrainedCodec"]
 
@@ -140,7 +139,7 @@ class PretrainedCodec(LatentCodec):
         return {"card": self.card, "sha256": self.sha256, "length": self.length}
 
 
-class Frames(Source):
+class Frames(Counted):
     """Gaussian noise on the frames of clips.
 
     Args:
@@ -151,59 +150,14 @@ class Frames(Source):
     """
 
     per_sample = ("frames",)
+    frames: Tensor | None
 
     def __init__(self, places: int, features: int, frames: Tensor | None = None) -> None:
         if places < 2 or features < 1:
             raise ValueError(
                 f"places, features: expected at least 2 and 1, got {places} and {features}"
             )
-        self.places, self.features, self.frames = places, features, frames
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.places, self.features)
-
-    def given(self, conditions: Mapping[str, Tensor]) -> Frames:
-        return Frames(self.places, self.features, conditions.get("frames", self.frames))
-
-    def mask(self, x: Tensor) -> Tensor:
-        """Frames that exist, bool, shape (B, T), where states x (B, *) are; made once."""
-        if self.frames is None:
-            return torch.ones(len(x), self.places, dtype=torch.bool, device=x.device)
-        frames = follow(self.frames, x)
-        return derived(
-            frames,
-            ("mask", self.places),
-            lambda: torch.arange(self.places, device=frames.device) < frames.unsqueeze(1),
-        )
-
-    def sample(
-        self,
-        seeds: Seeds,
-        stream: int = SOURCE,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        if self.frames is not None:
-            device = device or self.frames.device
-            if len(seeds) != len(self.frames):
-                raise ValueError(
-                    f"seeds: expected {len(self.frames)}, one per clip, got {len(seeds)}"
-                )
-        return super().sample(seeds, stream, dtype=dtype, device=device)
-
-    def project(self, x: Tensor) -> Tensor:
-        return torch.where(self.mask(x).unsqueeze(2), x, 0)
-
-    def degrees_of_freedom(self, x: Tensor) -> Tensor:
-        return self.entries(x)
-
-    def entries(self, x: Tensor) -> Tensor:
-        return self.mask(x).sum(1).to(x) * self.features
-
-    def config(self) -> dict[str, Any]:
-        return {"places": self.places, "features": self.features}
+        super().__init__(places, features, frames)
 
     def __repr__(self) -> str:
         bound = "" if self.frames is None else f", {len(self.frames)} clips"

@@ -99,7 +99,7 @@ def steer(
     places = bound.source.shape[0]
     method = settings.method(
         prior,
-        bound.source.mask(len(counts)),  # type: ignore[attr-defined]
+        bound.source.mask(counts),  # type: ignore[attr-defined]
         start=None if start is None else start[:, :places],
         ball=None if ball is None else Ball(ball.centre[:, :places], ball.radius),
     )

@@ -64,7 +64,7 @@ class Draws:
         """The draws of a prior that is bound to the numbers of atoms of the seeds."""
         own = fitted(prior, prior.conditions["counts"])
         result = Unsteered(self.solver)(own, seeds=seeds)
-        exists = own.source.mask(len(result)).unsqueeze(2).to(result.samples.device)  # type: ignore[attr-defined]
+        exists = own.source.mask(result.samples).unsqueeze(2)  # type: ignore[attr-defined]
         samples = torch.where(exists, result.samples, 0)
         return replace(
             result, samples=padded(samples, prior), controls=padded(result.controls, prior)

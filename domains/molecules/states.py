@@ -13,7 +13,6 @@ standard Gaussian on the atoms that exist, positions of zero mean: n(3 + K) - 3 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -21,9 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ctrlgen.priors.codecs import Codec
-from ctrlgen.priors.sources import Source, centred
-from ctrlgen.rows.constants import derived, follow
-from ctrlgen.rows.seeds import SOURCE, Seeds
+from ctrlgen.priors.sources import Counted
 
 __all__ = ["AtomCodec", "Atoms", "Parts", "join", "split"]
 
@@ -141,7 +138,7 @@ class AtomCodec(Codec):
         return {"position": self.position, "one_hot": self.one_hot}
 
 
-class Atoms(Source):
+class Atoms(Counted):
     """Gaussian noise on the atoms of molecules, positions of zero mean.
 
     Args:
@@ -152,6 +149,8 @@ class Atoms(Source):
     """
 
     per_sample = ("counts",)
+    coordinates = 3
+    counts: Tensor | None
 
     def __init__(self, places: int, features: int, counts: Tensor | None = None) -> None:
         if places < 2 or features < 4:
@@ -160,59 +159,7 @@ class Atoms(Source):
             )
         if counts is not None and bool((counts < 2).any()):
             raise ValueError("counts: expected at least two atoms in every molecule")
-        self.places, self.features, self.counts = places, features, counts
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.places, self.features)
-
-    def given(self, conditions: Mapping[str, Tensor]) -> Atoms:
-        return Atoms(self.places, self.features, conditions.get("counts", self.counts))
-
-    def mask(self, rows: int) -> Tensor:
-        """Atoms that exist, bool, shape (rows, N)."""
-        if self.counts is None:
-            return torch.ones(rows, self.places, dtype=torch.bool)
-        return self._mask(self.counts)
-
-    def _mask(self, x: Tensor) -> Tensor:
-        """Atoms that exist, where states x (B, *) are; made once."""
-        if self.counts is None:
-            return torch.ones(len(x), self.places, dtype=torch.bool, device=x.device)
-        counts = follow(self.counts, x)
-        return derived(
-            counts,
-            ("mask", self.places),
-            lambda: torch.arange(self.places, device=counts.device) < counts.unsqueeze(1),
-        )
-
-    def sample(
-        self,
-        seeds: Seeds,
-        stream: int = SOURCE,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        if self.counts is not None:
-            device = device or self.counts.device
-            if len(seeds) != len(self.counts):
-                raise ValueError(
-                    f"seeds: expected {len(self.counts)}, one per molecule, got {len(seeds)}"
-                )
-        return super().sample(seeds, stream, dtype=dtype, device=device)
-
-    def project(self, x: Tensor) -> Tensor:
-        return centred(x, self._mask(x), 3)
-
-    def entries(self, x: Tensor) -> Tensor:
-        return self._mask(x).sum(1).to(x) * self.features
-
-    def degrees_of_freedom(self, x: Tensor) -> Tensor:
-        return self.entries(x) - 3
-
-    def config(self) -> dict[str, Any]:
-        return {"places": self.places, "features": self.features}
+        super().__init__(places, features, counts)
 
     def __repr__(self) -> str:
         bound = "" if self.counts is None else f", {len(self.counts)} counts"

@@ -104,7 +104,7 @@ def test_steering_brings_the_property_nearer_than_the_prior_does() -> None:
 
 
 def test_the_radius_penalty_uses_the_degrees_of_freedom_of_each_molecule() -> None:
-    method = QUICK.method(tiny_prior(), fitted(tiny_prior(), COUNTS).source.mask(4))
+    method = QUICK.method(tiny_prior(), fitted(tiny_prior(), COUNTS).source.mask(COUNTS))
     source = fitted(tiny_prior(), COUNTS).source
     z = source.sample(SEEDS, dtype=torch.float64)
     d = COUNTS * (3 + KINDS) - 3
@@ -118,7 +118,7 @@ def test_the_radius_penalty_uses_the_degrees_of_freedom_of_each_molecule() -> No
 @pytest.mark.parametrize("kind", ["isotropic", "feature"])
 def test_normalised_sources_are_standard_and_every_atom_counts(kind: str) -> None:
     settings = replace(PLAIN, iterations=5, tolerance=1e-4, normalise=kind)
-    method = settings.method(tiny_prior(), fitted(tiny_prior(), COUNTS).source.mask(4))
+    method = settings.method(tiny_prior(), fitted(tiny_prior(), COUNTS).source.mask(COUNTS))
     assert isinstance(method.projection, Normalize) and method.regularizer is None
     assert method.projection.isotropic == (kind == "isotropic")
     found = run(settings)
