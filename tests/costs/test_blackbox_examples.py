@@ -1,0 +1,103 @@
+"""What a black box is used for: xTB's dipole, the loudness of a clip, the size of a file."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import ctrlgen as cg
+from ctrlgen.domains.molecules import chemistry
+from ctrlgen.domains.molecules.elements import ALL_ATOM
+from ctrlgen.domains.molecules.states import join
+from ctrlgen.rows.errors import UnknownName
+
+
+@pytest.fixture
+def molecules() -> Tensor:
+    """Water, and five hydrogens in a heap, which no bonds fit."""
+    pytest.importorskip("rdkit")
+    water = [[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]]
+    heap = [[0.4 * i, 0.0, 0.0] for i in range(3)]
+    classes = torch.tensor([[ALL_ATOM.index(a) for a in "OHH"], [0, 0, 0]])
+    return join(torch.tensor([water, heap]), classes, len(ALL_ATOM))
+
+
+def test_the_dipole_of_xtb(molecules: Tensor) -> None:
+    pytest.importorskip("tblite.interface", reason="tblite has no build for this system")
+
+    def dipole(mols: list[Any]) -> list[float]:
+        return [found.mu_raw for found in chemistry.xtb(mols)]
+
+    box = cg.BlackBoxCost(dipole, view=cg.molecules.Molecules("qm9"))
+    value = box(molecules)
+    assert 1.9 < float(value[0]) < 2.6 and value[1] == torch.inf  # debye; GFN2 has 2.3
+    assert box.why(molecules) == [None, "no number: NaN"]
+    target = cg.LevelSet(box, 2.0)(molecules)
+    assert float(target[0]) == pytest.approx((float(value[0]) - 2) ** 2) and box.calls == 2
+
+
+def test_a_program_reads_a_molecule(molecules: Tensor) -> None:
+    write = cg.molecules.MoleculeFile("qm9")
+    if shutil.which("grep") is None:
+        pytest.skip("there is no grep here")
+    box = cg.BlackBoxCost(cg.Command(["grep", "-c", " H ", "{file}"], write))
+    assert box(molecules).tolist() == [2.0, torch.inf]
+    assert box.why(molecules)[1] == (
+        "cannot be written: ValueError: no bond orders fit the valences of its atoms"
+    )
+    with pytest.raises(UnknownName, match="alphabet"):
+        cg.molecules.MoleculeFile("zinc")
+    with pytest.raises(ValueError, match=r"suffix: expected .sdf or .xyz"):
+        cg.molecules.MoleculeFile("qm9", ".pdb")
+
+
+def test_the_loudness_of_a_clip_by_a_program() -> None:
+    """Read back by the standard library: the file holds 16 bits at the rate that was asked."""
+    pytest.importorskip("soundfile")
+    program = (
+        "import math, struct, sys, wave\n"
+        "w = wave.open(sys.argv[1]); n = w.getnframes()\n"
+        "x = struct.unpack(f'<{n}h', w.readframes(n)); assert w.getframerate() == 8000\n"
+        "print('RMS', 20 * math.log10(math.sqrt(sum(v * v for v in x) / n) / 32768), 'dB')"
+    )
+    time = torch.arange(800) / 8000
+    tone = torch.sin(2 * torch.pi * 100 * time)
+    clips = torch.stack((tone, 0.1 * tone)).unsqueeze(1)
+    write = cg.audio.SoundFile(8000)
+    box = cg.BlackBoxCost(cg.Command([sys.executable, "-c", program, "{file}"], write), workers=2)
+    assert torch.allclose(box(clips), torch.tensor([-3.01, -23.01]), atol=0.02)
+    with pytest.raises(ValueError, match="rate: expected a positive integer"):
+        cg.audio.SoundFile(0)
+
+
+def test_the_size_of_a_jpeg() -> None:
+    """Of a file by a command, and of the same bytes in this process."""
+    image = pytest.importorskip("PIL.Image")
+    images = torch.stack((torch.zeros(1, 16, 16), torch.linspace(-1, 1, 256).view(1, 16, 16)))
+
+    def size(x: Tensor) -> list[int]:
+        files = [io.BytesIO() for _ in x]
+        for file, one in zip(files, x, strict=True):
+            pixels = one[0].add(1).mul(127.5).round().byte().numpy()
+            image.fromarray(pixels).save(file, "JPEG")
+        return [file.tell() for file in files]
+
+    here = cg.BlackBoxCost(size)(images)
+    assert here[0] < here[1]
+    if shutil.which("wc") is not None:
+        command = cg.Command(["sh", "-c", "wc -c < {file}"], cg.images.ImageFile(".jpg"))
+        assert torch.equal(cg.BlackBoxCost(command)(images), here)
+
+
+def test_a_folder_of_the_user_with_spaces_is_a_path(tmp_path: Path) -> None:
+    file = tmp_path / "a folder" / "mine.py"
+    file.parent.mkdir()
+    file.write_text("def score(x):\n    return x.sum(1)\n")
+    assert cg.BlackBoxCost(f"{file}:score")(torch.ones(2, 3)).tolist() == [3.0, 3.0]
