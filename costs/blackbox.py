@@ -4,8 +4,9 @@
     BlackBoxCost("mine.py:f", workers=4, timeout=20)       the same in processes of its own
     BlackBoxCost(Command(["tool", "{file}"]), workers=4)   a command, run for every sample
 
-A scorer has no gradient. `BestOf`, `EvolutionStrategy` and `ParticleResampling` steer by it; a
-method that needs a gradient refuses it before any compute, also as a part of a sum.
+A scorer has no gradient. `BestOf`, `EvolutionStrategy`, `ParticleResampling` and
+`TrustRegionSearch` steer by it; a method that needs a gradient refuses it before any compute, also
+as a part of a sum.
 
 What it cannot score costs infinity, so that it is ranked last and never lost: a sample for which
 the scorer raises, has no number, crashes or takes too long. Its mates have their scores, and `why`

@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         PiGDM,
         PnPFlow,
         REDDiff,
+        TrustRegionSearch,
     )
     from ctrlgen.methods.blackbox.best_of import Rung
     from ctrlgen.methods.result import Result
@@ -180,6 +181,7 @@ __all__ = [
     "SteppedMethod",
     "Tangent",
     "Times",
+    "TrustRegionSearch",
     "Uniform",
     "__version__",
     "audio",

@@ -234,7 +234,7 @@ def try_cost(
         if gradient:
             raise CostError(
                 f"cost: {cost} is a black box and has no gradient; BestOf, "
-                "EvolutionStrategy and ParticleResampling need none"
+                "EvolutionStrategy, ParticleResampling and TrustRegionSearch need none"
             )
         return
     with torch.set_grad_enabled(gradient):

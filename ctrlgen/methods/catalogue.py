@@ -27,7 +27,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "dps", "lgd-mc", "mpgd", "freedom", "ugd", "tfg", "classifier-guidance",
     ),
     "variational and plug-and-play": ("red-diff", "flow-priors", "pnp-flow", "daps"),
-    "without gradients": ("best-of", "evolution-strategy", "particle-resampling"),
+    "without gradients": (
+        "best-of", "evolution-strategy", "particle-resampling", "trust-region-search",
+    ),
 }  # fmt: skip
 """Names of methods by family."""
 

@@ -106,7 +106,7 @@ def check(task: str, result: Result, measured: Tensor, prior: Prior, truth: Tens
 
 def test_every_method_is_in_the_table() -> None:
     kinds = {entry.kind.__name__ for entry in METHODS.values()}
-    # Of these one estimates the operator, one has a classifier for a cost, and three take no
+    # Of these one estimates the operator, one has a classifier for a cost, and four take no
     # gradient though a restoration has one.
     others = {
         "BlindNDTM",
@@ -114,6 +114,7 @@ def test_every_method_is_in_the_table() -> None:
         "BestOf",
         "EvolutionStrategy",
         "ParticleResampling",
+        "TrustRegionSearch",
     }
     assert kinds == set(methods.__all__) - {"Method"} - others
 

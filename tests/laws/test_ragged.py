@@ -48,6 +48,7 @@ from ctrlgen.methods import (
     PiGDM,
     PnPFlow,
     REDDiff,
+    TrustRegionSearch,
 )
 from ctrlgen.methods.analytic.cpigdm import truncated
 from ctrlgen.methods.base import CostLike
@@ -179,6 +180,9 @@ METHODS: dict[str, tuple[Any, Callable[[Batch], CostLike]]] = {
     ),
     "particles": (
         ParticleResampling(population=4, looks=2, moves=2, depth=2), Batch.function,
+    ),
+    "trust-region": (
+        TrustRegionSearch(draws=4, batch=2, rounds=3, descent=4), Batch.function,
     ),
     "best-of": (BestOf(n=4, rungs=(Rung(1),)), Batch.function),
 }  # fmt: skip

@@ -46,7 +46,7 @@ READS = {
 
 CONSTANTS = "ctrlgen/rows/constants.py"
 
-LEAVING = ("dflow", "dmplug", "evolution", "flowgrad", "oc-flow", "optimal-control")
+LEAVING = ("dflow", "dmplug", "evolution", "flowgrad", "oc-flow", "optimal-control", "trust-region")
 """Methods whose rows leave when they are done; all others take a fixed number of steps."""
 
 ON_THE_HOST = (

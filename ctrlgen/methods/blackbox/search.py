@@ -100,7 +100,7 @@ class Search:
 
     Attributes:
         rows: numbers of the samples that are still at work, int64, shape (b,).
-        prior, seeds: theirs.
+        prior, cost, seeds: theirs.
         target: of all samples, shape (B,), or None.
         incumbents: "points" x_0, "signals" and "costs" of the best candidates, (B, *) each.
         draws: number of the draw that the incumbent is, int64, shape (B,).
@@ -119,7 +119,7 @@ class Search:
         meter: Any,
     ) -> None:
         self._whole = prior, cost, seeds
-        self.prior, self._cost, self.seeds = prior, cost, seeds
+        self.prior, self.cost, self.seeds = prior, cost, seeds
         self.solver, self.target, self.chunk = solver, target, chunk
         self._observer, self._meter = observer, meter
         self.rows = torch.arange(len(z), device=z.device)
@@ -155,7 +155,7 @@ class Search:
             solver: in place of the search's own.
         """
         shape, wide = points.shape[:2], self.wide(points.shape[1])
-        prior, cost = self.prior.take(wide), cost_rows(self._cost, wide)
+        prior, cost = self.prior.take(wide), cost_rows(self.cost, wide)
         signals = prior.generate(points.flatten(0, 1), solver or self.solver)
         whole = flat(signals).isfinite().all(1)
         costs = cost(signals).detach().to(points.dtype)
@@ -265,7 +265,7 @@ class Search:
         kept, _ = partition(running, count)
         self.rows = self.rows[kept]
         prior, cost, seeds = self._whole
-        self.prior, self._cost = prior.take(self.rows), cost_rows(cost, self.rows)
+        self.prior, self.cost = prior.take(self.rows), cost_rows(cost, self.rows)
         self.seeds = seeds[self.rows]
         return kept
 

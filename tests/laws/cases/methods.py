@@ -40,6 +40,7 @@ from ctrlgen.methods import (
     PiGDM,
     PnPFlow,
     REDDiff,
+    TrustRegionSearch,
 )
 from ctrlgen.methods.analytic.cpigdm import truncated
 from ctrlgen.methods.blackbox.best_of import Rung
@@ -192,6 +193,9 @@ METHODS: dict[str, Case] = {
     ),
     "particles-moved": method_case(
         ParticleResampling(population=3, grid=Uniform(4), moves=2, depth=2, pick="draw", clip=5.0)
+    ),
+    "trust-region": method_case(
+        TrustRegionSearch(draws=4, batch=3, rounds=2, descent=4, solver=Euler(2))
     ),
     "evolution-sphere": method_case(
         EvolutionStrategy(population=4, generations=3, sphere=True, solver=Euler(2))
