@@ -75,7 +75,7 @@ class PriorDrawing:
     @property
     def code(self) -> list[Path]:
         """The user's own file, which the run executes."""
-        return [] if self.scoring is None else [self.scoring.file]
+        return [] if self.scoring is None else self.scoring.code
 
     def scores(self, store: Store) -> list[dict[str, Any]] | None:
         """The score of every sample that is there, None where it has none; None without a score."""

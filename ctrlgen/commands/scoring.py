@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from ctrlgen.commands.run_options import Running, absolute
+from ctrlgen.commands.run_options import Running, absolute, file_of
 from ctrlgen.methods import BestOf, EvolutionStrategy, Method, ParticleResampling
 from ctrlgen.priors.prior import Prior
 from ctrlgen.sampling.grids import Uniform
@@ -83,7 +83,7 @@ class Scoring:
     """How a score steers.
 
     Attributes:
-        reference: FILE.py:NAME.
+        reference: FILE.py:NAME, or what else a domain knows.
         name: of the method.
         calls: of the score for each sample, at most; at least 8.
         strength: of particles.
@@ -106,9 +106,10 @@ class Scoring:
             raise ValueError(f"method: expected {', '.join(get_args(Name))}, got {self.name!r}")
 
     @property
-    def file(self) -> Path:
+    def code(self) -> list[Path]:
         """The user's file, which a run executes."""
-        return Path(self.reference.rpartition(":")[0])
+        file = file_of(self.reference)
+        return [] if file is None else [file]
 
     def box(self) -> dict[str, Any]:
         """Arguments of a `ctrlgen.costs.BlackBoxCost`."""

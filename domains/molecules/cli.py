@@ -158,6 +158,8 @@ def sample(ctx: typer.Context, options: Sample) -> None:
       ctrlgen molecule sample -n 64 -o molecules.sdf
 
       ctrlgen molecule sample -n 4 --steps 6 --score mine.py:score --method evolution
+
+      ctrlgen molecule sample -n 4 --steps 6 --score "qed>=0.5"
     """
     from ctrlgen.domains.molecules.sampling import Drawing
 

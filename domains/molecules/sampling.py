@@ -18,6 +18,7 @@ from ctrlgen.domains.molecules.judges import judge
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
 from ctrlgen.domains.molecules.options import Sample
 from ctrlgen.domains.molecules.plans import METRIC, Molecules
+from ctrlgen.domains.molecules.rdkit_scores import wished
 from ctrlgen.domains.molecules.reports import finish
 from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.scoring import EVALUATOR
@@ -81,7 +82,7 @@ class Drawing(Molecules):
     def code(self) -> list[Path]:
         """The user's own file, which the run executes."""
         scoring = self.options.scoring
-        return [] if scoring is None else [scoring.file]
+        return [] if scoring is None else scoring.code
 
     def job(self) -> Job:
         """The job; numbers of atoms are drawn as QM9 has them.
@@ -100,9 +101,13 @@ class Drawing(Molecules):
             posebusters=options.posebusters,
         )  # fmt: skip
         method: Any = Draws(prior.solver(options.steps))
-        cost, scoring = None, options.scoring
+        cost: Any = None
+        scoring = options.scoring
         if scoring is not None:  # molecules without a score are there, and marked
-            cost = BlackBoxCost(**scoring.box(), view=MoleculeView(name))
+            if scoring.code:
+                cost = BlackBoxCost(**scoring.box(), view=MoleculeView(name))
+            else:
+                cost = wished(scoring.reference, name)
             method = scoring.method(prior, options.steps)
         bound = prior.bind(counts=sizes(name).only(allowed).draw([], seeds))
         unit = options.size(len(seeds))

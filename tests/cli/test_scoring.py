@@ -98,4 +98,5 @@ def test_sounds_and_molecules_are_asked_in_their_own_form(file: Path) -> None:
     job = drawing.job()
     assert job.cost.view == View("qm9-heavy") and isinstance(job.method, EvolutionStrategy)
     assert drawing.code == [file] and file in drawing.files()
-    assert not torch.equal(job.prior.conditions["counts"], torch.zeros(2))
+    wish = Molecules(Sample(number=2, score="qed>=0.5", calls=9))
+    assert repr(wish.job().cost.predict) == "qed" and wish.code == []

@@ -15,6 +15,7 @@ from torch import Tensor
 import ctrlgen as cg
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.elements import ALL_ATOM
+from ctrlgen.domains.molecules.rdkit_scores import RDKitScore, wished
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.rows.errors import UnknownName
 
@@ -56,6 +57,37 @@ def test_a_program_reads_a_molecule(molecules: Tensor) -> None:
         cg.molecules.MoleculeFile("zinc")
     with pytest.raises(ValueError, match=r"suffix: expected .sdf or .xyz"):
         cg.molecules.MoleculeFile("qm9", ".pdb")
+
+
+@pytest.mark.parametrize(
+    ("wish", "value", "cost"),
+    [  # of water, by the papers' own programs: a score, and the squared distance in its scales
+        ("tpsa<=11.5", 31.5, 1.0),
+        ("tpsa=31.5", 31.5, 0.0),
+        ("logp>=0.1754", -0.8246, 1.0),
+        ("logp=-2..0", -0.8246, 0.0),
+        ("qed>=0.5", 0.328, 2.96),
+    ],
+)
+def test_scores_of_rdkit(molecules: Tensor, wish: str, value: float, cost: float) -> None:
+    found = wished(wish, "qm9")
+    box: Any = found.predict
+    assert float(box(molecules)[0]) == pytest.approx(value, abs=0.01)
+    costs = found(molecules)
+    assert float(costs[0]) == pytest.approx(cost, abs=0.05) and not costs[1].isfinite()
+    assert not found.differentiable
+
+
+def test_the_score_of_synthesis_ranks_and_wishes_are_read() -> None:
+    chem = pytest.importorskip("rdkit.Chem")
+    easy, hard = (chem.MolFromSmiles(text) for text in ("CCO", "C1CC23CC1CC2C1CC31"))
+    low, high, none = RDKitScore("sa")([easy, hard, None])
+    assert low is not None and high is not None and 1 < low < 3 < high and none is None
+    with pytest.raises(UnknownName, match="score: 'beauty' is not known; known are: logp, qed"):
+        wished("beauty>=3", "qm9")
+    for text in ("qed", "qed>3..4", "qed>=", "mine.py"):
+        with pytest.raises(ValueError, match=r"score: expected FILE.py:NAME, NAME>=NUMBER"):
+            wished(text, "qm9")
 
 
 def test_the_loudness_of_a_clip_by_a_program() -> None:
