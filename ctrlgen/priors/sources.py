@@ -206,6 +206,7 @@ class Counted(Source):
 
     coordinates: ClassVar[int] = 0
 
+    @abstractmethod
     def __init__(self, places: int, features: int, counts: Tensor | None = None) -> None:
         self.places, self.features = places, features
         setattr(self, self.per_sample[0], counts)

@@ -1,10 +1,8 @@
 r"""Two runs on the same problems, sample by sample.
 
 Samples of two runs that have one seed are a pair, and d_i = b_i - a_i its difference. The mean of
-the differences has the interval of the bias-corrected and accelerated bootstrap over pairs:
-B. Efron, "Better bootstrap confidence intervals", J. Am. Stat. Assoc. 82 (1987), as
-`scipy.stats.bootstrap` computes it. Pairs of which a value is missing or not finite have no
-difference; they are counted.
+the differences has the interval of the bootstrap over pairs (`ctrlgen.report.intervals`). Pairs of
+which a value is missing or not finite have no difference; they are counted.
 """
 
 from __future__ import annotations
@@ -14,12 +12,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ctrlgen.extras import require
+from ctrlgen.report.intervals import mean_of
 from ctrlgen.report.sections import Metric, Sample, Section
 
-__all__ = ["LEVEL", "Comparison", "compare", "paired"]
+__all__ = ["Comparison", "compare", "paired"]
 
-LEVEL = 0.95
 _RESAMPLES = 9999
 
 
@@ -77,8 +74,8 @@ def paired(
         return Comparison(metric.name, unit, len(first), 0, None, None, None, None, None, None, 0)
     number = len(both)
     differences = [b - a for a, b in both]
-    mean = math.fsum(differences) / number
-    low, high = _interval(differences)
+    mean = mean_of(differences, _RESAMPLES)
+    low, high = (None, None) if number < 2 else (mean.low, mean.high)
     sign = {"higher": 1, "lower": -1, None: 0}[metric.better]
     return Comparison(
         metric.name,
@@ -87,30 +84,12 @@ def paired(
         number,
         math.fsum(a for a, _ in both) / number,
         math.fsum(b for _, b in both) / number,
-        mean,
+        mean.mean,
         low,
         high,
         sum(sign * d > 0 for d in differences) if sign else None,
         sum(d == 0 for d in differences),
     )
-
-
-def _interval(differences: Sequence[float]) -> tuple[float | None, float | None]:
-    if len(differences) < 2:
-        return None, None
-    if len(set(differences)) == 1:  # there is nothing to resample
-        return differences[0], differences[0]
-    numpy, stats = require("numpy", "report"), require("scipy.stats", "report")
-    done = stats.bootstrap(
-        (numpy.array(differences),),
-        numpy.mean,
-        confidence_level=LEVEL,
-        n_resamples=_RESAMPLES,
-        batch=1000,
-        rng=numpy.random.default_rng(0),
-    )
-    ends = done.confidence_interval
-    return float(ends.low), float(ends.high)
 
 
 def compare(sections: Sequence[Section]) -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ from typing import Any
 
 from ctrlgen import __version__
 from ctrlgen.priors.documents import write_whole
-from ctrlgen.report.comparison import LEVEL, compare
+from ctrlgen.report.comparison import compare
+from ctrlgen.report.intervals import LEVEL
 from ctrlgen.report.libraries import plotly
 from ctrlgen.report.panels import panels
 from ctrlgen.report.sections import Section

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -20,8 +20,9 @@ from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.experiments.shared.tables import head
 from ctrlgen.report.figures import save_figure
+from ctrlgen.report.intervals import mean_of
 
-__all__ = ["PUBLISHED", "Mean", "bootstrap", "figures", "summary", "table", "verdicts"]
+__all__ = ["PUBLISHED", "figures", "summary", "table", "verdicts"]
 
 Panel = Callable[[Axes, dict[str, Any], str], None]
 
@@ -72,41 +73,6 @@ NOTES = (
 )
 
 
-class Mean(NamedTuple):
-    """A mean with its interval, and how many values it could not have.
-
-    Attributes:
-        mean, low, high: NaN where there is no value.
-        missing: values that are not finite, of `total`.
-        total: all values.
-    """
-
-    mean: float
-    low: float
-    high: float
-    missing: int
-    total: int
-
-    def text(self, digits: int) -> str:
-        """As a cell of a table: what is missing is said beside the number."""
-        if self.missing == self.total:
-            return "-"
-        lost = f" ({self.missing} of {self.total} without)" if self.missing else ""
-        return f"{self.mean:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]{lost}"
-
-
-def bootstrap(values: Tensor, draws: int = 1000) -> Mean:
-    """Mean and its 95 % interval by bootstrap of the finite values; the others are counted."""
-    known = values[values.isfinite()].double()
-    missing, total = len(values) - len(known), len(values)
-    if not len(known):
-        return Mean(math.nan, math.nan, math.nan, missing, total)
-    draw = torch.Generator().manual_seed(0)
-    means = known[torch.randint(len(known), (draws, len(known)), generator=draw)].mean(1)
-    low, high = means.quantile(torch.tensor([0.025, 0.975]).double()).tolist()
-    return Mean(float(known.mean()), low, high, missing, total)
-
-
 def summary(row: dict[str, Any], targets: Tensor, deviation: float) -> dict[str, Any]:
     """Mean errors with their intervals; `hacked`: the guide within 0.1 deviations, not the other.
 
@@ -116,16 +82,16 @@ def summary(row: dict[str, Any], targets: Tensor, deviation: float) -> dict[str,
         deviation: mean absolute deviation of the property.
     """
     if "error" in row:
-        return {"real": bootstrap(torch.tensor(row["error"]))}
+        return {"real": mean_of(torch.tensor(row["error"]).tolist())}
     found: dict[str, Any] = {}
     errors = {
         key: (torch.tensor([math.nan if v is None else v for v in row[key]]) - targets).abs()
         for key in ("guide", "evaluator", "xtb", "label")
         if key in row
     }
-    found = {key: bootstrap(error) for key, error in errors.items()}
+    found = {key: mean_of(error.tolist()) for key, error in errors.items()}
     stable = torch.tensor(row["stable"])
-    found["evaluator, stable"] = bootstrap(errors["evaluator"][stable])
+    found["evaluator, stable"] = mean_of(errors["evaluator"][stable].tolist())
     lost = ~(errors["evaluator"] <= 0.5 * deviation)
     found["hacked"] = float(((errors["guide"] <= 0.1 * deviation) & lost).double().mean())
     found["judged"] = float(errors["evaluator"].isfinite().double().mean())

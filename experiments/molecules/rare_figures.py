@@ -21,6 +21,7 @@ from ctrlgen.domains.molecules.verdicts import CONFIRMED
 from ctrlgen.experiments.shared.tables import head
 from ctrlgen.extras import require
 from ctrlgen.report.comparison import paired
+from ctrlgen.report.intervals import mean_of
 from ctrlgen.report.sections import Metric
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ COLUMNS = (
     "evaluator, MAD", "guide, MAD", "their difference, MAD", "DFT label, MAD", "met", "stable",
     "valid", "not in QM9", "SA score", "strain, kcal/mol", "network evaluations", "s/molecule",
 )  # fmt: skip
+ERRORS = ("evaluator", "guide", "difference", "label")
 
 
 def synthesizability(mols: Sequence[Any]) -> list[float]:
@@ -72,21 +74,6 @@ def measure(bench: Bench, signals: Tensor) -> dict[str, Any]:
     }
 
 
-def interval(values: Sequence[float]) -> str:
-    """A mean with its 95 % bootstrap interval, and how many values are missing."""
-    finite = np.array([float(v) for v in values if math.isfinite(float(v))])
-    if not len(finite):
-        return "-"
-    text, missing = f"{finite.mean():.2f}", len(values) - len(finite)
-    if len(np.unique(finite)) > 1:
-        stats = require("scipy.stats", "report")
-        ends = stats.bootstrap(
-            (finite,), np.mean, n_resamples=1999, rng=np.random.default_rng(0)
-        ).confidence_interval
-        text += f" [{ends.low:.2f}, {ends.high:.2f}]"
-    return text + (f" ({missing} of {len(values)} without)" if missing else "")
-
-
 def _median(values: Sequence[float]) -> str:
     finite = [float(v) for v in values if math.isfinite(float(v))]
     return f"{np.median(finite):.1f}" if finite else "-"
@@ -100,7 +87,7 @@ def table(results: dict[str, Any]) -> str:
         rows, number = content["rows"], len(content["counts"])
         lines += [f"## {kind}, {number} molecules\n", *head(f"| row | {' | '.join(COLUMNS)} |")]
         for name, row in rows.items():
-            errors = [interval(row[who]) for who in ("evaluator", "guide", "difference", "label")]
+            errors = [mean_of(row[who]).text(2) for who in ERRORS]
             shares = [f"{100 * np.mean(row[k]):.0f} %" for k in ("met", "stable", "valid", "novel")]
             cells = [
                 *errors, *shares, _median(row["sa"]), _median(row["strain"]),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ctrlgen.report.comparison import compare, paired
+from ctrlgen.report.intervals import mean_of
 from ctrlgen.report.sections import Metric, Sample, Section
 
 PSNR = Metric("psnr", "dB", "higher")
@@ -44,6 +45,14 @@ def test_the_interval_is_that_of_the_paired_mean() -> None:
     assert made.low == pytest.approx(draw.mean() - half, abs=0.05 * half)
     assert made.high == pytest.approx(draw.mean() + half, abs=0.05 * half)
     assert paired([1.0, 2.0], [2.0, 3.0], PSNR).low == 1.0  # no spread, no warning
+
+
+def test_a_mean_counts_what_is_missing() -> None:
+    assert mean_of([math.nan, None]).text(2) == "-"
+    some = mean_of([1.0, math.nan, 3.0, None])
+    assert some.mean == 2 and (some.missing, some.total) == (2, 4)
+    assert some.text(1) == "2.0 [1.0, 3.0] (2 of 4 without)"
+    assert mean_of([2.0]).text(1) == mean_of([2.0, 2.0]).text(1) == "2.0"
 
 
 def _section(problem: str | None, seeds: list[int], shift: float) -> Section:
