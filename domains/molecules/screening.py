@@ -52,7 +52,7 @@ class Standing(Cost):
         self.cost, self.name = as_cost(cost), name
 
     def forward(self, x: Tensor) -> Tensor:
-        return standing(self.cost(x), x, self.name)
+        return standing(self.cost(x), x, self.name).to(x.dtype)
 
 
 def screen(

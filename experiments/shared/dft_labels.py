@@ -70,6 +70,6 @@ class Labels:
                 there.setdefault(name(names.mol), row)
         found = torch.full((len(mols), len(PROPERTIES)), torch.nan)
         for i, (mol, pool) in enumerate(zip(mols, pools, strict=True)):
-            if mol is not None and pool and (row := there.get(name(mol))) is not None:
-                found[i] = self.values[row]
+            if mol is not None and pool and (own := there.get(name(mol))) is not None:
+                found[i] = self.values[own]
         return found

@@ -285,6 +285,7 @@ EXCLUDED: dict[str, str] = {
     "Given": "what the user hands over",
     "Projected": "of audio: its operators are of waveforms of one length",
     "BlackBoxCost": "a function of the user's, without a gradient",
+    "Standing": "values of whole molecules, without a gradient",
     **dict.fromkeys(
         ("ChromaTarget", "Continuation", "Loop", "LoudnessCurve", "MelDistance", "Spectra"),
         "of waveforms, of one length in a batch",

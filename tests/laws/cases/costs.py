@@ -31,6 +31,7 @@ from ctrlgen.domains.audio.costs import (
 )
 from ctrlgen.domains.molecules.composition import CompositionCost
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
+from ctrlgen.domains.molecules.screening import Standing
 from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
 from ctrlgen.operators.base import Operator
 from ctrlgen.priors.codecs import Scaled
@@ -88,6 +89,12 @@ COSTS: dict[str, Case] = {
         BlackBoxCost,
         lambda index, dtype: {
             "value": BlackBoxCost(lambda x: x.sum(1))(pick(draw(D), index, dtype))
+        },
+    ),
+    "standing": Case(
+        Standing,
+        lambda index, dtype: {
+            "value": Standing(lambda x: x.sum((1, 2)), "qm9")(pick(draw(4, 8), index, dtype))
         },
     ),
     "composition": cost_case(
