@@ -7,7 +7,10 @@ A gap of 10 % in a clip of 4 s, on processor time (the wall on a device):
 (a) objective call: −PSNR of the decoded waveform and its gradient in the source, six evaluations of
     the network; with the shares of the network and of the decoder, each measured alone, forward and
     backward, at the same batch;
-(b) takes: the whole run of the preset `fast`, several takes in one batch against one by one. A goal
+(b) roofline: GFLOP/s of the products of matrices in one evaluation of the network, over all of its
+    time, beside a plain product in the same process. What runs alone at a share of the plain
+    product gains at most its inverse from a batch;
+(c) takes: the whole run of the preset `fast`, several takes in one batch against one by one. A goal
     that is out of reach keeps all of them busy for as long.
 
 Prints tables and writes benchmarks/results/audio.json.
@@ -27,6 +30,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import ctrlgen
 from ctrlgen.costs import NegativePSNR
@@ -98,8 +102,28 @@ def calls(prior: Prior, batch: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def roofline(prior: Prior, batches: tuple[int, ...], repeats: int) -> dict[str, Any]:
+    """Part (b): operations are those of products of matrices, as torch counts them."""
+    square = torch.randn(1024, 1024, device=prior.device)
+    plain = 2 * 1024**3 / seconds(lambda: square @ square, square, repeats) / 1e9
+    rates = []
+    with torch.no_grad():
+        for batch in batches:
+            x = prior.start(range(batch))
+            t = torch.full((batch,), 0.5, device=x.device)
+            with FlopCounterMode(display=False) as counter:
+                prior.velocity(x, t)
+            spent = seconds(lambda x=x, t=t: prior.velocity(x, t), x, repeats)  # type: ignore[misc]
+            rates.append({"batch": batch, "gflops": counter.get_total_flops() / spent / 1e9})
+    return {
+        "plain_gflops": plain,
+        "network": rates,
+        "most_speed_up": plain / rates[0]["gflops"],
+    }
+
+
 def takes_row(prior: Prior, takes: int, iterations: int) -> dict[str, Any]:
-    """Part (b)."""
+    """Part (c)."""
 
     def run(seeds: range) -> int:
         goal = torch.full((len(seeds),), UNREACHED, device=prior.device)
@@ -134,7 +158,7 @@ def main(
     threads: Annotated[int, typer.Option(help="torch threads")] = 1,
     out: Annotated[Path, typer.Option(help="JSON to write")] = RESULTS,
 ) -> None:
-    """Run both parts, print them and write the JSON."""
+    """Run all parts, print them and write the JSON."""
     torch.set_num_threads(threads)
     model = ctrlgen.load(prior, device=device)
     assert model.card is not None
@@ -146,6 +170,8 @@ def main(
     console = Console()
     with console.status("objective calls"):
         results["calls"] = [calls(model, batch, repeats) for batch in (1, takes)]
+    with console.status("roofline"):
+        results["roofline"] = roofline(model, (1, takes), 3 * repeats)
     with console.status("takes"):
         results["takes"] = takes_row(model, takes, iterations)
     report(console, results)
@@ -154,7 +180,7 @@ def main(
 
 
 def report(console: Console, results: dict[str, Any]) -> None:
-    """Print both tables."""
+    """Print the tables."""
     table = Table(title="(a) one objective call, value and gradient")
     for column in ("clips", "seconds", "a clip", "network", "decoder and cost"):
         table.add_column(column, justify="right")
@@ -165,9 +191,15 @@ def report(console: Console, results: dict[str, Any]) -> None:
             f"{share['network']:.0%}", f"{share['decoder']:.0%}",
         )  # fmt: skip
     console.print(table)
+    row = results["roofline"]
+    rates = ", ".join(f"{each['gflops']:.1f} at {each['batch']} clips" for each in row["network"])
+    console.print(
+        f"(b) GFLOP/s: a plain product {row['plain_gflops']:.1f}, the network {rates}: at most "
+        f"{row['most_speed_up']:.2f} times from a batch"
+    )
     row = results["takes"]
     console.print(
-        f"(b) {row['takes']} takes of {row['evaluations_per_take']} evaluations: "
+        f"(c) {row['takes']} takes of {row['evaluations_per_take']} evaluations: "
         f"{row['batched_seconds']:.1f} s in one batch, {row['one_by_one_seconds']:.1f} s one by "
         f"one, {row['speed_up']:.2f} times"
     )

@@ -2,12 +2,16 @@ r"""What codec and prior are worth: the tables of `docs/audio.md`.
 
     python -m ctrlgen.domains.audio.quality codec --data data/audio --music /usr/share/games/...
     python -m ctrlgen.domains.audio.quality prior --data data/audio --clips 8
+    python -m ctrlgen.domains.audio.quality levels --data data/audio --clips 32
 
 `codec`: signal-to-noise ratio on renders of held-out scores and on files of other music.
 
 `prior`: D-Flow, preset "fast", on clips of held-out scores beside what costs nothing: silence and a
 line across a gap, or the low band alone. PSNR is at peak 1 and says little: silence in a gap of a
 tenth is above 30 dB. LSD is over the gap, or over the band that is missing.
+
+`levels`: how many clips fall silent, of the training music and of draws: the share of those whose
+last second, or any half of a second, is below −40 dB.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ __all__ = [
     "gap_rows",
     "held_out_clips",
     "interpolated",
+    "level_row",
+    "level_rows",
     "prior_rows",
 ]
 
@@ -152,6 +158,31 @@ def prior_rows(prior: Prior, x: Tensor, tasks: list[str], settings: Settings) ->
     return rows
 
 
+def level_row(name: str, x: Tensor) -> dict[str, Any]:
+    """Shares of clips (B, 1, L) at −20 dB that fall silent, L eight halves of a second."""
+    level = 10 * x.unflatten(2, (8, -1)).square().mean((1, 3)).clamp_min(1e-12).log10()
+    return {
+        "set": name,
+        "clips": len(x),
+        "ends_silent": round(float((level[:, -2:] < -40).all(1).float().mean()), 3),
+        "silent_somewhere": round(float((level < -40).any(1).float().mean()), 3),
+    }
+
+
+def level_rows(prior: Prior, music: Music, count: int, steps: Sequence[int]) -> list[dict]:
+    """`level_row` of the music, 400 clips evenly spread, and of `count` draws by numbers of steps.
+
+    Every draw is solved by midpoint steps from the source of its seed, and is as loud as it is.
+    """
+    rows = [level_row("training music", levelled(music, (torch.arange(400) + 0.5) / 400, LENGTH))]
+    for each in steps:
+        with torch.no_grad():
+            parts = torch.arange(count).split(8)
+            x = torch.cat([prior.sample(part.tolist(), prior.solver(each)) for part in parts])
+        rows.append(level_row(f"draws, {each} steps", x[..., :LENGTH]))
+    return rows
+
+
 def held_out_clips(folder: Path, count: int) -> Tensor:
     """Clips of held-out scores as written, at one level, shape (count, 1, LENGTH).
 
@@ -197,7 +228,7 @@ def foreign_clips(paths: Sequence[Path], count: int) -> Tensor:
 
 def _main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("what", choices=("codec", "prior"))
+    parser.add_argument("what", choices=("codec", "prior", "levels"))
     parser.add_argument("--data", type=Path, default=Path("data/audio"))
     parser.add_argument("--music", type=Path, nargs="*", default=[], help="sound files of others")
     parser.add_argument("--clips", type=int, default=8)
@@ -207,8 +238,13 @@ def _main() -> None:
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--out", type=Path, help="file of JSON to write")
     options = parser.parse_args()
-    held = held_out_clips(options.data, options.clips)
-    if options.what == "codec":
+    if options.what == "levels":
+        rows = level_rows(
+            load(options.card or "freedoom-music"), read(options.data), options.clips, (8, 25)
+        )
+        print("\n".join(dumps(row, indent=None) for row in rows))
+    elif options.what == "codec":
+        held = held_out_clips(options.data, options.clips)
         sets = {"held-out renders": held}
         if options.music:
             sets["other music"] = foreign_clips(options.music, options.clips)
@@ -217,6 +253,7 @@ def _main() -> None:
     else:
         prior = load(options.card or "freedoom-music")
         settings = Settings(preset=options.preset, iterations=options.iterations)
+        held = held_out_clips(options.data, options.clips)
         rows = prior_rows(prior, held, options.tasks, settings)
     if options.out:
         write_json(options.out, rows, named=True, indent=1)

@@ -2,26 +2,29 @@ r"""D-Flow on sound: the tasks of Table 3 of arXiv 2402.14017, at our size.
 
     python -m ctrlgen.experiments.dflow.audio --clips 8
     python -m ctrlgen.experiments.dflow.audio --clips 2 --methods d-flow-paper,d-flow-fast
-    python -m ctrlgen.experiments.dflow.audio --music song.ogg other.ogg
+    python -m ctrlgen.experiments.dflow.audio --music /usr/share/games/singularity/music
 
 Tasks: a gap in the middle of 10 or 20 % of a clip of 4 s, and rates lower by 2, 4 and 8, without
 noise. Clips are renders of scores that were never trained on, evenly spread over all of them, or of
 the sound files of `--music`, at −20 dB. All clips of a task are one batch.
 
 D-Flow as the commands run it, `fast`, and by the paper's settings, `paper` (for hours or a card);
-RED-diff as in the paper, on the latents; and guided samplers of the library at settings for these
-latents. Beside them what costs nothing (silence, a line, the low band), and the codec's own way
-there and back, the ceiling of them all. PSNR, at peak 1, can't tell a fill from silence: read LSD
-and FAD-musicnn, where the wheel of musicnn lies in the data folder (`domains.audio.musicnn.fetch`).
+RED-diff as in the paper, on the latents, and at the rate and weight that a small search finds for
+them (`dflow.audio_search`); and guided samplers of the library at settings for these latents.
+Beside them what costs nothing (silence, a line, the low band), and the codec's own way there and
+back, the ceiling of them all. PSNR, at peak 1, can't tell a fill from silence: read LSD and
+FAD-musicnn, where the wheel of musicnn lies in the data folder (`domains.audio.musicnn.fetch`).
 
 A row that is finished for these weights lies under `runs/` and is not run again; `results.json`
-under `experiments/results` holds them all, with the table and the figure beside it.
+under `experiments/results` holds them all, with the table and the figure beside it. Rows that it
+has already, of the same weights and clips, stay: tasks and methods may be run one by one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +36,7 @@ from torch import Tensor
 
 import ctrlgen
 from ctrlgen.domains.audio import musicnn
+from ctrlgen.domains.audio.loudness import gain
 from ctrlgen.domains.audio.quality import foreign_clips, held_out_clips
 from ctrlgen.experiments.dflow.audio_scores import TASKS, Problem, scores
 from ctrlgen.experiments.dflow.audio_settings import DEFAULTS, METHODS, build
@@ -40,13 +44,43 @@ from ctrlgen.experiments.shared.options import names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
+from ctrlgen.runs.json_files import read_json
 
-__all__ = ["GOAL", "main", "verdicts"]
+__all__ = ["GOAL", "clips_of", "main", "verdicts"]
 
 GOAL = 40.0
 """PSNR in dB of what is observed at which D-Flow stops, where the codec can do as much."""
 
 EMBEDDER = "FAD-musicnn"
+
+SOUNDS = (".wav", ".flac", ".ogg", ".aif", ".aiff", ".mp3")
+
+
+def clips_of(count: int, data: Path, music: Sequence[Path] = ()) -> tuple[Tensor, dict[str, Any]]:
+    """Clips at −20 dB, shape (B, 1, L), and where they are from.
+
+    Args:
+        count: B, fewer where files of music are silent or short.
+        data: folder of the rendered scores, where there is no music.
+        music: sound files, or folders of them; the clips are spread evenly over all.
+
+    Raises:
+        ValueError: a folder without a sound file.
+    """
+    if not music:
+        return held_out_clips(data, count), {"set": "held-out renders", "music": []}
+    every: list[Path] = []
+    for place in music:
+        inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in SOUNDS)
+        if place.is_dir() and not inside:
+            raise ValueError(f"music: expected sound files in {place}, got none")
+        every += inside if place.is_dir() else [place]
+    files = [every[i * len(every) // count] for i in range(min(count, len(every)))]
+    if len(every) < count:
+        files = every
+    x = foreign_clips(files, -(-count // len(files)))[:count]
+    names = [file.name for file in files]
+    return x * gain(x)[:, None, None], {"set": "other music", "music": names}
 
 
 def ceiling_of(prior: Prior, problem: Problem) -> Tensor:
@@ -137,7 +171,10 @@ def verdicts(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
     Returns:
         "lsd_of_trivial": median LSD over that of silence or the low band; "below_line"; "at_goal":
         share of clips whose observed PSNR is within 1 dB of the codec's ceiling or of `GOAL`, the
-        lower one; "frechet_below": by rows that have one, whether D-Flow's distance is lower.
+        lower one; "frechet_below": by rows that have one, whether D-Flow's distance is lower; and
+        of the preset fast, beside `paper`, "evaluations_of_paper": its evaluations up to the goal
+        over those of paper, the median over clips. A clip that never gets there counts with all of
+        its evaluations.
     """
     rows, found = results["rows"], {}
     for task in results["tasks"]:
@@ -158,11 +195,45 @@ def verdicts(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
             if "frechet" in row:
                 entry["frechet_below"] = {
                     other: row["frechet"]["value"] < rows[f"{task}-{other}"]["frechet"]["value"]
-                    for other in ("silence", "line", "low-pass", "red-diff")
-                    if f"{task}-{other}" in rows
+                    for other in ("silence", "line", "low-pass", "red-diff", "red-diff-tuned")
+                    if "frechet" in rows.get(f"{task}-{other}", {})
                 }
+            paper = rows.get(f"{task}-d-flow-paper")
+            if name == "d-flow-fast" and paper is not None:
+                spent, theirs = (
+                    np.array([each or one["evaluations"] for each in one["evaluations_at_goal"]])
+                    for one in (row, paper)
+                )
+                entry["evaluations_of_paper"] = float(np.median(spent / theirs))
             found[f"{task}-{name}"] = entry
     return found
+
+
+def gathered(out: Path, key: dict[str, Any], rows: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Rows beside those of the same key that a folder has, in the order of the table.
+
+    Args:
+        out: folder of an earlier `results.json`, or of none.
+        key: what the rows hold for.
+        rows: new ones, by name; they replace the old.
+
+    Returns:
+        "rows", and the "tasks" and "methods" that they are of.
+    """
+    file = out / "results.json"
+    earlier = read_json(file) if file.is_file() else {}
+    if {name: earlier.get(name) for name in key} == key:
+        rows = {**earlier["rows"], **rows}
+    order = ("silence", "line", "low-pass", "codec", *METHODS)
+    rows = {
+        f"{task}-{name}": rows[f"{task}-{name}"]
+        for task in TASKS
+        for name in order
+        if f"{task}-{name}" in rows
+    }
+    tasks = [task for task in TASKS if any(name.startswith(f"{task}-") for name in rows)]
+    of = {name.split("-", 1)[1] for name in rows}
+    return {"rows": rows, "tasks": tasks, "methods": [name for name in METHODS if name in of]}
 
 
 def main(
@@ -186,28 +257,24 @@ def main(
     asked, wanted = names("tasks", tasks, TASKS), names("methods", methods, METHODS)
     model = ctrlgen.load(prior, device=device)
     assert model.card is not None
-    if music:
-        truth, source = foreign_clips(music, -(-clips // len(music)))[:clips], "other music"
-    else:
-        truth, source = held_out_clips(data, clips), "held-out renders"
+    truth, source = clips_of(clips, data, music or ())
     truth = truth.to(device)
     network = None
     if (data.parent / musicnn.WHEEL).is_file():
         network = musicnn.load(data.parent).to(device)
     else:
         typer.echo(f"without {EMBEDDER}: no {musicnn.WHEEL} in {data.parent}", err=True)
-    key: dict[str, Any] = {"sha256": model.card.sha256, "clips": len(truth), "set": source}
-    key |= {"music": [file.name for file in music or ()], "iterations": iterations}
+    key: dict[str, Any] = {"sha256": model.card.sha256, "clips": len(truth), **source}
+    key["iterations"] = iterations
     key["signals"] = hashlib.sha256(truth.cpu().numpy().tobytes()).hexdigest()
     where = "music" if music else "held-out"
     rows = Rows(cache / "dflow_audio" / where, key)
     run(model, truth, rows, asked, wanted, iterations, network)
-    results = {"prior": model.card.name, **key, "tasks": asked, "methods": wanted}
-    results |= {"rows": rows.rows, "goal": GOAL}
+    out = out or RESULTS / f"dflow_audio_{where}"
+    results = {"prior": model.card.name, **key, **gathered(out, key, rows.rows), "goal": GOAL}
     results["verdicts"] = verdicts(results)
     if note:
         results["note"] = note
-    out = out or RESULTS / f"dflow_audio_{where}"
     publish(out, results, table(results))
     figure(results, out / "lsd.png")
 

@@ -111,3 +111,12 @@ def test_a_projected_start_is_near_the_measurement() -> None:
     assert float((x[0] - x[1])[..., 100:160].abs().max()) > 0.1  # what is hidden is each seed's own
     with pytest.raises(ValueError, match="linear operator"):
         Projected().check(prior, None)
+
+
+def test_clips_that_fall_silent_are_counted() -> None:
+    x = torch.full((4, 1, 64000), 0.1)  # −20 dB
+    x[0, :, 48000:] = 1e-3  # the last second, −60 dB
+    x[1, :, 8000:16000] = 5e-3  # a half second of −46 dB
+    x[2, :, 56000:] = 1e-3  # half of the last second
+    row = quality.level_row("all", x)
+    assert (row["ends_silent"], row["silent_somewhere"]) == (0.25, 0.75)

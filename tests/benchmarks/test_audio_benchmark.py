@@ -35,6 +35,10 @@ def test_calls_and_takes_are_timed(
     for row in results["calls"]:
         assert row["seconds"] > 0 and min(row["share"].values()) > 0
         assert row["seconds_per_clip"] == pytest.approx(row["seconds"] / row["batch"])
+    roof = results["roofline"]
+    alone, together = roof["network"]
+    assert (alone["batch"], together["batch"]) == (1, 2) and together["gflops"] > 0
+    assert roof["most_speed_up"] == pytest.approx(roof["plain_gflops"] / alone["gflops"])
     takes = results["takes"]
     assert takes["evaluations_per_take"] > 6 and math.isfinite(takes["speed_up"])
     # Two takes through the gap of one clip: each is what it is alone.

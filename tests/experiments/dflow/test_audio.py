@@ -14,7 +14,7 @@ import ctrlgen
 from ctrlgen.domains.audio.networks import build as network
 from ctrlgen.domains.audio.states import Frames, PretrainedCodec
 from ctrlgen.experiments.dflow import audio
-from ctrlgen.experiments.dflow.audio import main, spent_at, verdicts
+from ctrlgen.experiments.dflow.audio import clips_of, gathered, main, spent_at, verdicts
 from ctrlgen.experiments.dflow.audio_scores import TASKS, Problem, interval, scores
 from ctrlgen.experiments.dflow.audio_settings import DEFAULTS, METHODS, PUBLISHED
 from ctrlgen.priors.flows import Flow
@@ -136,9 +136,54 @@ def test_verdicts_are_ratios_and_shares() -> None:
     assert found["below_line"] is False and "frechet_below" not in found
 
 
+def test_the_evaluations_of_fast_are_compared_with_those_of_paper() -> None:
+    plain = {"lsd": [1.0, 1.0, 1.0], "goal": [40.0] * 3, "psnr_observed": [41.0] * 3}
+    fast = {**plain, "evaluations": 190.0, "evaluations_at_goal": [190, 190, 190]}
+    paper = {**plain, "evaluations": 6000.0, "evaluations_at_goal": [1900, 950, None]}
+    rows = {"gap10-silence": plain, "gap10-d-flow-fast": fast, "gap10-d-flow-paper": paper}
+    found = verdicts({"tasks": ["gap10"], "rows": rows})
+    assert found["gap10-d-flow-fast"]["evaluations_of_paper"] == pytest.approx(0.1)
+    assert "evaluations_of_paper" not in found["gap10-d-flow-paper"]
+
+
+def test_rows_join_those_of_the_same_clips_and_replace_no_others(tmp_path: Path) -> None:
+    key = {"sha256": "a", "clips": 2}
+    old = {"x4-mpgd": {"lsd": [1.0]}, "gap10-silence": {"lsd": [2.0]}}
+    (tmp_path / "results.json").write_text(json.dumps({**key, "rows": old}))
+    new = {"gap10-ndtm": {"lsd": [3.0]}, "gap10-silence": {"lsd": [4.0]}}
+    joined = gathered(tmp_path, key, new)
+    assert list(joined["rows"]) == ["gap10-silence", "gap10-ndtm", "x4-mpgd"]
+    assert joined["rows"]["gap10-silence"] == {"lsd": [4.0]}
+    assert joined["tasks"] == ["gap10", "x4"] and joined["methods"] == ["ndtm", "mpgd"]
+    assert list(gathered(tmp_path, {**key, "clips": 3}, new)["rows"]) == list(new)[::-1]
+
+
+def test_music_is_spread_over_the_files_and_at_the_level_of_the_prior(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.ogg").touch()
+    (tmp_path / "readme.txt").touch()
+    heard: list[tuple[list[str], int]] = []
+
+    def foreign(files: list[Path], each: int) -> torch.Tensor:
+        heard.append(([file.name for file in files], each))
+        return 0.03 * clips(2)
+
+    monkeypatch.setattr(audio, "foreign_clips", foreign)
+    x, source = clips_of(2, tmp_path, [tmp_path])
+    assert heard == [(["a.ogg", "c.ogg"], 1)] and source["music"] == ["a.ogg", "c.ogg"]
+    assert torch.allclose(x.square().mean((1, 2)).sqrt(), torch.tensor(0.1))
+    clips_of(2, tmp_path, [tmp_path / "a.ogg"])
+    assert heard[1] == (["a.ogg"], 2)
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ValueError, match="music: "):
+        clips_of(2, tmp_path, [tmp_path / "none"])
+
+
 def test_settings_and_names_are_refused_before_any_compute(tmp_path: Path) -> None:
     assert all(len(row) == len(TASKS) for rows in PUBLISHED.values() for row in rows.values())
-    assert "d-flow-paper" not in DEFAULTS and len(DEFAULTS) == len(METHODS) - 1 == 6
+    assert "d-flow-paper" not in DEFAULTS and len(DEFAULTS) == len(METHODS) - 1 == 7
     for option, message in (("tasks", "tasks: 'x3'"), ("methods", "methods: 'x3'")):
         with pytest.raises(UnknownName, match=message):
             main(**{option: "x3"}, out=tmp_path, cache=tmp_path)  # type: ignore[arg-type]
