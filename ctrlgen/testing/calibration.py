@@ -95,7 +95,7 @@ class Calibration:
         evaluations: of the network per sample, median.
         backward_passes: of the network per sample, median.
         samples: the samples of one measurement, shape (samples, *shape).
-        y: that measurement, shape (*measurement).
+        exact: the posterior of that measurement.
     """
 
     method: str
@@ -106,7 +106,7 @@ class Calibration:
     evaluations: int
     backward_passes: int
     samples: Tensor = field(repr=False)
-    y: Tensor = field(repr=False)
+    exact: Mixture | Weighted = field(repr=False)
 
     @property
     def p_value(self) -> float:
@@ -192,15 +192,20 @@ def calibrate(
         evaluations=int(one.evaluations.double().median()),
         backward_passes=int(one.backward_passes.double().median()),
         samples=x,
-        y=y[0],
+        exact=exact,
     )
 
 
 def moments(samples: Tensor, exact: Mixture | Weighted) -> Moments:
-    """The errors of samples (B, *shape) of one measurement, in the measure of its posterior."""
+    """The errors of samples (B, *shape) of one measurement, in the measure of its posterior.
+
+    They are infinite where a sample is.
+    """
     x = flat(samples).to(exact.mean)
     values, vectors = torch.linalg.eigh(exact.covariance)
     white = (x - exact.mean) @ vectors / values.sqrt()
+    if not bool(white.isfinite().all()):
+        return Moments(math.inf, math.inf, math.inf)
     offset, eye = white.mean(0), torch.eye(len(values), dtype=x.dtype, device=x.device)
     spread = torch.cov(white.mT).reshape(eye.shape)
     own, axes = torch.linalg.eigh(spread)
@@ -227,7 +232,7 @@ def ranked(truths: dict[str, Tensor], samples: dict[str, Tensor]) -> Ranked:
     many = torch.stack([samples[name] for name in names], 1).reshape(len(one), -1, len(names))
     draws = many.shape[1]
     rank = ranks(one, many)
-    p = p_values(rank, draws)
+    p = p_values(rank, draws, min(10, draws + 1))
     intervals = [i for i, name in enumerate(names) if "[" in name] or list(range(len(names)))
     return Ranked(
         p_values=dict(zip(names, p.tolist(), strict=True)),

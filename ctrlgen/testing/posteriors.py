@@ -62,7 +62,7 @@ class Weighted:
 
 
 def posterior(
-    law: Mixture, operator: Operator, y: Tensor, noise: float, points: int = 200_000
+    law: Mixture, operator: Operator, y: Tensor, noise: float, points: int = 100_000
 ) -> Mixture | Weighted:
     """The law of x ~ `law` given y = H(x) + σ_y n.
 
