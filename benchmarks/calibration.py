@@ -41,13 +41,24 @@ from ctrlgen.rows.seeds import normal
 from ctrlgen.runs.json_files import read_json, write_json
 from ctrlgen.testing import Calibration, Mixture, calibrate, posterior
 from ctrlgen.testing.calibration import moments
+from ctrlgen.testing.ranks import nominal
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "calibration.json"
 MARK = "<!-- What follows is written by benchmarks/calibration.py -->"
 STRENGTHS = (1.0, 1 / 3, 3.0)
 PASSES = (100, 200, 400, 2000)
-COLUMNS = ("bias", "spread", "distance", "seen", "unseen", "in 50%", "in 90%", "p")
+DRAWS = 9
+LEVELS = tuple(nominal(level, DRAWS)[1] for level in (0.5, 0.9))
+COLUMNS = (
+    "bias",
+    "spread",
+    "distance",
+    "seen",
+    "unseen",
+    *(f"in {level:.0%}" for level in LEVELS),
+    "p",
+)
 Row = dict[str, Any]
 
 
@@ -132,13 +143,11 @@ def row(report: Calibration, problem: Problem) -> Row:
     def share(basis: Tensor) -> float:
         return float((basis @ spread @ basis.T).trace() / (basis @ exact @ basis.T).trace())
 
-    low, high = report.ranked.coverage.values()
     return {
         **vars(report.moments),
         "seen": share(vt[:seen]),
         "unseen": share(vt[seen:]),
-        "in 50%": low,
-        "in 90%": high,
+        **{f"in {level:.0%}": share for level, share in report.ranked.coverage.items()},
         "p": report.p_value,
         "p of": report.ranked.p_values,
         "evaluations": report.evaluations,
@@ -171,14 +180,17 @@ def solve(
                 cost=posed(form),
                 samples=samples,
                 measurements=measurements,
-                draws=9,
+                draws=DRAWS,
             )
         except (CostError, TypeError, ValueError) as error:
             if isinstance(problem.operator, LinearOperator):
                 raise
             rows[name] = {"refused": str(error)}
             continue
-        rows["the posterior"] = {**vars(report.chance), "in 50%": 0.5, "in 90%": 0.9}
+        rows["the posterior"] = {
+            **vars(report.chance),
+            **{f"in {level:.0%}": level for level in LEVELS},
+        }
         rows[name] = row(report, problem) | {"strength": strengths[name], "method": report.method}
         rows[name]["seconds"] = time.process_time() - begun
         Console(stderr=True).print(f"{name} {rows[name]['seconds']:.1f} s", style="dim")
@@ -264,7 +276,7 @@ def _write(setting: dict[str, Any], tables: dict[str, dict[str, Row]]) -> None:
         "three strengths, chosen on another measurement of the first problem. The first row is",
         "chance: draws of the posterior itself. Most methods narrow the law on purpose. Blind",
         "NDTM, which needs a blur, is not here. `python benchmarks/calibration.py` made it",
-        f"({setting['samples']} samples of one measurement, 9 of each of",
+        f"({setting['samples']} samples of one measurement, {DRAWS} of each of",
         f"{setting['measurements']}, float64; settings in `benchmarks/results/calibration.json`).",
         "",
         "The least `distance` within a number of passes, forward and backward:",
