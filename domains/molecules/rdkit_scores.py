@@ -78,7 +78,7 @@ def _function(name: str) -> Callable[[Any], float]:
         calculate: Callable[[Any], float] = module.calculateScore
         return calculate
     table: dict[str, Callable[[Any], float]] = {
-        "qed": QED.qed,  # type: ignore[no-untyped-call]
+        "qed": QED.qed,
         "logp": Crippen.MolLogP,  # type: ignore[attr-defined]
         "tpsa": rdMolDescriptors.CalcTPSA,
     }
