@@ -53,8 +53,8 @@ def molecules(prior: str, calls: int, batch: int, steps: int) -> Tensor:
         **({"evaluations": calls} if calls else {"iterations": 0}),
     )  # fmt: skip
     task = Task(cost=cost, counts=lambda rows, seeds: counts[rows])
-    found, _ = generate(model, task, range(len(counts)), settings)
-    return found.signals
+    found = generate(model, task, range(len(counts)), settings)
+    return found.samples
 
 
 def compare(one: Tensor, other: Tensor) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes
 from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
 from ctrlgen.domains.molecules.generation import Task, generate, steer
 from ctrlgen.domains.molecules.judges import regressor
-from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted
+from ctrlgen.domains.molecules.molecule_batches import Generated, alphabet_of, fitted
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.scoring import GUIDES, Guide
@@ -178,17 +178,17 @@ def main(
     cost, seeds, counts, settings = posed.cost, posed.seeds, posed.counts, posed.settings
 
     began = time.process_time()
-    found: Found = steer(model, cost, seeds, counts, settings)[0]
+    found: Generated = steer(model, cost, seeds, counts, settings)
     ours = time.process_time() - began
     began = time.process_time()
     spent, best = one_by_one(model, cost, counts, settings)
     theirs = time.process_time() - began
     task = Task(cost=lambda rows, atoms: cost.take(rows), counts=lambda rows, own: counts[rows])
     began = time.process_time()
-    whole, _ = generate(model, task, seeds, default)
+    whole = generate(model, task, seeds, default)
     all_in = time.process_time() - began
     with torch.no_grad():
-        reached = cost(whole.signals)
+        reached = cost(whole.samples)
 
     def side(seconds: float, costs: list[float], evaluations: list[int]) -> dict[str, Any]:
         there = sum(cost <= settings.tolerance**2 for cost in costs)

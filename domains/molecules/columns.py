@@ -1,8 +1,9 @@
 """The numbers beside each molecule: what a row of a table says, computed where molecules arise.
 
 Columns carry their unit; "guide" is what the optimiser saw, "evaluator" a network that it never
-saw, and the error is the evaluator's distance from the wanted interval. One of them is the complete
-molecule itself, as text (`subprocesses.packed`).
+saw, the error is the evaluator's distance from the wanted interval, and the spread that of the two
+networks from one another: they were trained on different molecules, and where they differ one of
+them errs. One of the columns is the complete molecule itself, as text (`subprocesses.packed`).
 """
 
 from __future__ import annotations
@@ -168,6 +169,7 @@ def _values(
         values[f"evaluator {name}{unit}"] = value
         if name in bounds:
             values[f"error {name}{unit}"] = outside(value, low, high)
+            values[f"spread {name}{unit}"] = abs(float(guide[column]) - value)
     return values
 
 

@@ -22,7 +22,7 @@ from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Task, Watch, generate
 from ctrlgen.domains.molecules.judges import judge, regressor
 from ctrlgen.domains.molecules.lead_optimization import Ball, source_of
-from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, result_of
+from ctrlgen.domains.molecules.molecule_batches import Generated, alphabet_of
 from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.requirements import Wish, parse_atoms
@@ -31,7 +31,6 @@ from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.extras import require
-from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.errors import concerning
 from ctrlgen.runs.shards import records_of
@@ -49,15 +48,13 @@ class Designed:
     """What a design run gives.
 
     Attributes:
-        found: signals, source points, costs and counts, one row per molecule.
+        result: the molecules, one row each.
         table: their numbers.
-        network: evaluations of the prior's network.
         warnings: what speaks against the wish.
     """
 
-    found: Found
+    result: Generated
     table: Table
-    network: Evaluations
     warnings: list[str]
 
     def __repr__(self) -> str:
@@ -65,7 +62,7 @@ class Designed:
         held = sum(bool(row.get("satisfied (guide)")) for row in self.rows)
         return (
             f"Designed({len(self.rows)} molecules, {there} complete, {held} satisfied by the "
-            f"guide, {self.network.forward} evaluations of the network)"
+            f"guide, {self.result.network.forward} evaluations of the network)"
         )
 
     @property
@@ -219,12 +216,11 @@ class Designer:
             rank: see `generation.generate`.
             watch: see `generation.generate`.
         """
-        found, network = generate(self.prior, task, seeds, settings, rank=rank, watch=watch)
-        result = result_of(found, network)
-        rows, none = self.columns(tolerance=settings.tolerance)(found.signals), len(found)
+        result = generate(self.prior, task, seeds, settings, rank=rank, watch=watch)
+        rows, none = self.columns(tolerance=settings.tolerance)(result.samples), len(result)
         records = records_of(result, 0, 0.0, rows, [[]] * none, [None] * none)
-        table = Table(rows_of(records, seeds, found.starts.tolist()))
-        return Designed(found, table, network, self.warnings)
+        table = Table(rows_of(records, seeds, result.starts.tolist()))
+        return Designed(result, table, self.warnings)
 
 
 def design(

@@ -20,7 +20,7 @@ of atoms drawn from p(n | c); the best of the starts is kept, and counted for al
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from ctrlgen.costs.base import as_cost
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.lead_optimization import Ball
 from ctrlgen.domains.molecules.molecule_batches import (
-    Found,
+    Generated,
     alphabet_of,
     fitted,
     padded,
@@ -81,7 +81,7 @@ def steer(
     observer: Observer | None = None,
     start: Tensor | None = None,
     ball: Ball | None = None,
-) -> tuple[Found, Evaluations]:
+) -> Generated:
     """One start of every molecule, all in one batch, from the source points of the seeds.
 
     Args:
@@ -104,28 +104,23 @@ def steer(
         ball=None if ball is None else Ball(ball.centre[:, :places], ball.radius),
     )
     with carrying(lambda partial: partial and _molecules(prior, partial, counts)):
-        result = method(bound, cost, seeds=seeds, observer=observer)
-    return _molecules(prior, result, counts), result.network
+        return _molecules(prior, method(bound, cost, seeds=seeds, observer=observer), counts)
 
 
-def _molecules(prior: Prior, result: Result, counts: Tensor) -> Found:
+def _molecules(prior: Prior, result: Result, counts: Tensor) -> Generated:
     """What a method has made, with all places of the prior."""
-    found = Found(
-        signals=padded(result.samples, prior),
-        controls=padded(result.controls, prior),
-        costs=result.costs,
+    samples = padded(result.samples, prior)
+    own = {
+        **{field.name: getattr(result, field.name) for field in fields(Result)},
+        "samples": samples,
+        "controls": padded(result.controls, prior),
+    }
+    return Generated(
+        **own,
         counts=counts.to(result.seeds.device),
-        seeds=result.seeds,
-        status=result.status,
-        iterations=result.iterations,
-        evaluations=result.evaluations,
-        backward_passes=result.backward_passes,
-        objective_calls=result.objective_calls,
         starts=torch.ones_like(result.seeds),
-        satisfied=result.status == Status.TARGET,
+        satisfied=(result.status == Status.TARGET) & whole(samples, alphabet_of(prior)),
     )
-    found.satisfied &= whole(found.signals, alphabet_of(prior))
-    return found
 
 
 def generate(
@@ -136,7 +131,7 @@ def generate(
     *,
     rank: Callable[[Tensor], Tensor] | None = None,
     watch: Watch | None = None,
-) -> tuple[Found, Evaluations]:
+) -> Generated:
     """Molecules by D-Flow, in batches, with restarts of those that are not satisfied.
 
     Args:
@@ -154,8 +149,8 @@ def generate(
     screened, has the number of atoms that its start had, and does not start again.
 
     Returns:
-        The molecules, with a row of history per start, and the network's evaluations of the whole
-        run. What is raised carries both as `partial`, once every molecule has begun.
+        The molecules, with a row of history per start; `network` is of the whole run. What is
+        raised carries them as `partial`, once every molecule has begun.
     """
     first = as_seeds(seeds)
     total, best = Evaluations(), Best(len(first))
@@ -163,11 +158,10 @@ def generate(
     named = first >= FURTHER
     rows, part = torch.arange(len(first)), torch.arange(0)
 
-    def there(cut: Found | None) -> tuple[Found, Evaluations] | None:
+    def there(cut: Generated | None) -> Generated | None:
         # a search that was cut off is of the molecules that are screened, not of named ones
         entire = cut is not None and len(cut) == len(part)
-        found = best.molecules((rows[part].tolist(), cut) if entire else None)
-        return None if found is None else (found, total)
+        return best.molecules(total, (rows[part].tolist(), cut) if cut and entire else None)
 
     with carrying(there):
         for turn in range(settings.restarts + 1):
@@ -183,16 +177,16 @@ def generate(
             counts = task.counts(rows, torch.where(named[rows], given, own))
             order = torch.argsort(counts, stable=True)  # batches of alike sizes are padded less
             for part in order.split(settings.batch):
-                found, spent = _begin(
+                started = _begin(
                     prior, task, rows[part], own[part], counts[part], settings,
                     named[rows[part]], lambda *which, turn=turn: watch and watch(turn, *which),
                 )  # fmt: skip
-                total += spent
-                best.add(rows[part].tolist(), found, _scores(found, rank, alphabet_of(prior)))
+                total += started.network
+                best.add(rows[part].tolist(), started, _scores(started, rank, alphabet_of(prior)))
             best.round()
-    whole_run = best.molecules()
-    assert whole_run is not None
-    return whole_run, total
+    generated = best.molecules(total)
+    assert generated is not None
+    return generated
 
 
 def _begin(
@@ -204,7 +198,7 @@ def _begin(
     settings: Settings,
     named: Tensor,
     watch: Callable[[Tensor, Tensor], Observer | None],
-) -> tuple[Found, Evaluations]:
+) -> Generated:
     """One start of some molecules: the best of its draws, of those that are not named, steered."""
     free, searched = ~named, None
     if settings.draws > 1 and task.start is None and bool(free.any()):
@@ -216,7 +210,7 @@ def _begin(
             )  # fmt: skip
         seeds = seeds.masked_scatter(free, chosen.to(seeds))
     start, ball = task.start(rows, seeds, counts) if task.start else (None, None)
-    found, spent = steer(
+    steered = steer(
         prior,
         task.cost(rows, counts),
         seeds,
@@ -227,21 +221,16 @@ def _begin(
         ball=ball,
     )
     if searched is not None:
-        found.evaluations[free] += searched.evaluations
-        found.objective_calls[free] += searched.objective_calls
-        spent = spent + searched.network
+        steered.evaluations[free] += searched.evaluations
+        steered.objective_calls[free] += searched.objective_calls
+        steered.network = steered.network + searched.network
     if task.aim is not None:
-        found.satisfied = _on_aim(found, task.aim(rows, counts), alphabet_of(prior), settings)
-    return found, spent
-
-
-def _on_aim(found: Found, aim: CostLike | None, name: str, settings: Settings) -> Tensor:
-    """Whole molecules whose part of the cost is at most the square of the tolerance."""
-    there = whole(found.signals, name)
-    if aim is None:
-        return there
-    with torch.no_grad():
-        return there & (as_cost(aim)(found.signals) <= settings.tolerance**2)
+        aim, name = task.aim(rows, counts), alphabet_of(prior)
+        steered.satisfied = whole(steered.samples, name)
+        if aim is not None:
+            with torch.no_grad():
+                steered.satisfied &= as_cost(aim)(steered.samples) <= settings.tolerance**2
+    return steered
 
 
 def _with_valences(cost: CostLike, prior: Prior, settings: Settings) -> CostLike:
@@ -250,10 +239,10 @@ def _with_valences(cost: CostLike, prior: Prior, settings: Settings) -> CostLike
     return as_cost(cost) + settings.valence * ValenceCost(alphabet_of(prior))
 
 
-def _scores(found: Found, rank: Callable[[Tensor], Tensor] | None, name: str) -> list[float]:
+def _scores(made: Generated, rank: Callable[[Tensor], Tensor] | None, name: str) -> list[float]:
     """What the starts of a molecule are compared by; NaN is worse than everything."""
     if rank is None:
-        return standing(found.costs, found.signals, name).tolist()
-    with carrying(lambda _: found):
-        value = rank(found.signals.detach()).double()
+        return standing(made.costs, made.samples, name).tolist()
+    with carrying(lambda _: made):
+        value = rank(made.samples.detach()).double()
     return value.nan_to_num(nan=torch.inf, posinf=torch.inf).tolist()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -19,63 +19,36 @@ from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
-from ctrlgen.rows.batching import PerSample
-from ctrlgen.rows.counts import Evaluations
 
-__all__ = ["Found", "alphabet_of", "fitted", "gather", "padded", "result_of", "whole"]
+__all__ = ["Generated", "alphabet_of", "fitted", "gather", "padded", "whole"]
 
 _FEW = 9
 
 
-@dataclass
-class Found(PerSample):
+@dataclass(kw_only=True)
+class Generated(Result):
     """Molecules of a run, one row each, in the order of the request.
 
+    As of `Result`; seed, status and iterations are of the start that was kept, counts of all
+    starts with their draws. The history has a row per start: "cost" of the best one so far, and
+    "evaluations", "objective_calls" and "starts" up to there.
+
     Attributes:
-        signals: positions in Angstrom and class weights, shape (B, N, 3 + K).
-        controls: source points, shape (B, N, 3 + K).
-        costs: without the penalty, shape (B,).
         counts: atoms of the prior's alphabet, long, shape (B,).
-        seeds: of the start that was kept, shape (B,).
-        status: `ctrlgen.methods.result.Status`, shape (B,).
-        iterations: of the start that was kept, shape (B,).
-        evaluations: of the network, for all starts with their draws, shape (B,).
-        backward_passes: through the network, for all starts, shape (B,).
-        objective_calls: of all starts, shape (B,).
         starts: how many starts it took, shape (B,).
         satisfied: in one piece, stable, on target; bool, shape (B,).
-        history: by name, tensors (R, B), one row per start: "cost" of the best one so far, and
-            "evaluations", "objective_calls" and "starts" up to there.
     """
 
-    signals: Tensor
-    controls: Tensor
-    costs: Tensor
     counts: Tensor
-    seeds: Tensor
-    status: Tensor
-    iterations: Tensor
-    evaluations: Tensor
-    backward_passes: Tensor
-    objective_calls: Tensor
     starts: Tensor
     satisfied: Tensor
-    history: dict[str, Tensor] = field(default_factory=dict)
 
-    per_sample = (
-        "signals", "controls", "costs", "counts", "seeds", "status", "iterations", "evaluations",
-        "backward_passes", "objective_calls", "starts", "satisfied",
-    )  # fmt: skip
+    per_sample = (*Result.per_sample, "counts", "starts", "satisfied")
 
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def take(self, index: Tensor) -> Found:
-        """The molecules `index`, with their histories."""
-        taken = super().take(index)
-        where = index.to(self.seeds.device)
-        taken.history = {k: v.index_select(1, where) for k, v in self.history.items()}
-        return taken
+    def plain(self, method: str) -> Result:
+        """What a run keeps of it, as made by a method."""
+        own = {each.name: getattr(self, each.name) for each in fields(Result)}
+        return Result(**{**own, "method": method})
 
 
 def alphabet_of(prior: Prior) -> str:
@@ -116,27 +89,9 @@ def whole(signals: Tensor, name: str) -> Tensor:
     return told.molecules & told.connected
 
 
-def gather(parts: Sequence[Found]) -> Found:
-    """Rows put together."""
+def gather(parts: Sequence[Generated]) -> Generated:
+    """Rows put together, without their histories."""
     rows: dict[str, Any] = {
-        key: torch.cat([getattr(p, key) for p in parts]) for key in Found.per_sample
+        key: torch.cat([getattr(p, key) for p in parts]) for key in Generated.per_sample
     }
-    return Found(**rows)
-
-
-def result_of(found: Found, network: Evaluations, method: str = "") -> Result:
-    """Molecules as the result of a run; the seed of each is that of the start that was kept."""
-    return Result(
-        samples=found.signals,
-        controls=found.controls,
-        network=network,
-        history=found.history,
-        method=method,
-        **{
-            name: getattr(found, name)
-            for name in (
-                "costs", "status", "seeds", "iterations", "evaluations", "backward_passes",
-                "objective_calls",
-            )
-        },
-    )  # fmt: skip
+    return Generated(**rows)

@@ -25,7 +25,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Table", "rows_of", "said"]
 
-_NUMBERS = ("guide ", "evaluator ", "error ", "xtb ", "strain ", "MMFF ", "shape ", "cost")
+_NUMBERS = (
+    "guide ",
+    "evaluator ",
+    "error ",
+    "spread ",
+    "xtb ",
+    "strain ",
+    "MMFF ",
+    "shape ",
+    "cost",
+)
 """Beginnings of the columns that are numbers or not known, as which JSON has no NaN."""
 
 _COUNTS = ("iterations", "evaluations", "backward_passes", "objective_calls")

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.molecule_batches import Found, gather
+from ctrlgen.domains.molecules.molecule_batches import Generated, gather
+from ctrlgen.rows.counts import Evaluations
 
 __all__ = ["Best"]
 
@@ -18,7 +19,7 @@ _COURSES = {
     "objective_calls": "objective_calls",
     "starts": "starts",
 }
-"""Names in the history, and the fields of `Found` that they follow."""
+"""Names in the history, and the fields of `Generated` that they follow."""
 
 
 class Best:
@@ -26,14 +27,14 @@ class Best:
 
     def __init__(self, number: int) -> None:
         self.number = number
-        self.starts: dict[int, tuple[Found, float]] = {}
+        self.starts: dict[int, tuple[Generated, float]] = {}
         self.courses: dict[str, list[Tensor]] = {name: [] for name in _COURSES}
 
     def satisfied(self, row: int) -> bool:
         """Whether a molecule has what was asked."""
         return bool(self.starts[row][0].satisfied)
 
-    def add(self, rows: Sequence[int], found: Found, scores: Sequence[float]) -> None:
+    def add(self, rows: Sequence[int], found: Generated, scores: Sequence[float]) -> None:
         """Compare a start of some molecules with the best one of each."""
         for place, (row, score) in enumerate(zip(rows, scores, strict=True)):
             one = found.take(torch.tensor([place]))
@@ -45,10 +46,13 @@ class Best:
         for name, course in self.courses.items():
             course.append(getattr(found, _COURSES[name]))
 
-    def molecules(self, cut: tuple[Sequence[int], Found] | None = None) -> Found | None:
+    def molecules(
+        self, network: Evaluations, cut: tuple[Sequence[int], Generated] | None = None
+    ) -> Generated | None:
         """All of them; None while one has not begun.
 
         Args:
+            network: passes of the whole run.
             cut: rows and molecules of a start that was cut off, for those that have no other.
         """
         best = {row: found for row, (found, _) in self.starts.items()}
@@ -61,11 +65,14 @@ class Best:
             name: course or [getattr(found, _COURSES[name])]
             for name, course in self.courses.items()
         }
+        found.network = network
         found.history = {name: torch.stack(course) for name, course in courses.items()}
         return found
 
 
-def _better(old: tuple[Found, float] | None, new: Found, score: float) -> tuple[Found, float]:
+def _better(
+    old: tuple[Generated, float] | None, new: Generated, score: float
+) -> tuple[Generated, float]:
     """The better of two starts, with the counts of both."""
     if old is None:
         return new, score

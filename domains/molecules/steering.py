@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules.design import Designer
 from ctrlgen.domains.molecules.generation import Task, generate
-from ctrlgen.domains.molecules.molecule_batches import result_of
+from ctrlgen.domains.molecules.molecule_batches import Generated
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Event, Observer
@@ -65,18 +65,13 @@ class Steering:
         """
         watch = None if observer is None else _Course(observer, len(seeds)).part
 
-        def result(partial: Any) -> Result | None:
-            if partial is None:
-                return None
-            found, network = partial
-            return result_of(found, network, repr(self))
+        def result(generated: Generated | None) -> Result | None:
+            return generated and generated.plain(repr(self))
 
         with carrying(result):
-            found, network = generate(
-                prior, self.task(), seeds, self.settings, rank=self.rank,
-                watch=watch,
-            )  # fmt: skip
-        return result_of(found, network, repr(self))
+            return generate(
+                prior, self.task(), seeds, self.settings, rank=self.rank, watch=watch
+            ).plain(repr(self))
 
 
 class _Course:

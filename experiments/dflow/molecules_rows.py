@@ -201,9 +201,9 @@ def dflow(bench: Bench, settings: Settings | None = None) -> Row:
     task = Task(
         cost=lambda rows, counts: bench.cost(rows), counts=lambda rows, seeds: bench.counts[rows]
     )
-    found, spent = generate(bench.prior, task, bench.seeds, settings)
-    each = (spent.forward_rows + spent.vjp_rows) / len(bench.counts)
-    return Row(found.signals, evaluations=each, settings=repr(settings))
+    found = generate(bench.prior, task, bench.seeds, settings)
+    each = (found.network.forward_rows + found.network.vjp_rows) / len(bench.counts)
+    return Row(found.samples, evaluations=each, settings=repr(settings))
 
 
 def published(settings: Settings) -> Settings:

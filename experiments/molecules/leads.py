@@ -146,8 +146,8 @@ def cell(
     )
     with warnings.catch_warnings():  # the leads share their seeds, and are not the same
         warnings.filterwarnings("ignore", message="seeds: ")
-        found, _ = generate(prior, task, seeds, settings)
-    scores = score(found.signals, kind, guide=guide, evaluator=evaluator)
+        found = generate(prior, task, seeds, settings)
+    scores = score(found.samples, kind, guide=guide, evaluator=evaluator)
     column = list(PROPERTIES).index(name)
     rows = []
     for i, names in enumerate(scores.names):

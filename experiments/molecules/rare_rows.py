@@ -146,9 +146,9 @@ def dflow(bench: Bench) -> tuple[Tensor, dict[str, Any]]:
         cost=lambda rows, counts: bench.cost(rows),
         counts=lambda rows, seeds: bench.targets.counts[rows],
     )
-    found, spent = generate(bench.prior, task, bench.seeds, bench.settings)
-    each = (spent.forward_rows + spent.vjp_rows) / len(found)
-    return found.signals, {"evaluations": each, "settings": repr(bench.settings)}
+    found = generate(bench.prior, task, bench.seeds, bench.settings)
+    each = (found.network.forward_rows + found.network.vjp_rows) / len(found)
+    return found.samples, {"evaluations": each, "settings": repr(bench.settings)}
 
 
 def best_of_draws(bench: Bench, draws: int) -> tuple[Tensor, dict[str, Any]]:

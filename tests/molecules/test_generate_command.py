@@ -53,6 +53,7 @@ def test_generate_writes_sdf_xyz_csv_json_and_figure(
         value = known["evaluator gap (meV)"]
         if value is not None:
             assert known["error gap (meV)"] == pytest.approx(abs(value - 6800))
+            assert known["spread gap (meV)"] == pytest.approx(abs(value - known["guide gap (meV)"]))
         assert (entry.mol is not None) == (row["atoms"] != "")
     # the guide's column is the guide's value of the molecule, hard classes, in a separate pass
     designer = Designer(
@@ -61,7 +62,7 @@ def test_generate_writes_sdf_xyz_csv_json_and_figure(
     )  # fmt: skip
     settings = Settings(steps=2, evaluations=2, restarts=0, batch=3)
     again = designer.run(designer.task(), [0, 1, 2], settings)
-    parts = split(again.found.signals)
+    parts = split(again.result.samples)
     values = guide.of(parts, "hard")[:, list(PROPERTIES).index("gap")]
     for value, row in zip(values.tolist(), content["molecules"], strict=True):
         assert row["guide gap (meV)"] == pytest.approx(value, abs=1.0)  # other batches, same rows
@@ -97,7 +98,7 @@ def test_optimize_keeps_the_size_and_the_ball(
     assert task.start is not None and counts.tolist() == [3, 3]
     _, ball = task.start(rows, seeds, counts)
     assert ball.radius.tolist() == pytest.approx([0.2 * math.sqrt(2 * (3 * 17 - 3))] * 2)
-    found = designer.run(task, [0, 1], settings).found
+    found = designer.run(task, [0, 1], settings).result
     assert (ball.distance(found.controls) <= ball.radius * (1 + 1e-5)).all()
 
 

@@ -17,7 +17,7 @@ from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes, tables
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.generation import Task, generate, steer
 from ctrlgen.domains.molecules.lead_optimization import Ball, Given, source_of
-from ctrlgen.domains.molecules.molecule_batches import Found, alphabet_of, fitted, gather
+from ctrlgen.domains.molecules.molecule_batches import Generated, alphabet_of, fitted, gather
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.properties import Request, parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
@@ -68,23 +68,23 @@ def wanted(low: Tensor) -> PropertyCost:
 LOW = torch.tensor([4.0, 2.0, 5.0, 3.0])
 
 
-def run(settings: Settings = QUICK, rows: list[int] | None = None, **options: object) -> Found:
+def run(settings: Settings = QUICK, rows: list[int] | None = None, **options: object) -> Generated:
     index = torch.tensor(rows if rows is not None else [0, 1, 2, 3])
     seeds = [SEEDS[i] for i in index.tolist()]
     prior = tiny_prior(torch.float32)
-    return steer(prior, wanted(LOW[index]), seeds, COUNTS[index], settings, **options)[0]
+    return steer(prior, wanted(LOW[index]), seeds, COUNTS[index], settings, **options)
 
 
 def test_every_molecule_has_its_own_target_size_and_padding() -> None:
     found = run()
-    reached = gyration(found.signals).squeeze(1)
+    reached = gyration(found.samples).squeeze(1)
     at_target = found.status == Status.TARGET
     assert at_target.sum() >= 3
     assert ((reached - LOW).abs() <= QUICK.tolerance)[at_target].all()
     assert torch.allclose(found.costs, (reached - LOW).square(), atol=1e-5)
-    parts = split(found.signals)
+    parts = split(found.samples)
     assert torch.equal(parts.counts, COUNTS)
-    assert not found.signals[~parts.mask].any() and not found.controls[~parts.mask].any()
+    assert not found.samples[~parts.mask].any() and not found.controls[~parts.mask].any()
     assert parts.positions.sum(1).abs().max() < 1e-4
     assert (found.objective_calls <= QUICK.evaluations).all()
 
@@ -94,7 +94,7 @@ def test_a_molecule_is_the_same_alone_and_in_any_batch() -> None:
     for row in range(4):
         alone = run(rows=[row])
         assert torch.allclose(alone.controls[0], whole.controls[row], atol=1e-4)
-        assert torch.allclose(alone.signals[0], whole.signals[row], atol=1e-3)
+        assert torch.allclose(alone.samples[0], whole.samples[row], atol=1e-3)
         assert alone.evaluations[0] == whole.evaluations[row]
 
 
@@ -171,22 +171,22 @@ def test_batches_and_order_change_nothing() -> None:
     prior = tiny_prior(torch.float32)
     settings = replace(QUICK, batch=3)
     batches: list[list[int]] = []
-    found, spent = generate(
+    found = generate(
         prior, task(), SEEDS, settings,
         watch=lambda turn, rows, seeds: batches.append(sorted(rows.tolist())),  # type: ignore[func-returns-value]
     )  # fmt: skip
     together = run()
     assert batches == [[0, 1, 3], [2]]  # by size
     assert torch.equal(found.seeds, torch.tensor(SEEDS)) and torch.equal(found.counts, COUNTS)
-    assert torch.allclose(found.signals, together.signals, atol=1e-3)
-    assert spent.forward_rows == int(found.evaluations.sum())
+    assert torch.allclose(found.samples, together.samples, atol=1e-3)
+    assert found.network.forward_rows == int(found.evaluations.sum())
 
 
 def test_restarts_try_other_seeds_and_count_everything() -> None:
     prior = tiny_prior(torch.float32)
     settings = replace(PLAIN, restarts=2)
     seen: list[list[int]] = []
-    found, _ = generate(
+    found = generate(
         prior,
         task(),
         SEEDS,
@@ -221,26 +221,26 @@ def test_a_search_that_is_cut_off_has_the_best_so_far(monkeypatch: pytest.Monkey
 
         with pytest.raises(KeyboardInterrupt) as stop:
             generate(prior, task(), SEEDS, settings, watch=watch)
-        return partial_of(stop.value)[0]
+        return partial_of(stop.value)
 
     later = stopping(1)
-    assert torch.equal(later.signals, first.signals) and (later.starts == 1).all()
+    assert torch.equal(later.samples, first.samples) and (later.starts == 1).all()
     assert len(later.history["cost"]) == 1
     begun = stopping(0)
     assert begun.seeds.tolist() == SEEDS and (begun.status == Status.RUNNING).any()
-    assert bool(begun.signals.isfinite().all())
+    assert bool(begun.samples.isfinite().all())
 
 
-def run_once(prior: Prior, turn: int) -> Found:
+def run_once(prior: Prior, turn: int) -> Generated:
     seeds = further(torch.tensor(SEEDS), turn)
-    return steer(prior, wanted(LOW), seeds, COUNTS, PLAIN)[0]
+    return steer(prior, wanted(LOW), seeds, COUNTS, PLAIN)
 
 
 def test_a_start_is_the_best_of_its_draws_in_any_batch() -> None:
     prior, draws = tiny_prior(torch.float32), 3
     settings = replace(PLAIN, draws=draws, restarts=1)
     seen: list[list[int]] = []
-    found, spent = generate(
+    found = generate(
         prior,
         task(),
         SEEDS,
@@ -259,11 +259,14 @@ def test_a_start_is_the_best_of_its_draws_in_any_batch() -> None:
         assert seen[turn] == sorted(best.tolist())
         assert not torch.equal(best, tried[0])
     # draws are solves as well, forward alone
-    assert spent.forward_rows == int(found.evaluations.sum())
-    assert spent.forward_rows - spent.vjp_rows == 2 * settings.steps * 2 * draws * len(SEEDS)
-    alone, _ = generate(prior, task(), SEEDS, replace(settings, batch=1))
+    assert found.network.forward_rows == int(found.evaluations.sum())
+    assert (
+        found.network.forward_rows - found.network.vjp_rows
+        == 2 * settings.steps * 2 * draws * len(SEEDS)
+    )
+    alone = generate(prior, task(), SEEDS, replace(settings, batch=1))
     assert torch.equal(alone.seeds, found.seeds)
-    assert torch.allclose(alone.signals, found.signals, atol=1e-3)
+    assert torch.allclose(alone.samples, found.samples, atol=1e-3)
 
 
 def test_a_screen_ends_at_the_target_of_each_molecule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +282,7 @@ def test_a_screen_ends_at_the_target_of_each_molecule(monkeypatch: pytest.Monkey
     assert torch.equal(result.evaluations, 4 * result.objective_calls)
     again = fitted(prior, COUNTS).sample(chosen, solver)
     assert torch.equal(cost(again), cost(result.samples))
-    with_restarts, spent = generate(
+    with_restarts = generate(
         prior,
         Task(cost=lambda rows, counts: cost.take(rows), counts=lambda rows, seeds: COUNTS[rows]),
         SEEDS,
@@ -287,7 +290,7 @@ def test_a_screen_ends_at_the_target_of_each_molecule(monkeypatch: pytest.Monkey
     )
     # one call of the objective more, of whatever the screen has chosen
     assert with_restarts.objective_calls.tolist() == [9, 18, 9, 18]
-    assert spent.forward_rows == int(with_restarts.evaluations.sum()) == 4 * 54
+    assert with_restarts.network.forward_rows == int(with_restarts.evaluations.sum()) == 4 * 54
     assert torch.equal(with_restarts.seeds, chosen)
 
 
@@ -302,24 +305,24 @@ def test_whole_molecules_come_first_and_nan_last() -> None:
 def test_valences_are_a_cost_of_steered_molecules() -> None:
     prior = tiny_prior(torch.float32)
     free = run(replace(QUICK, tolerance=1e-6))
-    held, _ = steer(prior, wanted(LOW), SEEDS, COUNTS, replace(QUICK, tolerance=1e-6, valence=1.0))
+    held = steer(prior, wanted(LOW), SEEDS, COUNTS, replace(QUICK, tolerance=1e-6, valence=1.0))
     valence = ValenceCost("qm9-heavy")
-    assert torch.allclose(held.costs, wanted(LOW)(held.signals) + valence(held.signals), rtol=1e-4)
-    assert valence(held.signals).sum() < valence(free.signals).sum()
+    assert torch.allclose(held.costs, wanted(LOW)(held.samples) + valence(held.samples), rtol=1e-4)
+    assert valence(held.samples).sum() < valence(free.samples).sum()
 
 
 def test_a_black_box_score_ranks_the_starts() -> None:
     prior = tiny_prior(torch.float32)
     settings = replace(PLAIN, iterations=1, restarts=2)
-    found, _ = generate(
+    found = generate(
         prior, task(), SEEDS, settings, rank=lambda signals: -gyration(signals).squeeze(1)
     )
     starts = [
-        steer(prior, wanted(LOW), further(torch.tensor(SEEDS), turn), COUNTS, settings)[0]
+        steer(prior, wanted(LOW), further(torch.tensor(SEEDS), turn), COUNTS, settings)
         for turn in range(3)
     ]
-    largest = torch.stack([gyration(one.signals).squeeze(1) for one in starts]).max(0).values
-    assert torch.allclose(gyration(found.signals).squeeze(1), largest, rtol=1e-4)
+    largest = torch.stack([gyration(one.samples).squeeze(1) for one in starts]).max(0).values
+    assert torch.allclose(gyration(found.samples).squeeze(1), largest, rtol=1e-4)
 
 
 def test_a_row_that_turns_nan_keeps_its_start_and_harms_nobody() -> None:
@@ -328,18 +331,18 @@ def test_a_row_that_turns_nan_keeps_its_start_and_harms_nobody() -> None:
 
     bad = torch.tensor([False, True, False, False])
     prior, clean = tiny_prior(torch.float32), torch.zeros(4, dtype=torch.bool)
-    hurt, _ = steer(prior, FunctionCost(poisoned, {"bad": bad}), SEEDS, COUNTS, QUICK)
-    whole, _ = steer(prior, FunctionCost(poisoned, {"bad": clean}), SEEDS, COUNTS, QUICK)
+    hurt = steer(prior, FunctionCost(poisoned, {"bad": bad}), SEEDS, COUNTS, QUICK)
+    whole = steer(prior, FunctionCost(poisoned, {"bad": clean}), SEEDS, COUNTS, QUICK)
     others = torch.tensor([0, 2, 3])
     assert hurt.status[1] == Status.DIVERGED and not hurt.satisfied[1]
-    assert hurt.signals.isfinite().all()
-    assert torch.allclose(hurt.signals[others], whole.signals[others], atol=1e-3)
+    assert hurt.samples.isfinite().all()
+    assert torch.allclose(hurt.samples[others], whole.samples[others], atol=1e-3)
 
 
 def test_found_rows_are_put_together_and_taken_apart() -> None:
     found = run()
     again = gather([found.take(torch.tensor([i])) for i in range(4)])
-    assert all(torch.equal(getattr(found, k), getattr(again, k)) for k in Found.per_sample)
+    assert all(torch.equal(getattr(found, k), getattr(again, k)) for k in Generated.per_sample)
     assert len(again) == 4
 
 

@@ -72,7 +72,7 @@ def test_in_python_it_takes_three_lines(cards: Cards) -> None:
         evaluator=str(cards.evaluator), settings=Settings(steps=2, iterations=1), atoms="4",
     )  # fmt: skip
     assert len(designed.mols) == len(designed.rows) == 2
-    assert designed.network.forward > 0
+    assert designed.result.network.forward > 0
     assert repr(designed).startswith("Designed(2 molecules, ") and "\n" not in repr(designed)
     assert repr(designed.table) == "Table(2 molecules)"
 

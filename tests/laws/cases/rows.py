@@ -12,7 +12,7 @@ from ctrlgen.comparison.judges import Judge, Likelihood, Misfit, Own, Psnr, Resi
 from ctrlgen.domains.audio.filling import Rows, Source
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.lead_optimization import Ball
-from ctrlgen.domains.molecules.molecule_batches import Found
+from ctrlgen.domains.molecules.molecule_batches import Generated
 from ctrlgen.methods.projections import Normalize
 from ctrlgen.priors import CondOT, Flow, Gaussian, Prior
 from tests.laws.cases.base import MASK, RATES, SEEDS, Case, Outputs, Vector, draw, pick
@@ -38,16 +38,16 @@ def ball_case() -> Case:
 
 
 def found_case() -> Case:
-    def build() -> Found:
+    def build() -> Generated:
         table = draw(2, 8, stream=46)
-        numbers = {key: SEEDS.clone() for key in Found.per_sample}
-        return Found(**{**numbers, "signals": table, "controls": table, "costs": RATES})
+        numbers = {key: SEEDS.clone() for key in Generated.per_sample}
+        return Generated(**{**numbers, "samples": table, "controls": table, "costs": RATES})
 
     def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
         found = pick(build(), index, dtype)
-        return {key: getattr(found, key) for key in Found.per_sample}
+        return {key: getattr(found, key) for key in Generated.per_sample}
 
-    return Case(Found, rows, rounding=None, part=build)
+    return Case(Generated, rows, rounding=None, part=build)
 
 
 def molecules_case() -> Case:
