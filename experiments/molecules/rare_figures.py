@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +14,10 @@ from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.rdkit_scores import RDKitScore
 from ctrlgen.domains.molecules.scoring import score
 from ctrlgen.domains.molecules.verdicts import CONFIRMED
 from ctrlgen.experiments.shared.tables import head
-from ctrlgen.extras import require
 from ctrlgen.report.comparison import paired
 from ctrlgen.report.intervals import mean_of
 from ctrlgen.report.sections import Metric
@@ -27,24 +25,13 @@ from ctrlgen.report.sections import Metric
 if TYPE_CHECKING:
     from ctrlgen.experiments.molecules.rare_rows import Bench
 
-__all__ = ["measure", "synthesizability", "table"]
+__all__ = ["measure", "table"]
 
 COLUMNS = (
     "evaluator, MAD", "guide, MAD", "their difference, MAD", "DFT label, MAD", "met", "stable",
     "valid", "not in QM9", "SA score", "strain, kcal/mol", "network evaluations", "s/molecule",
 )  # fmt: skip
 ERRORS = ("evaluator", "guide", "difference", "label")
-
-
-def synthesizability(mols: Sequence[Any]) -> list[float]:
-    """The SA score of molecules, 1 easy to 10 hard (Ertl and Schuffenhauer, J. Cheminf. 1, 8)."""
-    folder = require("rdkit.RDConfig", "molecules").RDContribDir
-    file = Path(folder) / "SA_Score" / "sascorer.py"
-    spec = importlib.util.spec_from_file_location("sascorer", file)
-    assert spec is not None and spec.loader is not None
-    scorer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(scorer)
-    return [math.nan if mol is None else float(scorer.calculateScore(mol)) for mol in mols]
 
 
 def measure(bench: Bench, signals: Tensor) -> dict[str, Any]:
@@ -68,7 +55,7 @@ def measure(bench: Bench, signals: Tensor) -> dict[str, Any]:
         "stable": scores.assessment.stable.tolist(),
         "valid": scores.valid.tolist(),
         "novel": [bool(flag) for flag in scores.novel["QM9"]],
-        "sa": synthesizability(named),
+        "sa": [math.nan if sa is None else sa for sa in RDKitScore("sa")(named)],
         "strain": [relaxed.strain for relaxed in chemistry.relax(scores.mols)],
         "smiles": [names.smiles for names in scores.names],
     }

@@ -15,7 +15,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.experiments.molecules import rare_rows
-from ctrlgen.experiments.molecules.rare_figures import synthesizability, table
+from ctrlgen.experiments.molecules.rare_figures import table
 from ctrlgen.experiments.molecules.rare_rows import (
     JOINT,
     Bench,
@@ -123,9 +123,3 @@ def test_the_table_has_means_with_intervals_and_what_dflow_gains() -> None:
         "D-Flow's error is 0.38 of that of best whole of K (-3.25 MAD [-3.50, -3.00], 2 of 3"
         in text
     )
-
-
-def test_synthesizability_is_the_published_score() -> None:
-    chem = pytest.importorskip("rdkit.Chem")
-    score = synthesizability([chem.MolFromSmiles("c1ccccc1"), None])
-    assert score[0] == pytest.approx(1.0) and math.isnan(score[1])
