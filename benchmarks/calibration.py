@@ -51,14 +51,9 @@ PASSES = (100, 200, 400, 2000)
 DRAWS = 9
 LEVELS = tuple(nominal(level, DRAWS)[1] for level in (0.5, 0.9))
 COLUMNS = (
-    "bias",
-    "spread",
-    "distance",
-    "seen",
-    "unseen",
-    *(f"in {level:.0%}" for level in LEVELS),
-    "p",
-)
+    "bias", "spread", "distance", "seen", "unseen",
+    *(f"in {level:.0%}" for level in LEVELS), "p",
+)  # fmt: skip
 Row = dict[str, Any]
 
 
