@@ -30,7 +30,7 @@ share; means of errors leave out those without a value and say how many.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -59,11 +59,14 @@ from ctrlgen.experiments.shared.options import names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish
 from ctrlgen.priors.prior import load
 
-__all__ = ["main", "run"]
+__all__ = ["METHODS", "main", "run"]
+
+METHODS = ("unguided", "best whole of K", "evolution", "guidance")
+"""Rows beside D-Flow's."""
 
 
-def run(bench: Bench, rows: Rows) -> None:
-    """All rows of a kind, D-Flow first: its evaluations are those of the others."""
+def run(bench: Bench, rows: Rows, asked: Sequence[str]) -> None:
+    """The rows of a kind that are asked for, D-Flow first: its evaluations are the others' too."""
 
     def saved(name: str, compute: Callable[[], tuple[Tensor, dict[str, Any]]]) -> None:
         def row() -> tuple[dict[str, Any], Tensor]:
@@ -76,17 +79,23 @@ def run(bench: Bench, rows: Rows) -> None:
 
     saved("D-Flow", lambda: dflow(bench))
     budget = float(rows.rows["D-Flow"]["evaluations"])
-    saved("unguided", lambda: best_of_draws(bench, 1))
     draws = max(1, round(budget / (2 * bench.settings.steps)))
-    saved("best whole of K", lambda: best_of_draws(bench, draws))
-    saved("evolution", lambda: evolution(bench, draws))
-    saved("guidance", lambda: guidance(bench, budget))
+    ways: dict[str, Callable[[], tuple[Tensor, dict[str, Any]]]] = {
+        "unguided": lambda: best_of_draws(bench, 1),
+        "best whole of K": lambda: best_of_draws(bench, draws),
+        "evolution": lambda: evolution(bench, draws),
+        "guidance": lambda: guidance(bench, budget),
+    }
+    for name, compute in ways.items():
+        if name in asked:
+            saved(name, compute)
 
 
 def main(
     data: Annotated[Path, typer.Option(help="folder of QM9")] = Path("data/qm9"),
     molecules: Annotated[int, typer.Option(min=1, help="of each kind of targets")] = 12,
     kinds: Annotated[str, typer.Option(help="with commas between")] = ",".join(KINDS),
+    methods: Annotated[str, typer.Option(help="beside D-Flow, commas")] = ",".join(METHODS),
     steps: Annotated[int, typer.Option(help="midpoint steps of the flow")] = 10,
     draws: Annotated[int, typer.Option(help="screened for each start of D-Flow")] = 32,
     evaluations: Annotated[int, typer.Option(help="of D-Flow's objective, per start")] = 12,
@@ -99,7 +108,7 @@ def main(
 ) -> None:
     """Run the experiment, or what is left of it; writes results.json and a table."""
     torch.set_num_threads(threads)
-    asked = names("kinds", kinds, KINDS)
+    asked, ways = names("kinds", kinds, KINDS), names("methods", methods, METHODS)
     prior = load("qm9-heavy", device=device)
     networks = {"guide": GUIDES["qm9-heavy"], "evaluator": EVALUATOR}
     guide, evaluator = (regressor(name, device) for name in networks.values())
@@ -120,7 +129,7 @@ def main(
         wanted = targets_of(kind, molecules, known, held)
         bench = Bench(prior, guide, evaluator, wanted, settings, tried, labels)
         rows = Rows(cache / "rare_molecules" / kind, key)
-        run(bench, rows)
+        run(bench, rows, ways)
         results["kinds"][kind] = {
             "targets": wanted.values.tolist(), "columns": wanted.columns.tolist(),
             "counts": wanted.counts.tolist(), "rows": rows.rows,

@@ -83,6 +83,8 @@ def table(results: dict[str, Any]) -> str:
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
         for name in ("best whole of K", "evolution", "guidance"):
+            if name not in rows:
+                continue
             told = paired(rows[name]["evaluator"], rows["D-Flow"]["evaluator"], metric)
             if told.low is None or not told.first or told.second is None:
                 continue
