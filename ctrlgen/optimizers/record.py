@@ -1,15 +1,19 @@
-"""What an optimizer remembers of each row: its best point and its history."""
+"""What an optimizer remembers of each row, its best point and its history, and tells of a round."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ctrlgen.optimizers.base import Event
+from ctrlgen.optimizers.linesearch import rounding_of
 from ctrlgen.optimizers.points import Point
 from ctrlgen.rows.batching import expand_like
+from ctrlgen.rows.status import Status
 
-__all__ = ["Record"]
+__all__ = ["Record", "Round"]
 
 
 class Record:
@@ -32,6 +36,18 @@ class Record:
             "monitor": first.monitor[None].clone(),
             "calls": torch.ones_like(first.value, dtype=torch.int64)[None],
         }
+
+    def better(self, point: Point, status: Tensor) -> Tensor:
+        """Rows whose point is better than their best: lower, or as low and flatter, shape (b,).
+
+        Where the gradient ends a row, status (b,), a lower value before it is rounding.
+        """
+        best = self.best["value"]
+        flatter = point.gradient_norm < self.best["gradient_norm"]
+        better = (point.value < best) | ((point.value == best) & flatter)
+        ended = status == Status.CONVERGED_GRADIENT
+        level = point.value - best <= rounding_of(point.value)
+        return better | (ended & level & flatter)
 
     def improve(self, better: Tensor, point: Point) -> None:
         """Replace the best points in the rows of a mask, shape (b,)."""
@@ -81,3 +97,21 @@ class Record:
         last = int(iterations.max())
         entry = torch.arange(last + 1, device=iterations.device)[:, None].minimum(iterations)
         return {name: table.gather(0, entry) for name, table in self._history.items()}
+
+
+class Round(NamedTuple):
+    """What a round has changed, for the rows that go on.
+
+    Attributes:
+        kept: positions of these rows in the round's batch, or None where nobody has left.
+        fresh: rows that start an iteration: they have moved or restart, bool of shape (b,).
+        restarted: rows that must forget their past, bool of shape (b,).
+        starting: how many rows are `fresh`, known to the host.
+        watched: the largest entry of the tensor that the method asked about.
+    """
+
+    kept: Tensor | None
+    fresh: Tensor
+    restarted: Tensor
+    starting: int
+    watched: int

@@ -18,8 +18,6 @@ Rows never influence each other: all tests are masks, all reductions run along a
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -33,32 +31,14 @@ from ctrlgen.optimizers.base import (
     check_target,
 )
 from ctrlgen.optimizers.early import Windows
-from ctrlgen.optimizers.linesearch import rounding_of
 from ctrlgen.optimizers.points import Point, evaluate
-from ctrlgen.optimizers.record import Record
-from ctrlgen.rows.batching import flat, partition, row_sum
+from ctrlgen.optimizers.record import Record, Round
+from ctrlgen.optimizers.stopping import Stopping
+from ctrlgen.rows.batching import flat, partition
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.status import Status
 
 __all__ = ["Round", "WorkingSet"]
-
-
-class Round(NamedTuple):
-    """What a round has changed, for the rows that go on.
-
-    Attributes:
-        kept: positions of these rows in the round's batch, or None where nobody has left.
-        fresh: rows that start an iteration: they have moved or restart, bool of shape (b,).
-        restarted: rows that must forget their past, bool of shape (b,).
-        starting: how many rows are `fresh`, known to the host.
-        watched: the largest entry of the tensor that the method asked about.
-    """
-
-    kept: Tensor | None
-    fresh: Tensor
-    restarted: Tensor
-    starting: int
-    watched: int
 
 
 class WorkingSet:
@@ -108,7 +88,7 @@ class WorkingSet:
         keep_start = ~self.at.finite
         self.at = self.at._replace(x=torch.where(keep_start[:, None], start, self.at.x))
         self.record = Record(self.at)
-        self._shown, self._hidden = self.at.value, torch.zeros_like(self.at.value)
+        self._stopping = Stopping(rules, self.at)
         self._windows = None if rules.early is None else Windows(rules.early, self._watched)
         self.returning = everyone
         self.close(~everyone, self.at, self._reason)
@@ -208,7 +188,19 @@ class WorkingSet:
 
         if self._windows is not None:
             self._windows.see(moved, self._watched)
-        status = self._judge(accepted, moved, failure, previous, edge)
+        status = self._stopping.judge(
+            previous,
+            self.at,
+            accepted=accepted,
+            moved=moved,
+            met=moved & self._admissible & self._on_target(self.at),
+            failure=failure,
+            reason=self._reason,
+            clock=self.clock,
+            spent=self.spent,
+            steady=None if self._windows is None else self._windows.spent,
+            edge=edge,
+        )
         self._write(moved, status)
         self.returning = torch.zeros_like(returning)
         if self._projection is not None:
@@ -277,68 +269,14 @@ class WorkingSet:
             return torch.zeros_like(self.returning)
         return point.monitor <= self._target[self.rows]
 
-    def _judge(
-        self,
-        accepted: Tensor,
-        moved: Tensor,
-        failure: Tensor,
-        previous: Point,
-        edge: Tensor | None,
-    ) -> Tensor:
-        """Status of each running row; the first rule that applies decides."""
-        at, rules, tolerance = self.at, self.rules, self.rules.change_tolerance
-        verdicts: list[tuple[Tensor, Tensor | Status]] = [
-            (failure == Status.DIVERGED, Status.DIVERGED),
-            (moved & self._admissible & self._on_target(at), Status.TARGET),
-            (self._reason != Status.RUNNING, self._reason),
-            (moved & (at.gradient_norm <= rules.gradient_tolerance), Status.CONVERGED_GRADIENT),
-        ]
-        if tolerance > 0:
-            step = torch.linalg.vector_norm(at.x - previous.x, torch.inf, dim=1)
-            still = self._change(accepted, previous) <= tolerance * at.value.abs().clamp_min(1)
-            still = accepted & (still | (step <= tolerance))
-            if edge is not None:
-                verdicts.append((still & edge, Status.DIVERGED))
-            verdicts.append((still, Status.CONVERGED_CHANGE))
-        if self._windows is not None:
-            verdicts.append((self._windows.spent, Status.STEADY))
-        verdicts += [
-            (failure == Status.LINE_SEARCH, Status.LINE_SEARCH),
-            (moved & (self.clock >= rules.max_iterations), Status.MAX_ITERATIONS),
-        ]
-        if rules.max_evaluations is not None:
-            verdicts.append((self.spent, Status.MAX_EVALUATIONS))
-        status = torch.zeros_like(failure)
-        for holds, code in verdicts:
-            status = torch.where((status == Status.RUNNING) & holds, code, status)
-        return status
-
-    def _change(self, accepted: Tensor, previous: Point) -> Tensor:
-        """By how much the value of each running row has changed, shape (b,); see `Optimizer`."""
-        at, rounding = self.at, rounding_of(previous.value)
-        change = (at.value - previous.value).abs()
-        foretold = 0.5 * row_sum((at.gradient + previous.gradient) * (at.x - previous.x)).abs()
-        change = torch.where(change > rounding, change, foretold.minimum(rounding))
-        shown = self._shown - at.value > rounding
-        self._shown = torch.where(shown, at.value, self._shown)
-        hidden = torch.where(accepted, self._hidden + change, self._hidden)
-        self._hidden = hidden.masked_fill(shown, 0)
-        return change.masked_fill(self._hidden > 4 * rounding, 0)
-
     def _write(self, moved: Tensor, status: Tensor) -> None:
         at, record = self.at, self.record
-        flatter = at.gradient_norm < record.best["gradient_norm"]
-        better = (at.value < record.best["value"]) | ((at.value == record.best["value"]) & flatter)
-        # Where the gradient ends a row, a lower value before it is rounding.
-        ended = status == Status.CONVERGED_GRADIENT
-        level = at.value - record.best["value"] <= rounding_of(at.value)
-        better = better | (ended & level & flatter)
+        better = record.better(at, status)
         if self._windows is not None:
             better = torch.where(self._windows.full, self._windows.lower, better)
         better = moved & self._admissible & better
         record.improve(better | (status == Status.TARGET), at)
-        spent = self.calls[self.rows]
-        news = {"value": at.value, "monitor": at.monitor, "calls": spent}
+        news = {"value": at.value, "monitor": at.monitor, "calls": self.calls[self.rows]}
         record.write(moved, self.clock, self.rows, news)
 
     def _compact(self, running: Tensor, count: int) -> Tensor:
@@ -348,7 +286,7 @@ class WorkingSet:
         self.rows, self.at = self.rows[kept], self.at.take(kept)
         self.returning, self._admissible = self.returning[kept], self._admissible[kept]
         self._reason = self._reason[kept]
-        self._shown, self._hidden = self._shown[kept], self._hidden[kept]
+        self._stopping.keep(kept)
         if self._windows is not None:
             self._windows.keep(kept)
         if self.active:
