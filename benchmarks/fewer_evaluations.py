@@ -140,9 +140,9 @@ def show(rows: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column in ("task", "start") else "right")
     for key, item in rows.items():
         passes = torch.tensor(item["passes"]).double()
-        quality = torch.tensor(item["psnr"]).median().item()
+        quality = torch.tensor(item["psnr"]).quantile(0.5).item()
         there = f"{item['there']}/{len(passes)}"
-        numbers = (f"{passes.median():.0f}", f"{passes.max():.0f}", f"{quality:.1f}")
+        numbers = (f"{passes.quantile(0.5):.0f}", f"{passes.max():.0f}", f"{quality:.1f}")
         table.add_row(*key.split("/"), there, *numbers)
     Console(width=100).print(table)
 

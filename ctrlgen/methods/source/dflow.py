@@ -108,7 +108,8 @@ class DFlow(Method):
             45 dB of `NegativePSNR`; one number, or one per sample, shape (B,); None for no target.
         descend: "cost", the cost and the regularizer, or "squares", where the cost is a rising
             function of a sum of squares, that sum: −PSNR is compared with the target, ‖Hx − y‖²
-            descended, in about half as many calls (`benchmarks/fewer_evaluations.py`).
+            descended. It takes about half as many calls far beyond the noise, as many down to it
+            (`benchmarks/fewer_evaluations.py`).
         projection: applied to source points every `optimizer.restart_every` iterations.
         dtype: of states and optimiser.
         device: of states; the network's by default.
