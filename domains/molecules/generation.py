@@ -117,7 +117,7 @@ def _molecules(prior: Prior, result: Result, counts: Tensor) -> Generated:
     }
     return Generated(
         **own,
-        counts=counts.to(result.seeds.device),
+        atoms=counts.to(result.seeds.device),
         starts=torch.ones_like(result.seeds),
         satisfied=(result.status == Status.TARGET) & whole(samples, alphabet_of(prior)),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ __all__ = ["Generated", "alphabet_of", "fitted", "gather", "padded", "whole"]
 _FEW = 9
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)
 class Generated(Result):
     """Molecules of a run, one row each, in the order of the request.
 
@@ -34,16 +34,20 @@ class Generated(Result):
     "evaluations", "objective_calls" and "starts" up to there.
 
     Attributes:
-        counts: atoms of the prior's alphabet, long, shape (B,).
+        atoms: of the prior's alphabet, long, shape (B,).
         starts: how many starts it took, shape (B,).
         satisfied: in one piece, stable, on target; bool, shape (B,).
     """
 
-    counts: Tensor
+    atoms: Tensor
     starts: Tensor
     satisfied: Tensor
 
-    per_sample = (*Result.per_sample, "counts", "starts", "satisfied")
+    per_sample = (*Result.per_sample, "atoms", "starts", "satisfied")  # type: ignore[assignment]
+
+    def take(self, index: Tensor) -> Generated:
+        """The molecules `index`, with their histories."""
+        return cast("Generated", super().take(index))
 
     def plain(self, method: str) -> Result:
         """What a run keeps of it, as made by a method."""

@@ -177,7 +177,7 @@ def test_batches_and_order_change_nothing() -> None:
     )  # fmt: skip
     together = run()
     assert batches == [[0, 1, 3], [2]]  # by size
-    assert torch.equal(found.seeds, torch.tensor(SEEDS)) and torch.equal(found.counts, COUNTS)
+    assert torch.equal(found.seeds, torch.tensor(SEEDS)) and torch.equal(found.atoms, COUNTS)
     assert torch.allclose(found.samples, together.samples, atol=1e-3)
     assert found.network.forward_rows == int(found.evaluations.sum())
 
@@ -344,6 +344,9 @@ def test_found_rows_are_put_together_and_taken_apart() -> None:
     again = gather([found.take(torch.tensor([i])) for i in range(4)])
     assert all(torch.equal(getattr(found, k), getattr(again, k)) for k in Generated.per_sample)
     assert len(again) == 4
+    assert (
+        repr(found).startswith("Result(4 samples of 6×17; ") and sum(found.counts().values()) == 4
+    )
 
 
 def test_only_priors_of_molecules_have_an_alphabet() -> None:
