@@ -103,7 +103,7 @@ def method_for(settings: Settings, target: float | Tensor) -> DFlow:
         target: PSNR in dB at which a row ends, one for all or one for each, shape (R,).
     """
     paper = settings.preset == "paper"
-    start: Any = Blend(0.1) if paper else Refined(Projected(20), rounds=3)
+    start: Any = Blend(0.1) if paper else Refined(Projected(20), rounds=1)
     iterations = settings.iterations
     if iterations is None:
         iterations = 1000 if paper else 30

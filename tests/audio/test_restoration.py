@@ -87,6 +87,17 @@ def lossy(size: int) -> Prior:
     return Prior(Flow(network, CondOT(), "velocity"), Frames(11, size), latents)
 
 
+def test_fast_spends_less_than_a_hundred_evaluations_where_its_start_meets_the_goal(
+    prior: Prior,
+) -> None:
+    """20 steps, 20 back, a round of 6 there and 40 back, 6 to see it, and a call of 6."""
+    length = prior.codec.decode(prior.start([0])).shape[2]
+    operator = TimeMask(torch.arange(length) % 100 < 90)
+    y = operator(tone(1, length, 16000)[None].float())
+    result = Fill(fit=1.0)(prior, NegativePSNR(operator, y, peak=1.0), seeds=[3])
+    assert result.evaluations.tolist() == [98] and result.objective_calls.tolist() == [1]
+
+
 def test_the_goal_of_a_clip_is_its_own() -> None:
     """A mate that the codec codes badly ends early, and is alone in that."""
     prior = lossy(16)
