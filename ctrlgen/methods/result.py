@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
@@ -20,6 +20,12 @@ from ctrlgen.rows.status import Status, ended_well
 from ctrlgen.runs import archive
 
 __all__ = ["Result"]
+
+
+_ROWS: tuple[str, ...] = (
+    "samples", "controls", "costs", "status", "seeds", "iterations", "evaluations",
+    "backward_passes", "objective_calls",
+)  # fmt: skip
 
 
 @dataclass
@@ -62,10 +68,7 @@ class Result(PerSample):
     history: dict[str, Tensor] = field(default_factory=dict)
     method: str = ""
 
-    per_sample = (
-        "samples", "controls", "costs", "status", "seeds", "iterations", "evaluations",
-        "backward_passes", "objective_calls",
-    )  # fmt: skip
+    per_sample = _ROWS
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -93,7 +96,7 @@ class Result(PerSample):
         return archive.save(self, file, overwrite)
 
     @classmethod
-    def load(cls, file: Path | str) -> Result:
+    def load(cls, file: Path | str) -> Self:
         """A result that `save` wrote, on the CPU.
 
         Raises:
@@ -106,7 +109,7 @@ class Result(PerSample):
         """Samples that reached their target or a stationary point, bool, shape (B,)."""
         return ended_well(self.status)
 
-    def take(self, index: Tensor) -> Result:
+    def take(self, index: Tensor) -> Self:
         """The samples `index`, with their histories."""
         taken = super().take(index)
         where = index.to(self.seeds.device)

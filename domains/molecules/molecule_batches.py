@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ __all__ = ["Generated", "alphabet_of", "fitted", "gather", "padded", "whole"]
 _FEW = 9
 
 
-@dataclass(kw_only=True, repr=False)
+@dataclass(kw_only=True)
 class Generated(Result):
     """Molecules of a run, one row each, in the order of the request.
 
@@ -43,11 +43,7 @@ class Generated(Result):
     starts: Tensor
     satisfied: Tensor
 
-    per_sample = (*Result.per_sample, "atoms", "starts", "satisfied")  # type: ignore[assignment]
-
-    def take(self, index: Tensor) -> Generated:
-        """The molecules `index`, with their histories."""
-        return cast("Generated", super().take(index))
+    per_sample = (*Result.per_sample, "atoms", "starts", "satisfied")
 
     def plain(self, method: str) -> Result:
         """What a run keeps of it, as made by a method."""
