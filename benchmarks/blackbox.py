@@ -13,7 +13,6 @@ ends early is a smaller run.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -26,6 +25,7 @@ import torch
 import ctrlgen as cg
 from ctrlgen.domains.molecules import Molecules, chemistry
 from ctrlgen.methods import Method
+from ctrlgen.runs.json_files import dumps, read_json, write_json
 
 TYPICAL, RARE = (1.0, 2.0, 3.0, 4.5), (7.0, 8.5, 10.0, 12.0)
 """Targets in debye."""
@@ -116,7 +116,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     if options.only and options.out.is_file():  # those of the other methods stay
-        earlier = json.loads(options.out.read_text())
+        earlier = read_json(options.out)
         if earlier["calls"] != options.calls:
             parser.error(f"calls: {options.out} has {earlier['calls']}")
         rows = [row for row in earlier["rows"] if row["method"] not in options.only]
@@ -140,8 +140,8 @@ def main() -> None:
                 "summary": summary(rows),
                 "rows": rows,
             }
-            options.out.write_text(json.dumps(content, indent=1) + "\n")
-    print(json.dumps(summary(rows), indent=1))
+            write_json(options.out, content, named=True, indent=1)
+    print(dumps(summary(rows), indent=1))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ __all__ = ["Generated", "alphabet_of", "fitted", "gather", "padded", "whole"]
 _FEW = 9
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False)  # that of a result
 class Generated(Result):
     """Molecules of a run, one row each, in the order of the request.
 

@@ -229,7 +229,7 @@ def test_no_answer_in_time_is_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     x, classes = positions[100:101], classes_of(numbers[100:101])
 
     def late(*_: Any, **__: Any) -> Any:
-        raise HelperError("bonds: no answer within 20 s")
+        raise HelperError("bonds", "no answer within 20 s")
 
     monkeypatch.setattr(Helper, "ask", late)
     assert perceive(x, classes) == [None]
