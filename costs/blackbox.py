@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -93,7 +92,9 @@ class BlackBoxCost(Cost):
                 raise TypeError(f"per_sample: {key}: expected a tensor, one row per sample")
         if isinstance(score, Command) and (self.data or view is not None):
             raise ValueError("per_sample, view: a command is given a file, and nothing else")
-        self.digest = None if not isinstance(score, str) else file_digest(_file(score))
+        self.digest = None
+        if isinstance(score, str):
+            self.digest = file_digest(plugins.place_in_file(score, "score")[0])
         self.score, self.view = score, view
         self.workers, self.timeout, self.cache = workers, timeout, cache
         self.name: str = name or _name(score)
@@ -183,7 +184,7 @@ class BlackBoxCost(Cost):
             if isinstance(score, Command):
                 desk.scorer = Programs(score, max(1, self.workers), timeout)
             elif self.workers:
-                place = _absolute(score) if isinstance(score, str) else reference_of(score)
+                place = reference_of(score) if callable(score) else _absolute(score)
                 desk.scorer = Elsewhere(place, self.view, self.workers, timeout)
             else:
                 here = plugins.named_in_file(score, "score") if isinstance(score, str) else score
@@ -244,16 +245,9 @@ class Scoreboard:
         return "scores"
 
 
-def _file(reference: str) -> Path:
-    place, colon, name = reference.rpartition(":")
-    file = Path(place)
-    if not (colon and name.isidentifier() and file.suffix == ".py" and file.is_file()):
-        raise ValueError(f"score: expected FILE.py:NAME of a file that exists, got {reference!r}")
-    return file
-
-
 def _absolute(reference: str) -> str:
-    return f"{_file(reference).absolute()}:{reference.rpartition(':')[2]}"
+    file, name = plugins.place_in_file(reference, "score")
+    return f"{file.absolute()}:{name}"
 
 
 def _name(score: Any) -> str:

@@ -33,6 +33,7 @@ __all__ = [
     "named",
     "named_in_file",
     "packages",
+    "place_in_file",
     "resolve",
 ]
 
@@ -151,16 +152,26 @@ def named_in_file(reference: str, argument: str) -> Any:
     Raises:
         ValueError: if it is no such reference, or the file cannot be imported or has no such name.
     """
+    file, name = place_in_file(reference, argument)
+    value = getattr(load_file(file, argument), name, None)
+    if not callable(value):
+        raise ValueError(f"{argument}: {file} has no function {name!r}")
+    return value
+
+
+def place_in_file(reference: str, argument: str) -> tuple[Path, str]:
+    """The file and the name that FILE.py:NAME says; nothing of it runs.
+
+    Raises:
+        ValueError: if it is no such reference, or there is no such file.
+    """
     place, colon, name = reference.rpartition(":")
     file = Path(place)
     if not (colon and name.isidentifier() and file.suffix == ".py" and file.is_file()):
         raise ValueError(
             f"{argument}: expected FILE.py:NAME of a file that exists, got {reference!r}"
         )
-    value = getattr(load_file(file, argument), name, None)
-    if not callable(value):
-        raise ValueError(f"{argument}: {file} has no function {name!r}")
-    return value
+    return file, name
 
 
 def load_file(file: Path, argument: str) -> ModuleType:

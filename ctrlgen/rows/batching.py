@@ -143,10 +143,10 @@ class PerSample:
 
 
 def expand_like(value: Tensor, x: Tensor) -> Tensor:
-    """Scalars or one value per sample, shape () or (B,), made to broadcast against x (B, *)."""
+    """Values of the first dimensions of x, shape (), (B,), (B, K), ..., to broadcast against it."""
     if value.ndim == 0:
         return value
-    return value.reshape(-1, *(1,) * (x.ndim - 1))
+    return value.reshape(*value.shape, *(1,) * (x.ndim - value.ndim))
 
 
 def rows_like(value: Tensor | float, x: Tensor) -> Tensor:

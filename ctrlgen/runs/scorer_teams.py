@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.rows.errors import CostError
-from ctrlgen.runs.scorers import Score, score_of, words
+from ctrlgen.runs.scorers import Score, score_of
+from ctrlgen.runs.serving import words
 from ctrlgen.runs.spec import describe
 from ctrlgen.runs.workers import StartError, Worker, WorkerError, end
 

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ctrlgen.rows.errors import CostError
+from ctrlgen.runs.serving import words
 
-__all__ = ["Here", "Score", "Scorer", "hopeless", "score", "score_of", "words"]
+__all__ = ["Here", "Score", "Scorer", "hopeless", "score", "score_of"]
 
 _SILENT = "no number: "
 """Beginning of the reason of a scorer that answered, and had none."""
@@ -88,11 +89,6 @@ def score_of(value: Any) -> Score:
     except (TypeError, ValueError) as error:
         raise CostError(f"score: expected a number or None per sample, got {value!r}") from error
     return Score(number) if number == number else Score(torch.inf, f"{_SILENT}NaN")
-
-
-def words(error: BaseException) -> str:
-    """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["MEMORY", "serve"]
+__all__ = ["MEMORY", "serve", "words"]
 
 MEMORY = "CTRLGEN_WORKER_GB"
 """Variable of the environment with the gigabytes of address space that the process may take."""
@@ -42,6 +42,11 @@ def serve(tasks: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]) -> No
         except MemoryError:
             reply = {"error": "out of memory"}
         except (Exception, SystemExit) as error:  # what a task raises belongs to this one request
-            reply = {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"}
+            reply = {"error": words(error)}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
+
+
+def words(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ctrlgen.methods.base import CostLike, cost_rows, differentiable
+from ctrlgen.methods.blackbox.course import Course, lowest, unscored
 from ctrlgen.methods.blackbox.resampling import chosen, effective, weights_of
 from ctrlgen.methods.result import Result
-from ctrlgen.optimizers.base import Event, Observer
+from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.flows import bounded
 from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.batching import expand_like
 from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
@@ -42,7 +44,7 @@ class Ends(NamedTuple):
     def where(self, mask: Tensor, other: Ends) -> Ends:
         """These where a mask (B, K) holds, and others elsewhere."""
         pairs = zip(self, other, strict=True)
-        return Ends(*(torch.where(_over(mask, one), one, two) for one, two in pairs))
+        return Ends(*(torch.where(expand_like(mask, one), one, two) for one, two in pairs))
 
     def at(self, places: Tensor) -> Ends:
         """One particle of each sample, by its place (B,): shapes (B, *)."""
@@ -72,15 +74,15 @@ class Population:
         meter: Meter,
         observer: Observer | None,
     ) -> None:
-        self._prior, self._cost, self._meter, self._observer = prior, cost, meter, observer
+        self._prior, self._cost, self._meter = prior, cost, meter
+        self._course = Course(seeds, meter, observer)
         self._count, self._chunk, self._own = count, chunk, seeds
         self.seeds = further(seeds.unsqueeze(1), torch.arange(count, device=seeds.device))
         self._parts: dict[int, tuple[Prior, CostLike]] = {}
         self._source = self._wide(count)[0].source
-        self.iterations, self._calls = torch.zeros_like(seeds), 0
+        self._calls = 0
         self._scored = torch.zeros_like(seeds, dtype=torch.bool)
         self.gone = torch.zeros_like(self._scored)
-        self._history: dict[str, list[Tensor]] = {}
         self.ends: Ends | None = None
         self._best: Ends | None = None  # of each sample, (B, *)
 
@@ -127,7 +129,7 @@ class Population:
         """States that stay finite go on; the others keep their last finite one for good."""
         new = self._source.project(new.flatten(0, 1)).unflatten(0, new.shape[:2])
         self.alive = self.alive & new.flatten(2).isfinite().all(2)
-        self.x = torch.where(_over(self.alive, new), new, self.x)
+        self.x = torch.where(expand_like(self.alive, new), new, self.x)
 
     def look(self, states: Tensor) -> Tensor:
         """Costs (B, K) of the signals of denoised states, float64, as they come.
@@ -148,8 +150,7 @@ class Population:
         whole = signals.flatten(2).isfinite().all(2) & self.alive & ~self.gone.unsqueeze(1)
         costs = torch.where(whole & costs.isfinite(), costs.to(self.x.dtype), torch.inf)
         self._scored = self._scored | whole.any(1)
-        value, number = costs.min(1).values, torch.arange(self._count, device=costs.device)
-        first = torch.where(costs == value.unsqueeze(1), number, self._count).min(1).values
+        value, first = lowest(costs)
         arrived = Ends(self.x, signals, costs)
         best = arrived.at(first)
         if self._best is not None:
@@ -176,35 +177,23 @@ class Population:
         Args:
             finished: whether it is one of the method's iterations.
         """
-        self.iterations = self.iterations + int(finished)
-        calls, evaluations = torch.full_like(self.iterations, self._calls), self._meter.evaluations
-        entry = {
-            "value": self._least,
-            "cost": self._least,
-            "evaluations": evaluations,
-            "objective_calls": calls,
-            "effective": effective(weights_of(self.log)),
-        }
-        for name, value in entry.items():
-            self._history.setdefault(name, []).append(value)
-        if self._observer is not None:
-            self._observer(
-                Event(
-                    round=len(self._history["cost"]),
-                    rows=torch.arange(len(self._own), device=self._own.device),
-                    value=self._least,
-                    monitor=self._least,
-                    iterations=self.iterations,
-                    calls=calls,
-                    status=self._status(Status.RUNNING),
-                    evaluations=evaluations,
-                )
-            )
+        self._course.note(
+            torch.arange(len(self._own), device=self._own.device),
+            self._least,
+            self._called,
+            self._status(Status.RUNNING),
+            finished=finished,
+            effective=effective(weights_of(self.log)),
+        )
+
+    @property
+    def _called(self) -> Tensor:
+        """Objective calls of each sample, (B,)."""
+        return torch.full_like(self._own, self._calls)
 
     def _status(self, well: Status) -> Tensor:
         """`Status` (B,) of samples: `well` where something was scored, or may still be."""
-        opaque = not differentiable(self._cost)
-        lost = torch.where(self._scored & opaque, int(Status.FAILED), int(Status.DIVERGED))
+        lost = unscored(self._scored, self._cost)
         fine = self.alive.any(1) if self._best is None else self._best.costs.isfinite()
         return torch.where(fine & ~self.gone, int(well), lost)
 
@@ -233,16 +222,11 @@ class Population:
             costs=costs,
             status=self._status(well),
             seeds=self._own,
-            iterations=self.iterations,
+            iterations=self._course.iterations,
             evaluations=self._meter.evaluations,
             backward_passes=self._meter.backward_passes,
-            objective_calls=torch.full_like(self.iterations, self._calls),
+            objective_calls=self._called,
             network=self._meter.total,
-            history={name: torch.stack(rows) for name, rows in self._history.items()},
+            history=self._course.tables(),
             method=method,
         )
-
-
-def _over(mask: Tensor, x: Tensor) -> Tensor:
-    """A mask of the first dimensions, to broadcast against x."""
-    return mask.reshape(*mask.shape, *(1,) * (x.ndim - mask.ndim))

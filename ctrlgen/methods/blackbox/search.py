@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -26,15 +26,16 @@ from ctrlgen.methods.base import (
     check_dtype,
     check_parts,
     cost_rows,
-    differentiable,
     first_points,
     try_cost,
 )
+from ctrlgen.methods.blackbox.course import Course, lowest, unscored
 from ctrlgen.methods.result import Result
-from ctrlgen.optimizers.base import Event, Observer, check_target
+from ctrlgen.optimizers.base import Observer, check_target
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like, flat, partition
 from ctrlgen.rows.checks import check_sizes
+from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import Seeds, further
 from ctrlgen.rows.status import Status
@@ -116,21 +117,20 @@ class Search:
         target: Tensor | None,
         chunk: int,
         observer: Observer | None,
-        meter: Any,
+        meter: Meter,
     ) -> None:
         self._whole = prior, cost, seeds
         self.prior, self.cost, self.seeds = prior, cost, seeds
         self.solver, self.target, self.chunk = solver, target, chunk
-        self._observer, self._meter = observer, meter
+        self._meter, self._course = meter, Course(seeds, meter, observer)
         self.rows = torch.arange(len(z), device=z.device)
         self.status = torch.zeros_like(self.rows)
-        self.calls, self.iterations = torch.zeros_like(self.rows), torch.zeros_like(self.rows)
+        self.calls = torch.zeros_like(self.rows)
         self.draws = torch.zeros_like(self.rows)
         self._seen = torch.zeros_like(self.rows, dtype=torch.bool)  # a finite signal, at least
         self._bar = z.new_full((len(z),), torch.inf)  # the cost to beat
         self.incumbents = {"points": z, "costs": self._bar}
         self._signals: Tensor | None = None
-        self._history: dict[str, list[Tensor]] = {}
 
     def draw(self, draws: Tensor) -> Tensor:
         """Source points of some draws (b, J) of the samples at work, shape (b, J, *)."""
@@ -172,9 +172,7 @@ class Search:
         """The first of the lowest costs becomes the incumbent where it is below the bar."""
         if self._signals is None:
             self._signals = signals.new_zeros(len(self._bar), *signals.shape[2:])
-        value = costs.min(1).values
-        number = torch.arange(costs.shape[1], device=costs.device)
-        place = torch.where(costs == value.unsqueeze(1), number, costs.shape[1]).min(1).values
+        value, place = lowest(costs)
         better = value < self._bar[self.rows]
         each = torch.arange(len(value), device=value.device)
 
@@ -209,10 +207,7 @@ class Search:
         Args:
             scored: whether one was, bool, shape (b,).
         """
-        known = differentiable(self._whole[1])
-        code = torch.where(
-            self._seen[self.rows] & (not known), int(Status.FAILED), int(Status.DIVERGED)
-        )
+        code = unscored(self._seen[self.rows], self._whole[1])
         return torch.where(scored, int(Status.RUNNING), code)
 
     def note(self, finished: bool = True, **more: Tensor) -> None:
@@ -222,31 +217,9 @@ class Search:
             finished: whether it is one of the method's iterations.
             **more: of all samples (B,), by name, for the history.
         """
-        if finished:
-            self.iterations = self.iterations.index_add(0, self.rows, torch.ones_like(self.rows))
-        costs, evaluations = self.incumbents["costs"], self._meter.evaluations
-        entry = {
-            "value": costs,
-            "cost": costs,
-            "evaluations": evaluations,
-            "objective_calls": self.calls,
-            **more,
-        }
-        for name, value in entry.items():
-            self._history.setdefault(name, []).append(value)
-        if self._observer is not None:
-            self._observer(
-                Event(
-                    round=len(self._history["cost"]),
-                    rows=self.rows,
-                    value=costs,
-                    monitor=costs,
-                    iterations=self.iterations,
-                    calls=self.calls,
-                    status=self.status,
-                    evaluations=evaluations,
-                )
-            )
+        self._course.note(
+            self.rows, self.incumbents["costs"], self.calls, self.status, finished=finished, **more
+        )
 
     def leave(self, status: Tensor) -> Tensor | None:
         """Let samples go; the host reads how many stay.
@@ -289,11 +262,11 @@ class Search:
             costs=costs,
             status=self.status,
             seeds=seeds,
-            iterations=self.iterations,
+            iterations=self._course.iterations,
             evaluations=self._meter.evaluations,
             backward_passes=self._meter.backward_passes,
             objective_calls=self.calls,
             network=self._meter.total,
-            history={name: torch.stack(rows) for name, rows in self._history.items()},
+            history=self._course.tables(),
             method=method,
         )
