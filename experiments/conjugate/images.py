@@ -57,7 +57,7 @@ from ctrlgen.experiments.conjugate.settings import (
     noisy_settings,
     settings,
 )
-from ctrlgen.experiments.shared.options import integers, names
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, integers, names
 from ctrlgen.experiments.shared.quality import quality
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish
 from ctrlgen.experiments.shared.trials import METRICS, Trial, compare, run, split, tune
@@ -195,10 +195,10 @@ def main(
     tasks: Annotated[str, typer.Option(help="with commas")] = ",".join(TASKS),
     budgets: Annotated[str, typer.Option(help="evaluations per image, with commas")] = "5,10,20",
     few: Annotated[int, typer.Option(min=1, help="other images, for tuning and the sweep")] = 8,
-    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """Run the experiment, or what is left of it, and write results.json, tables and figures."""
     from ctrlgen.experiments.conjugate.figures import figures, table

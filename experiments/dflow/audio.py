@@ -40,7 +40,7 @@ from ctrlgen.domains.audio.loudness import gain
 from ctrlgen.domains.audio.quality import foreign_clips, held_out_clips
 from ctrlgen.experiments.dflow.audio_scores import TASKS, Problem, scores
 from ctrlgen.experiments.dflow.audio_settings import DEFAULTS, METHODS, build
-from ctrlgen.experiments.shared.options import names
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
@@ -244,10 +244,10 @@ def main(
     data: Annotated[Path, typer.Option(help="folder of the rendered scores")] = Path("data/audio"),
     music: Annotated[list[Path] | None, typer.Option(help="sound files in their place")] = None,
     iterations: Annotated[int | None, typer.Option(min=0, help="most of D-Flow's")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
     note: Annotated[str, typer.Option(help="below the table")] = "",
 ) -> None:
     """Run the experiment, or what is left of it, and write results.json, a table and a figure."""

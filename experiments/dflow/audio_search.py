@@ -23,6 +23,7 @@ from ctrlgen.domains.audio.quality import LENGTH
 from ctrlgen.domains.audio.trainer import levelled
 from ctrlgen.experiments.dflow.audio_scores import Problem, scores
 from ctrlgen.experiments.dflow.audio_settings import red_diff
+from ctrlgen.experiments.shared.options import Threads
 from ctrlgen.experiments.shared.rows import RESULTS, publish, timed
 
 __all__ = ["RATES", "WEIGHTS", "main"]
@@ -53,7 +54,7 @@ def main(
     clips: Annotated[int, typer.Option(min=1, help="all in one batch")] = 4,
     data: Annotated[Path, typer.Option(help="folder of the rendered scores")] = Path("data/audio"),
     out: Annotated[Path, typer.Option(help="folder of results")] = RESULTS / "dflow_audio_search",
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Run all pairs, and write results.json and a table."""
     torch.set_num_threads(threads)

@@ -37,6 +37,7 @@ from ctrlgen.costs import NegativePSNR
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.metrics import psnr
 from ctrlgen.domains.images.operators import Denoise, GaussianBlur, Inpainting, SuperResolution
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads
 from ctrlgen.experiments.shared.quality import quality
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish
 from ctrlgen.methods import DFlow
@@ -213,10 +214,10 @@ def main(
     iterations: Annotated[int, typer.Option(help="L-BFGS iterations per image")] = 200,
     evaluations: Annotated[int, typer.Option(help="objective calls per image")] = 150,
     few: Annotated[int, typer.Option(help="images for the ablation and bits per dimension")] = 8,
-    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """Run the experiment, or what is left of it, and write results.json, a table and figures."""
     from ctrlgen.experiments.dflow.images_figures import figures, table

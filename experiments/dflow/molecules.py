@@ -68,6 +68,7 @@ from ctrlgen.experiments.dflow.molecules_rows import (
     unguided,
 )
 from ctrlgen.experiments.shared.dft_labels import Labels
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads
 from ctrlgen.experiments.shared.rows import RESULTS
 from ctrlgen.priors.cards import write_whole
 from ctrlgen.priors.prior import load
@@ -191,10 +192,10 @@ def main(
     guide: Annotated[str, typer.Option(help="card or name; the prior's by default")] = "",
     evaluator: Annotated[str, typer.Option(help="card or name")] = EVALUATOR,
     batch: Annotated[int, typer.Option(help="molecules at a time")] = 64,
-    out: Annotated[Path | None, typer.Option(help="folder of results")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """Run the experiment, or what is left of it; writes results, targets, a table and figures."""
     torch.set_num_threads(threads)

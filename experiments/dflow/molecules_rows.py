@@ -31,6 +31,7 @@ __all__ = [
     "Bench",
     "Row",
     "best_of_draws",
+    "denoised_guidance",
     "dflow",
     "guidance",
     "medians",
@@ -182,11 +183,16 @@ def guidance(bench: Bench, strengths: Sequence[float], trial: int = 16) -> Row:
     return Row(found[place], evaluations=each, settings=f"strength {best:g} of {strengths}")
 
 
-def _guided(bench: Bench, strength: float, order: Sequence[Tensor], shift: int) -> Tensor:
-    method = TFG(
-        grid=Uniform(2 * bench.settings.steps, start=0.02), clock=None, rule=DDIM(0.0),
-        rho=strength, mu=0.0, rho_schedule="constant", largest=100.0,
+def denoised_guidance(steps: int, strength: float) -> TFG:
+    """The gradient of the cost of the denoised molecule in each of so many steps, DPS-like."""
+    return TFG(
+        grid=Uniform(steps, start=0.02), clock=None, rule=DDIM(0.0), rho=strength, mu=0.0,
+        rho_schedule="constant", largest=100.0,
     )  # fmt: skip
+
+
+def _guided(bench: Bench, strength: float, order: Sequence[Tensor], shift: int) -> Tensor:
+    method = denoised_guidance(2 * bench.settings.steps, strength)
     parts = []
     for rows in order:
         prior = fitted(bench.prior, bench.counts[rows])

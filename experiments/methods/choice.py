@@ -30,7 +30,7 @@ import ctrlgen
 from ctrlgen.comparison import Comparison, Study
 from ctrlgen.domains.images.data import held_out
 from ctrlgen.experiments.methods.matrix import TASKS, Task
-from ctrlgen.experiments.shared.options import names
+from ctrlgen.experiments.shared.options import Cache, Out, Threads, names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.experiments.shared.trials import psnr
 from ctrlgen.methods import Method
@@ -126,9 +126,9 @@ def main(
     tasks: Annotated[str, typer.Option(help="of the matrix, with commas")] = ",".join(TASKS),
     methods: Annotated[str, typer.Option(help="names, with commas")] = METHODS,
     budget: Annotated[int, typer.Option(help="evaluations per image")] = 50,
-    out: Annotated[Path | None, typer.Option(help="folder of results")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of what is finished")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
 ) -> None:
     """Compare, ask the matrix, and write results.json and a table."""
     torch.set_num_threads(threads)

@@ -41,7 +41,7 @@ from ctrlgen.domains.images.operators import (
     NonlinearBlur,
     SuperResolution,
 )
-from ctrlgen.experiments.shared.options import integers, names
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, integers, names
 from ctrlgen.experiments.shared.quality import quality
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.methods.tuned import METHODS, build, named
@@ -232,10 +232,10 @@ def main(
     tasks: Annotated[str, typer.Option(help="of the table, with commas")] = ",".join(TASKS),
     methods: Annotated[str, typer.Option(help="names, with commas")] = ",".join(METHODS),
     budgets: Annotated[str, typer.Option(help="evaluations per image, with commas")] = "20,50,100",
-    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
     keep: Annotated[bool, typer.Option(help="leave the other rows that are there")] = False,
     note: Annotated[str, typer.Option(help="below the table")] = "",
 ) -> None:

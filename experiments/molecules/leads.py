@@ -42,6 +42,7 @@ from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES, Guide, score
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.verdicts import likeness
+from ctrlgen.experiments.shared.options import Out
 from ctrlgen.experiments.shared.rows import RESULTS
 from ctrlgen.experiments.shared.tables import head
 from ctrlgen.priors.prior import Prior
@@ -237,7 +238,7 @@ def main(
     gain: Annotated[float, typer.Option(help="of the property, in deviations of QM9")] = 0.5,
     radii: Annotated[str, typer.Option(help="with commas between")] = "0.05,0.1,0.2,0.4",
     weights: Annotated[str, typer.Option(help="of unlikeness")] = "0,2,10",
-    out: Annotated[Path | None, typer.Option(help="folder of results")] = None,
+    out: Out = None,
 ) -> None:
     """Run the sweep, or what is left of it; writes results and a table."""
     model = load(prior)

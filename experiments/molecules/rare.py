@@ -55,7 +55,7 @@ from ctrlgen.experiments.molecules.rare_rows import (
     targets_of,
 )
 from ctrlgen.experiments.shared.dft_labels import Labels
-from ctrlgen.experiments.shared.options import names
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish
 from ctrlgen.priors.prior import load
 
@@ -101,10 +101,10 @@ def main(
     evaluations: Annotated[int, typer.Option(help="of D-Flow's objective, per start")] = 12,
     restarts: Annotated[int, typer.Option(help="of D-Flow")] = 0,
     strengths: Annotated[str, typer.Option(help="of guidance, to choose from")] = "0.1,1",
-    out: Annotated[Path | None, typer.Option(help="folder of results")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """Run the experiment, or what is left of it; writes results.json and a table."""
     torch.set_num_threads(threads)

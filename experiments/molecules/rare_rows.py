@@ -20,13 +20,12 @@ from ctrlgen.domains.molecules.regressors import PropertyNetwork, Types
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import Standing, screen, standing
 from ctrlgen.domains.molecules.settings import Settings
-from ctrlgen.methods import TFG, EvolutionStrategy
+from ctrlgen.experiments.dflow.molecules_rows import denoised_guidance
+from ctrlgen.methods import EvolutionStrategy
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import PerSample
 from ctrlgen.rows.constants import follow
 from ctrlgen.rows.seeds import further
-from ctrlgen.sampling.grids import Uniform
-from ctrlgen.sampling.steps import DDIM
 
 __all__ = [
     "KINDS", "Bench", "Predicted", "Targets", "best_of_draws", "dflow", "evolution", "guidance",
@@ -200,9 +199,6 @@ def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
 
 
 def _guided(bench: Bench, strength: float, seeds: Tensor) -> Tensor:
-    method = TFG(
-        grid=Uniform(2 * bench.settings.steps, start=0.02), clock=None, rule=DDIM(0.0),
-        rho=strength, mu=0.0, rho_schedule="constant", largest=100.0,
-    )  # fmt: skip
+    method = denoised_guidance(2 * bench.settings.steps, strength)
     prior = fitted(bench.prior, bench.targets.counts)
     return padded(method(prior, bench.cost(bench.seeds, "soft"), seeds=seeds).samples, bench.prior)

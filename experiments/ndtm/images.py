@@ -56,7 +56,7 @@ from ctrlgen.experiments.ndtm.settings import (
     methods_for,
     settings,
 )
-from ctrlgen.experiments.shared.options import names
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, names
 from ctrlgen.experiments.shared.quality import quality
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish
 from ctrlgen.experiments.shared.trials import METRICS, Trial, compare, run, split, tune
@@ -188,10 +188,10 @@ def main(
     evaluations: Annotated[int, typer.Option(min=4, help="per image, at most")] = 80,
     blind: Annotated[int, typer.Option(min=6, help="the same, where the kernel is unknown")] = 120,
     few: Annotated[int, typer.Option(min=1, help="other images: tuning and ablations")] = 5,
-    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """Run the experiment, or what is left of it, and write results.json, tables and figures."""
     from ctrlgen.experiments.ndtm.figures import figures, table

@@ -42,7 +42,7 @@ from ctrlgen.domains.images.data import held_out
 from ctrlgen.domains.images.frechet import embed, frechet_distance
 from ctrlgen.experiments.optimal_control.classes_judge import judge as load_judge
 from ctrlgen.experiments.optimal_control.classes_settings import METHODS
-from ctrlgen.experiments.shared.options import names
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import Midpoint
@@ -183,10 +183,10 @@ def main(
     methods: Annotated[str, typer.Option(help="names, with commas")] = ",".join(METHODS),
     judge_steps: Annotated[int, typer.Option(min=1, help="of the judge's training")] = 1200,
     data: Annotated[Path | None, typer.Option(help="folder of MNIST, for the judge")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """Run the experiment, or what is left of it, and write results.json, a table and figures."""
     from ctrlgen.experiments.optimal_control.classes_figures import figures, table

@@ -57,6 +57,7 @@ from ctrlgen.experiments.optimal_control.images_settings import (
     Form,
 )
 from ctrlgen.experiments.optimal_control.images_verdicts import swept, verdicts
+from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads
 from ctrlgen.experiments.shared.quality import quality
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.operators.base import LinearOperator, Operator, measure
@@ -205,10 +206,10 @@ def run(prior: Prior, truth: Tensor, rows: Rows) -> dict[str, Any]:
 def main(
     prior: Annotated[str, typer.Option(help="mnist or cifar10")] = "mnist",
     images: Annotated[int, typer.Option(min=2, help="held-out images, all in one batch")] = 16,
-    out: Annotated[Path | None, typer.Option(help="folder of results and figures")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    threads: Annotated[int, typer.Option(help="torch threads")] = 1,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    threads: Threads = 1,
+    device: Device = "cpu",
 ) -> None:
     """Run the experiment, or what is left of it, and write results.json, a table and figures."""
     from ctrlgen.experiments.optimal_control.images_figures import figures, table

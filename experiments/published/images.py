@@ -39,7 +39,7 @@ from ctrlgen.experiments.published.settings import (
     Task,
     cost_of,
 )
-from ctrlgen.experiments.shared.options import names
+from ctrlgen.experiments.shared.options import Cache, Device, Out, names
 from ctrlgen.experiments.shared.rows import Rows, publish
 from ctrlgen.methods import Method
 from ctrlgen.operators.base import measure
@@ -148,9 +148,9 @@ def main(
     methods: Annotated[str, typer.Option(help="with commas; all by default")] = "",
     count: Annotated[int, typer.Option(min=2, help="images")] = 16,
     batch: Annotated[int, typer.Option(min=1, help="images at a time")] = 4,
-    out: Annotated[Path | None, typer.Option(help="folder of the results")] = None,
-    cache: Annotated[Path, typer.Option(help="folder of finished rows")] = Path("runs"),
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    out: Out = None,
+    cache: Cache = Path("runs"),
+    device: Device = "cpu",
 ) -> None:
     """Run a configuration, or what is left of it, and write results.json and table.md."""
     if configuration not in CONFIGURATIONS:

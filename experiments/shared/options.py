@@ -1,12 +1,22 @@
-"""Options of experiments that are lists with commas between, checked before any compute."""
+"""Options of experiments: those that most have, and lists with commas between, checked before any
+compute."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ctrlgen.rows.errors import UnknownName
 
-__all__ = ["integers", "names"]
+__all__ = ["Cache", "Device", "Out", "Threads", "integers", "names"]
+
+Out = Annotated[Path | None, typer.Option(help="folder of results and figures")]
+Cache = Annotated[Path, typer.Option(help="folder of finished rows")]
+Threads = Annotated[int, typer.Option(help="torch threads")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, ...")]
 
 
 def names(option: str, text: str, known: Collection[str]) -> list[str]:
