@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctrlgen.costs.base import Cost, FunctionCost, ScaledCost, SumCost, ThroughCodec
 from ctrlgen.costs.blackbox import BlackBoxCost, Command, best_of
+from ctrlgen.costs.chebyshev import ChebyshevCost
 from ctrlgen.costs.classifier import ClassifierCost
 from ctrlgen.costs.measurement import (
     LevelSet,
@@ -13,11 +14,13 @@ from ctrlgen.costs.measurement import (
     SquaredError,
     psnr,
 )
+from ctrlgen.costs.pareto import hypervolume, nondominated
 from ctrlgen.costs.problems import InverseProblem, solve
 from ctrlgen.costs.property import PropertyCost
 
 __all__ = [
     "BlackBoxCost",
+    "ChebyshevCost",
     "ClassifierCost",
     "Command",
     "Cost",
@@ -33,6 +36,8 @@ __all__ = [
     "SumCost",
     "ThroughCodec",
     "best_of",
+    "hypervolume",
+    "nondominated",
     "psnr",
     "solve",
 ]

@@ -137,12 +137,16 @@ class PropertyCost(Cost):
         u = self.errors(x)
         return follow(self.weights, u).sqrt() * u
 
-    def forward(self, x: Tensor) -> Tensor:
+    def terms(self, x: Tensor) -> Tensor:
+        """What every property adds to the cost, w_p φ(e_p/s_p), shape (B, P)."""
         u = self.errors(x)
         far = u.abs()
         smooth = torch.where(far <= 1, u.square() / 2, far - 0.5)
         value = u.square() if self.form == "squared" else smooth
-        return (follow(self.weights, u) * value).sum(1)
+        return follow(self.weights, u) * value
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.terms(x).sum(1)
 
     def __repr__(self) -> str:
         return f"PropertyCost({getattr(self.predict, '__name__', type(self.predict).__name__)})"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ctrlgen.comparison import Comparison, compare
     from ctrlgen.costs import (
         BlackBoxCost,
+        ChebyshevCost,
         ClassifierCost,
         Command,
         Cost,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         Reversed,
         SquaredError,
         best_of,
+        hypervolume,
+        nondominated,
         psnr,
         solve,
     )
@@ -124,6 +127,7 @@ __all__ = [
     "BlindNDTM",
     "CPiGDM",
     "CPiGFM",
+    "ChebyshevCost",
     "ClassifierCost",
     "ClassifierGuidance",
     "Codec",
@@ -188,10 +192,12 @@ __all__ = [
     "available",
     "best_of",
     "compare",
+    "hypervolume",
     "images",
     "load",
     "measure",
     "molecules",
+    "nondominated",
     "psnr",
     "solve",
     "testing",

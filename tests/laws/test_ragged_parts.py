@@ -14,7 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctrlgen.costs import Cost, FunctionCost, NegativePSNR, PropertyCost, Reversed, SquaredError
+from ctrlgen.costs import (
+    ChebyshevCost,
+    Cost,
+    FunctionCost,
+    NegativePSNR,
+    PropertyCost,
+    Reversed,
+    SquaredError,
+)
 from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.domains.audio.states import Frames, LatentCodec
 from ctrlgen.domains.molecules.composition import CompositionCost
@@ -249,6 +257,11 @@ COSTS: dict[str, Callable[[list[int]], Cost]] = {
         lambda x, y: row_sum((x - y).square()), {"y": states(rows, 41)}
     ),
     "property": lambda rows: PropertyCost(lambda x: x.square().sum(1)[:, :1], 0.3, 0.4),
+    "chebyshev": lambda rows: ChebyshevCost(
+        [Reversed(states(rows, 41)), PropertyCost(lambda x: x.square().sum(1)[:, :1], 0.3, 0.4)],
+        [0.3, 0.7],
+        smoothing=0.1,
+    ),
     "through-codec": lambda rows: FunctionCost(lambda x: row_sum(x.square())).through(Scaled(2.0)),
     "reversed": lambda rows: Reversed(states(rows, 41)),
     "composition": lambda rows: CompositionCost({"N": (0, 0.2), "C": (1, 2)}, "qm9", "soft"),

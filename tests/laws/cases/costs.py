@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ctrlgen.costs import (
     BlackBoxCost,
+    ChebyshevCost,
     ClassifierCost,
     Cost,
     FunctionCost,
@@ -85,6 +86,18 @@ COSTS: dict[str, Case] = {
         )
     ),
     "property-extreme": cost_case(lambda: PropertyCost.extreme(lambda x: x.mean(1), 2.0)),
+    "chebyshev": cost_case(
+        # one direction per row, and a network that is asked once for all
+        lambda: ChebyshevCost(
+            PropertyCost(lambda x: x[:, :3], draw(3, stream=41), draw(3, stream=41)),
+            draw(3, stream=46).square(),
+            draw(3, stream=47),
+            smoothing=0.1,
+        )
+    ),
+    "chebyshev-several": cost_case(
+        lambda: ChebyshevCost([Reversed(draw(D)), SquaredError(*measured(D))], [0.3, 0.7])
+    ),
     "black-box": Case(
         BlackBoxCost,
         lambda index, dtype: {
