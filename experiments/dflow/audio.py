@@ -13,7 +13,8 @@ RED-diff as in the paper, on the latents, and at the rate and weight that a smal
 them (`dflow.audio_search`); and guided samplers of the library at settings for these latents.
 Beside them what costs nothing (silence, a line, the low band), and the codec's own way there and
 back, the ceiling of them all. PSNR, at peak 1, can't tell a fill from silence: read LSD and
-FAD-musicnn, where the wheel of musicnn lies in the data folder (`domains.audio.musicnn.fetch`).
+FAD-musicnn and the F1 of the notes in gaps, where the wheels of musicnn and Basic Pitch lie beside
+the data (`domains.audio.musicnn.fetch`, `domains.audio.notes.fetch`).
 
 A row that is finished for these weights lies under `runs/` and is not run again; `results.json`
 under `experiments/results` holds them all, with the table and the figure beside it. Rows that it
@@ -35,7 +36,8 @@ import typer
 from torch import Tensor
 
 import ctrlgen
-from ctrlgen.domains.audio import musicnn
+from ctrlgen.domains.audio import musicnn, notes
+from ctrlgen.domains.audio.data import RATE
 from ctrlgen.domains.audio.loudness import gain
 from ctrlgen.domains.audio.quality import foreign_clips, held_out_clips
 from ctrlgen.experiments.dflow.audio_scores import TASKS, Problem, scores
@@ -45,6 +47,7 @@ from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
 from ctrlgen.runs.json_files import read_json
+from ctrlgen.training.wheels import there
 
 __all__ = ["GOAL", "clips_of", "main", "verdicts"]
 
@@ -141,8 +144,9 @@ def run(
     methods: list[str],
     iterations: int | None,
     network: musicnn.Musicnn | None,
+    pitch: notes.BasicPitch | None = None,
 ) -> None:
-    """All rows of some tasks and methods."""
+    """All rows of some tasks and methods, those of gaps with the notes that came back."""
     theirs = None if network is None else network.embed(truth)
     for task in tasks:
         problem = Problem.of(task, truth)
@@ -155,8 +159,12 @@ def run(
             work = partial(method_row, prior, problem, name, iterations)
             made[name] = rows.get(f"{task}-{name}", work)
         for name, x in made.items():
+            key = f"{task}-{name}"
+            if pitch is not None and problem.span is not None:
+                finite = x.nan_to_num(0, 0, 0)
+                values = notes.note_f1(pitch, finite, truth, RATE, problem.span)
+                rows.rows[key]["note_f1"] = values
             if network is not None and theirs is not None:
-                key = f"{task}-{name}"
                 work = partial(frechet_row, network, x, theirs)
                 rows.get(f"frechet-{key}", work)
                 rows.rows[key]["frechet"] = rows.rows.pop(f"frechet-{key}")
@@ -264,12 +272,17 @@ def main(
         network = musicnn.load(data.parent).to(device)
     else:
         typer.echo(f"without {EMBEDDER}: no {musicnn.WHEEL} in {data.parent}", err=True)
+    pitch = None
+    if there(notes.PACKAGE, data.parent):
+        pitch = notes.load(data.parent)
+    else:
+        typer.echo(f"without notes: no wheel of {notes.PACKAGE} in {data.parent}", err=True)
     key: dict[str, Any] = {"sha256": model.card.sha256, "clips": len(truth), **source}
     key["iterations"] = iterations
     key["signals"] = hashlib.sha256(truth.cpu().numpy().tobytes()).hexdigest()
     where = "music" if music else "held-out"
     rows = Rows(cache / "dflow_audio" / where, key)
-    run(model, truth, rows, asked, wanted, iterations, network)
+    run(model, truth, rows, asked, wanted, iterations, network, pitch)
     out = out or RESULTS / f"dflow_audio_{where}"
     results = {"prior": model.card.name, **key, **gathered(out, key, rows.rows), "goal": GOAL}
     results["verdicts"] = verdicts(results)

@@ -45,6 +45,9 @@ def test_clips_are_those_of_scores_as_written_and_none_is_silent(
     fewer = Music((half, loud), ("00-0", "09-0"))
     monkeypatch.setattr(quality, "read", lambda folder, split: fewer)
     assert torch.equal(quality.held_out_clips(Path("data"), 4), clips)
+    # A silence longer than a clip's share of the music gives way to places elsewhere.
+    many = quality.held_out_clips(Path("data"), 12)
+    assert bool((many != 0).any(2).all())
     silent = Music((np.zeros(300_000, np.int16),), ("00-0",))
     monkeypatch.setattr(quality, "read", lambda folder, split: silent)
     with pytest.raises(ValueError, match="folder: data holds silence"):

