@@ -14,6 +14,7 @@ card, with a picture of the loss over the time of training.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -127,6 +128,7 @@ def measure_prior(
         if name == "qm9-heavy" and number == completed:
             row["completed"] = _completed(signal)
         rows.append(row)
+        print(dumps(row, indent=None), file=sys.stderr, flush=True)
     recipe = {key: prior.card.recipe[key] for key in ("steps", "seconds", "batch")}
     steps_at = {"type": type(grid).__name__, **grid.config()}
     return {"samples": count, "trained": recipe, "grid": steps_at, "rows": rows}
@@ -210,10 +212,12 @@ def main() -> None:
             options.name, options.data, options.samples, options.steps, grid=grid
         )
         command += f" --samples {options.samples} --steps {' '.join(map(str, options.steps))}"
-        command += f" --grid {options.grid:g}" * (grid is not None)
+        if options.grid is not None:
+            command += f" --grid {options.grid:g}"
     else:
         content = measure_regressor(options.name, options.data, options.molecules)
-        command += f" --molecules {options.molecules}" * (options.molecules is not None)
+        if options.molecules is not None:
+            command += f" --molecules {options.molecules}"
     card.quality = {"summary": _summary(options.name, content), "command": command, **content}
     if options.no_write:
         print(dumps(card.quality))

@@ -15,6 +15,7 @@ from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
+from ctrlgen.priors.cards import Card
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
@@ -65,3 +66,24 @@ def test_summaries_are_one_line() -> None:
     units = {name: value.unit for name, value in PROPERTIES.items()}
     content = {"units": units, "test": dict.fromkeys(PROPERTIES, 0.25)}
     assert "mu 0.25 D" in quality._summary("qm9-guide", content)
+
+
+@pytest.mark.parametrize("grid", [None, 1.5])
+def test_the_card_gets_the_numbers_and_the_command_that_made_them(
+    grid: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "qm9-heavy.json").write_bytes((quality.WEIGHTS / "qm9-heavy.json").read_bytes())
+    row = {"steps": 50, "molecule_stable": 0.5, "atom_stable": 0.9, "valid_unique": 0.4}
+
+    def measured(name: str, data: Path | None, count: int, *_: Any, grid: Any) -> dict[str, Any]:
+        return {"samples": count, "power": grid and grid.power, "rows": [row]}
+
+    monkeypatch.setattr(quality, "measure_prior", measured)
+    words = ["quality", "qm9-heavy", "--samples", "9", "--steps", "50", "--cards", str(tmp_path)]
+    more = [] if grid is None else ["--grid", str(grid)]
+    monkeypatch.setattr("sys.argv", words + more)
+    quality.main()
+    card = Card.read(tmp_path / "qm9-heavy.json")
+    assert card.quality["rows"] == [row] and card.quality["power"] == grid
+    told = " ".join(["python -m ctrlgen.domains.molecules.quality", words[1], *words[2:6], *more])
+    assert card.quality["command"] == told
