@@ -1,6 +1,6 @@
 """Samples of a prior that a score of the user's steers: what all `sample` commands share.
 
-    --score FILE.py:NAME --method best-of|evolution|particles --calls 200
+    --score FILE.py:NAME --method best-of|evolution|particles|trust-region --calls 200
 
 The score is a black box (`ctrlgen.costs.blackbox`): it is called in processes of its own, and what
 it cannot score is ranked last. Every method asks it at most `calls` times for every sample.
@@ -16,13 +16,19 @@ from typing import Annotated, Any, Literal, get_args
 import typer
 
 from ctrlgen.commands.run_options import Running, absolute, file_of
-from ctrlgen.methods import BestOf, EvolutionStrategy, Method, ParticleResampling
+from ctrlgen.methods import (
+    BestOf,
+    EvolutionStrategy,
+    Method,
+    ParticleResampling,
+    TrustRegionSearch,
+)
 from ctrlgen.priors.prior import Prior
 from ctrlgen.sampling.grids import Uniform
 
 __all__ = ["Scored", "Scoring"]
 
-Name = Literal["best-of", "evolution", "particles"]
+Name = Literal["best-of", "evolution", "particles", "trust-region"]
 _PANEL = "The score"
 
 
@@ -126,6 +132,13 @@ class Scoring:
             return EvolutionStrategy(
                 draws=draws, population=population, solver=solver, device=device, sphere=True,
                 generations=max(1, (self.calls - draws) // population),
+            )  # fmt: skip
+        if self.name == "trust-region":
+            draws = max(4, self.calls // 3)
+            batch = min(4, self.calls - draws)
+            return TrustRegionSearch(
+                draws=draws, batch=batch, rounds=(self.calls - draws) // batch, solver=solver,
+                device=device,
             )  # fmt: skip
         population = max(4, math.isqrt(self.calls))
         rounds = self.calls // population
