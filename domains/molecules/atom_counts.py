@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.elements import alphabet
+from ctrlgen.domains.molecules.elements import check_qm9
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request
 from ctrlgen.rows.seeds import Seeds, uniform
 from ctrlgen.runs.json_files import write_json
@@ -150,8 +150,12 @@ class Sizes:
 
 @cache
 def sizes(name: str) -> Sizes:
-    """The tables of an alphabet, "qm9" or "qm9-heavy"."""
-    alphabet(name)
+    """The tables of an alphabet, "qm9" or "qm9-heavy".
+
+    Raises:
+        ValueError: for another one.
+    """
+    check_qm9(name)
     content = json.loads(FILE.read_text())[name]
 
     def table(key: str) -> dict[str, Tensor]:

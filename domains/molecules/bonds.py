@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules.elements import NUMBERS, atomic_numbers
 
-__all__ = ["LENGTHS", "MARGINS", "bond_orders", "components", "thresholds"]
+__all__ = ["FURTHER", "LENGTHS", "MARGINS", "bond_orders", "components", "lengths", "thresholds"]
 
 LENGTHS: tuple[dict[str, int], ...] = (
     {
@@ -31,23 +31,49 @@ LENGTHS: tuple[dict[str, int], ...] = (
 )  # fmt: skip
 """Typical lengths in pm of single, double and triple bonds, by the two symbols."""
 
+FURTHER: tuple[dict[tuple[str, str], int], ...] = (
+    {
+        ("S", "H"): 134, ("S", "C"): 182, ("S", "N"): 168, ("S", "O"): 151, ("S", "F"): 158,
+        ("S", "S"): 204, ("S", "Cl"): 207, ("S", "Br"): 225,
+        ("Cl", "H"): 127, ("Cl", "C"): 177, ("Cl", "N"): 175, ("Cl", "O"): 164, ("Cl", "F"): 166,
+        ("Cl", "Cl"): 199, ("Cl", "Br"): 214,
+        ("Br", "H"): 141, ("Br", "C"): 194, ("Br", "N"): 214, ("Br", "O"): 172, ("Br", "F"): 178,
+        ("Br", "Br"): 228,
+    },
+    {("S", "C"): 160, ("S", "N"): 152, ("S", "O"): 144},
+    {},
+)  # fmt: skip
+"""As `LENGTHS`, of S, Cl and Br; double bonds of S to N and O as in sulfoximines and sulfones."""
+
 MARGINS = (10, 5, 3)
 """Added to the lengths, in pm, for single, double and triple bonds."""
+
+
+def lengths() -> Tensor:
+    """Typical lengths in pm by order - 1 and the two atomic numbers; NaN where there is no bond.
+
+    Returns:
+        (3, Z, Z) float64; Z - 1 is the largest atomic number of all alphabets, 0 is padding.
+    """
+    size = max(NUMBERS.values()) + 1
+    table = torch.full((3, size, size), torch.nan, dtype=torch.float64)
+    for order, (first, further) in enumerate(zip(LENGTHS, FURTHER, strict=True)):
+        pairs = {(pair[0], pair[1]): length for pair, length in first.items()} | further
+        for pair, length in pairs.items():
+            i, j = (NUMBERS[symbol] for symbol in pair)
+            table[order, i, j] = table[order, j, i] = length
+    return table
 
 
 def thresholds(device: torch.device | str | None = None) -> Tensor:
     """Distances in A under which the order of a bond counts one more.
 
     Returns:
-        (3, 10, 10) float32, by order - 1 and the two atomic numbers; minus one where there is no
+        (3, Z, Z) float32, by order - 1 and the two atomic numbers; minus one where there is no
         such bond, padding (0) included.
     """
-    table = torch.full((3, 10, 10), -1.0)
-    for order, (lengths, margin) in enumerate(zip(LENGTHS, MARGINS, strict=True)):
-        for pair, length in lengths.items():
-            i, j = (NUMBERS[symbol] for symbol in pair)
-            table[order, i, j] = table[order, j, i] = (length + margin) / 100
-    return table.to(device)
+    margins = torch.tensor(MARGINS, dtype=torch.float64).view(3, 1, 1)
+    return ((lengths() + margins) / 100).nan_to_num(-1.0).float().to(device)
 
 
 def bond_orders(positions: Tensor, classes: Tensor, alphabet: str = "qm9") -> Tensor:

@@ -7,6 +7,7 @@ RDKit's own binary form, base64.
     hydrogens    places the hydrogens of a heavy skeleton (`hydrogen_placement`)
     bonds        bond orders and charges of bound atoms (`bond_perception`)
     name         SMILES, InChIKey, formula, charges, radicals, pieces (`bond_perception`)
+    conformer    of a SMILES: positions by ETKDGv3 and MMFF94s, scores (`conformation`)
     embed        hydrogens and positions by ETKDG, then MMFF94s (Riniker and Landrum 2015)
     relax        MMFF94s to a minimum: strain = E(given) - E(minimum), RMSD after superposition
     posebusters  the checks of PoseBusters' configuration "mol"
@@ -93,6 +94,13 @@ def embed(request: dict[str, Any]) -> dict[str, Any]:
     return {"mol": pack(mol)}
 
 
+def conformer(request: dict[str, Any]) -> dict[str, Any]:
+    field = sibling("hydrogen_placement").field
+    make, score = sibling("conformation").conformer, sibling("score_functions").score
+    told: dict[str, Any] = make(request["smiles"], field, score)
+    return told
+
+
 def posebusters(request: dict[str, Any]) -> dict[str, Any]:
     from posebusters import PoseBusters
     from rdkit import Chem
@@ -144,6 +152,7 @@ TASKS = {
     "relax": relax,
     "bonds": bonds,
     "name": name,
+    "conformer": conformer,
     "embed": embed,
     "posebusters": posebusters,
     "xtb": xtb,

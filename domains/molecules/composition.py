@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs.base import Cost
-from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, NUMBERS, alphabet
+from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, alphabet, check_qm9
 from ctrlgen.domains.molecules.states import Parts, split
 from ctrlgen.rows.constants import follow
 
@@ -46,7 +46,11 @@ def element_table(name: str) -> Tensor:
 
     Args:
         name: alphabet, "qm9" or "qm9-heavy", where a class counts its hydrogens.
+
+    Raises:
+        ValueError: for another alphabet.
     """
+    check_qm9(name)
     table = torch.zeros(len(alphabet(name)), len(ALL_ATOM), dtype=torch.float64)
     for row, (symbol, attached) in enumerate(alphabet(name)):
         table[row, ALL_ATOM.index(symbol)] += 1
@@ -118,7 +122,7 @@ def possible_sizes(limits: Mapping[str, Interval], name: str) -> list[int]:
 
 def check_element(symbol: str, what: str = "element") -> None:
     """Raise ValueError for an element outside H, C, N, O, F; `what` is the argument that has it."""
-    if symbol not in NUMBERS:
+    if symbol not in ALL_ATOM:
         raise ValueError(f"{what}: expected elements H, C, N, O, F, got {symbol}")
 
 

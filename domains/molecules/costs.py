@@ -28,7 +28,7 @@ from ctrlgen.domains.molecules.composition import (
     check_element,
     element_table,
 )
-from ctrlgen.domains.molecules.elements import NUMBERS, VALENCE, alphabet
+from ctrlgen.domains.molecules.elements import NUMBERS, VALENCE, alphabet, check_qm9
 from ctrlgen.domains.molecules.states import split
 from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import follow
@@ -192,7 +192,7 @@ class ValenceCost(ClassCost):
         types: "straight-through" or "soft".
 
     Raises:
-        ValueError: a width or slack out of its range.
+        ValueError: a width or slack out of its range, or another alphabet.
     """
 
     def __init__(
@@ -207,6 +207,7 @@ class ValenceCost(ClassCost):
         if not (width > 0 and slack >= 0):
             raise ValueError(f"width, slack: expected width > 0, slack >= 0, got {width}, {slack}")
         self.width, self.slack = width, slack
+        check_qm9(name)  # the table knows no aromatic bond, and S has three valences
         numbers = torch.tensor([NUMBERS[symbol] for symbol, _ in alphabet(name)])
         self.limits = thresholds()[:, numbers.unsqueeze(1), numbers]
         self.open = torch.tensor([float(VALENCE[symbol] - h) for symbol, h in alphabet(name)])

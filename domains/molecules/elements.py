@@ -1,12 +1,15 @@
-"""Atom classes: the two alphabets in which molecules are written.
+"""Atom classes: the alphabets in which molecules are written.
 
     ALL_ATOM   one class an element, in EDM's order H, C, N, O, F
     HEAVY      one class a heavy atom with its hydrogens, (symbol, attached hydrogens): every number
                of hydrogens from none to the valence, C 0..4, N 0..3, O 0..2, F 0..1, in this order
+    DRUG       the same of drug-like molecules, each atom bound to another heavy one: C 0..3,
+               N 0..2, O 0..1 and F, S, Cl, Br without hydrogens
 
-QM9 holds 13 of the 14 heavy classes (HF is missing). Element order and valences are those of
-Hoogeboom et al., "Equivariant diffusion for molecule generation in 3D" (arXiv 2203.17003).
-Tables that end in a padding entry are indexed safely by the class -1 of an absent atom.
+QM9 holds 13 of the 14 heavy classes (HF is missing), MOSES all 13 of `DRUG`: its filters leave no
+charge and no thiol. Element order and valences are those of Hoogeboom et al., "Equivariant
+diffusion for molecule generation in 3D" (arXiv 2203.17003). Tables that end in a padding entry are
+indexed safely by the class -1 of an absent atom. Alphabets differ in their numbers of classes.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from torch import Tensor
 
 __all__ = [
     "ALL_ATOM",
+    "DRUG",
     "HEAVY",
     "MAX_ATOMS",
     "NUMBERS",
@@ -26,19 +30,22 @@ __all__ = [
     "Alphabet",
     "alphabet",
     "atomic_numbers",
+    "check_qm9",
     "classes_of",
     "hydrogens",
 ]
 
-Alphabet = Literal["qm9", "qm9-heavy"]
+Alphabet = Literal["qm9", "qm9-heavy", "moses-heavy"]
 
 ALL_ATOM: tuple[str, ...] = ("H", "C", "N", "O", "F")
 """Class index of `qm9` -> element symbol."""
 
-VALENCE: dict[str, int] = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1}
-"""Sum of bond orders of a stable atom, hydrogens included."""
+VALENCE: dict[str, int] = {"H": 1, "C": 4, "N": 3, "O": 2, "F": 1, "S": 2, "Cl": 1, "Br": 1}
+"""Sum of bond orders of a stable atom, hydrogens included; that of S may be 4 or 6 as well."""
 
-NUMBERS: dict[str, int] = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
+NUMBERS: dict[str, int] = {
+    "H": 1, "C": 6, "N": 7, "O": 8, "F": 9, "S": 16, "Cl": 17, "Br": 35,
+}  # fmt: skip
 """Atomic numbers."""
 
 HEAVY: tuple[tuple[str, int], ...] = tuple(
@@ -46,8 +53,14 @@ HEAVY: tuple[tuple[str, int], ...] = tuple(
 )
 """Class index of `qm9-heavy` -> (element symbol, attached hydrogens)."""
 
-MAX_ATOMS: dict[str, int] = {"qm9": 29, "qm9-heavy": 9}
-"""Most atoms of a QM9 molecule in either alphabet."""
+DRUG: tuple[tuple[str, int], ...] = (
+    *((symbol, count) for symbol in "CNO" for count in range(VALENCE[symbol])),
+    *((symbol, 0) for symbol in ("F", "S", "Cl", "Br")),
+)
+"""Class index of `moses-heavy` -> (element symbol, attached hydrogens)."""
+
+MAX_ATOMS: dict[str, int] = {"qm9": 29, "qm9-heavy": 9, "moses-heavy": 27}
+"""Most atoms of a molecule in each alphabet."""
 
 PADDING = -1
 """Class of a place without an atom."""
@@ -57,7 +70,7 @@ def alphabet(name: str) -> tuple[tuple[str, int], ...]:
     """(symbol, attached hydrogens) of every class; none attached where hydrogens are atoms.
 
     Args:
-        name: "qm9" (all atoms) or "qm9-heavy" (heavy atoms with their hydrogens).
+        name: "qm9" (all atoms), "qm9-heavy" or "moses-heavy" (heavy atoms with their hydrogens).
 
     Raises:
         ValueError: for another name.
@@ -66,7 +79,15 @@ def alphabet(name: str) -> tuple[tuple[str, int], ...]:
         return tuple((symbol, 0) for symbol in ALL_ATOM)
     if name == "qm9-heavy":
         return HEAVY
-    raise ValueError(f"name: expected 'qm9' or 'qm9-heavy', got {name!r}")
+    if name == "moses-heavy":
+        return DRUG
+    raise ValueError(f"name: expected 'qm9', 'qm9-heavy' or 'moses-heavy', got {name!r}")
+
+
+def check_qm9(name: str) -> None:
+    """Raise ValueError for an alphabet that is not one of QM9's."""
+    if name not in ("qm9", "qm9-heavy"):
+        raise ValueError(f"name: expected an alphabet of QM9, 'qm9' or 'qm9-heavy', got {name!r}")
 
 
 def _lookup(values: list[int], classes: Tensor, name: str) -> Tensor:
@@ -95,31 +116,33 @@ def hydrogens(classes: Tensor, name: str) -> Tensor:
     return _lookup([attached for _, attached in alphabet(name)], classes, name)
 
 
-def classes_of(numbers: Tensor, attached: Tensor | None = None) -> Tensor:
-    """Class indices of atomic numbers: `qm9` alone, `qm9-heavy` with attached hydrogens.
+def classes_of(numbers: Tensor, attached: Tensor | None = None, name: str | None = None) -> Tensor:
+    """Class indices of atomic numbers.
 
     Args:
         numbers: atomic numbers, long, any shape; 0 is padding.
-        attached: hydrogens on each heavy atom, shape of numbers.
+        attached: hydrogens on each heavy atom, shape of numbers; None where they are atoms.
+        name: alphabet; "qm9" without attached hydrogens and "qm9-heavy" with them when None.
 
     Returns:
         Class indices, long, shape of numbers; -1 on padding.
 
     Raises:
-        ValueError: an element outside H C N O F, or more hydrogens than the valence.
+        ValueError: an atom that the alphabet has no class for.
     """
-    known = torch.full((10, 5), PADDING, device=numbers.device)
-    name = "qm9" if attached is None else "qm9-heavy"
+    name = name or ("qm9" if attached is None else "qm9-heavy")
+    table = torch.full((max(NUMBERS.values()) + 1, 5), PADDING, device=numbers.device)
     for index, (symbol, count) in enumerate(alphabet(name)):
-        known[NUMBERS[symbol], count] = index
+        table[NUMBERS[symbol], count] = index
     counts = torch.zeros_like(numbers) if attached is None else attached
-    inside = (numbers >= 0) & (numbers < 10) & (counts >= 0) & (counts < 5)
-    found = known[numbers.where(inside, 0), counts.where(inside, 0)]
-    wrong = ~inside | ((found == PADDING) & (numbers != 0))
+    inside = (numbers >= 0) & (numbers < len(table)) & (counts >= 0) & (counts < 5)
+    indices = table[numbers.where(inside, 0), counts.where(inside, 0)]
+    wrong = ~inside | ((indices == PADDING) & (numbers != 0))
     if bool(wrong.any()):
         number, count = int(numbers[wrong][0]), int(counts[wrong][0])
+        symbols = ", ".join(dict.fromkeys(symbol for symbol, _ in alphabet(name)))
         raise ValueError(
-            f"numbers: expected elements H, C, N, O, F of their valence, got atomic number "
+            f"numbers: expected elements {symbols} of their valence, got atomic number "
             f"{number} with {count} hydrogens"
         )
-    return found
+    return indices

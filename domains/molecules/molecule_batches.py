@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctrlgen.domains.molecules.elements import DRUG
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
@@ -52,12 +53,18 @@ class Generated(Result):
 
 
 def alphabet_of(prior: Prior) -> str:
-    """Alphabet of a prior of molecules, by its number of classes.
+    """Alphabet of a prior of QM9's molecules, by its number of classes.
 
     Raises:
-        ValueError: if it is no prior of molecules.
+        ValueError: if it is no prior of molecules, or one of drug-like ones, for which there are no
+            tables of sizes, guides and evaluators of QM9's properties.
     """
     known = {8: "qm9", 17: "qm9-heavy"}
+    if isinstance(prior.source, Atoms) and prior.source.features == 3 + len(DRUG):
+        raise ValueError(
+            f"prior: expected one of QM9's molecules, got the drug-like {prior!r}; bind its "
+            "counts, and steer it by any cost of `cg.molecules.Molecules('moses-heavy')`"
+        )
     if not isinstance(prior.source, Atoms) or prior.source.features not in known:
         raise ValueError(f"prior: expected one of molecules, got {prior!r}")
     return known[prior.source.features]

@@ -3,7 +3,8 @@
     bound      by the distance table (`bonds`): which atoms touch, not how
     orders     solved for by RDKit under the valences, aromatic where they are, charges and radicals
                where nothing else fits; rings strained a little beyond the table are closed where
-               that leaves neither (`bond_perception`)
+               that leaves neither (`bond_perception`); of drug-like molecules, with sulphur of two,
+               four or six bonds, first by the valences alone (`kekule`)
     names      SMILES with stereo marks from the positions, InChIKey, formula: of all pieces
 
 A molecule that comes with a bond table keeps it. `valid` asks for what a flask could hold: RDKit
@@ -22,7 +23,8 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules.bonds import bond_orders, thresholds
 from ctrlgen.domains.molecules.elements import atomic_numbers, hydrogens
-from ctrlgen.domains.molecules.rdkit import build
+from ctrlgen.domains.molecules.kekule import fitting_orders
+from ctrlgen.domains.molecules.rdkit import build, mols
 from ctrlgen.domains.molecules.subprocesses import Helper, each, packed, unpacked
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def perceive(
     Args:
         positions: (B, A, 3) in A.
         classes: (B, A) class indices of the alphabet, -1 on padding.
-        alphabet: "qm9" or "qm9-heavy", whose hydrogens stay counts.
+        alphabet: of the classes; the hydrogens of heavy ones stay counts.
         charges: of each molecule; None for neutral, or else what its pieces need.
         timeout: seconds for one molecule.
 
@@ -125,12 +127,27 @@ def perceive(
         )
         pairs.append(np.argwhere(longer[row][square]).tolist())
     given = list(charges) if charges is not None else [None] * len(graphs)
+    ready = _fitting(positions, classes, alphabet) if alphabet == "moses-heavy" else {}
+    graphs = [None if row in ready else graph for row, graph in enumerate(graphs)]
 
     def ask(helper: Helper, row: int, mol: Mol) -> Mol | None:
         fields: dict[str, Any] = {"longer": pairs[row], "charge": given[row]}
         return unpacked(helper.ask("bonds", mol=packed(mol), **fields)["mol"])
 
-    return each(graphs, timeout, ask, lambda error: None)
+    answers: list[Mol | None] = each(graphs, timeout, ask, lambda error: None)
+    return [ready.get(row, answer) for row, answer in enumerate(answers)]
+
+
+def _fitting(positions: Tensor, classes: Tensor, alphabet: str) -> dict[int, Mol]:
+    """Sanitised molecules of the rows whose valences are all met by whole orders (`kekule`)."""
+    orders, rest = fitting_orders(positions, classes, alphabet)
+    whole = (rest == 0).all(1) & (classes >= 0).any(1)
+    built = mols(positions, classes, alphabet, orders)
+    return {
+        row: mol
+        for row, mol in enumerate(built)
+        if mol is not None and bool(whole[row]) and not mol.NeedsUpdatePropertyCache()
+    }
 
 
 def name(mols: Sequence[Mol | None], *, stereo: bool = True, timeout: float = 20.0) -> list[Names]:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ctrlgen.domains.molecules.elements import NUMBERS
+from ctrlgen.domains.molecules.elements import ALL_ATOM, NUMBERS
 from ctrlgen.domains.molecules.properties import convert
 
 __all__ = ["Name", "Record", "locate", "names", "parse_xyz", "read_csv", "uncharacterized"]
@@ -79,7 +79,7 @@ def _record(
     positions: np.ndarray,
     values: dict[str, str],
 ) -> Record:
-    strange = sorted(set(symbols) - set(NUMBERS))
+    strange = sorted(set(symbols) - set(ALL_ATOM))
     if strange:
         raise ValueError(f"{where}: expected elements H, C, N, O, F, got {', '.join(strange)}")
     if positions.shape != (len(symbols), 3) or not np.isfinite(positions).all():

@@ -19,10 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.bonds import bond_orders
 from ctrlgen.domains.molecules.elements import (
     MAX_ATOMS,
-    NUMBERS,
     atomic_numbers,
     classes_of,
     hydrogens,
@@ -30,6 +28,7 @@ from ctrlgen.domains.molecules.elements import (
 from ctrlgen.domains.molecules.elements import (
     alphabet as known_alphabet,
 )
+from ctrlgen.domains.molecules.kekule import orders_of
 from ctrlgen.extras import require
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def mols(
     Args:
         positions: (B, A, 3) in A.
         classes: (B, A) class indices of the alphabet, -1 on padding.
-        alphabet: "qm9" or "qm9-heavy".
+        alphabet: of the classes.
         orders: bond orders (B, A, A) where they are known.
 
     Raises:
@@ -101,7 +100,7 @@ def mols(
         MissingExtra: RDKit is not installed.
     """
     chem = _chem()
-    orders = bond_orders(positions, classes, alphabet) if orders is None else orders
+    orders = orders_of(positions, classes, alphabet) if orders is None else orders
     numbers = atomic_numbers(classes, alphabet).cpu().numpy()
     attached = hydrogens(classes, alphabet).cpu().numpy()
     where, bonds = positions.detach().cpu().double().numpy(), orders.cpu().numpy()
@@ -188,28 +187,28 @@ def tensors(molecules: Sequence[Mol], alphabet: str = "qm9") -> tuple[Tensor, Te
     """A user's molecules in an alphabet: positions, classes and counts, as `data.read` gives them.
 
     Args:
-        molecules: with positions and bonds; hydrogens as atoms for "qm9", in any form for
-            "qm9-heavy".
-        alphabet: "qm9" or "qm9-heavy".
+        molecules: with positions and bonds; hydrogens as atoms for "qm9", in any form for heavy
+            alphabets.
+        alphabet: of the result.
 
     Returns:
         positions (B, A, 3) float32 in A, centred; classes (B, A), -1 on padding; counts (B,).
 
     Raises:
-        ValueError: an element outside H C N O F, a molecule outside the sizes of QM9 or with a net
-            charge, hydrogens without a place in "qm9", no positions, two atoms in one place, or
-            more hydrogens on an atom than its valence. Molecules are counted from 1.
+        ValueError: an element or a size that the alphabet does not have, a net charge, hydrogens
+            without a place in "qm9", no positions, two atoms in one place, or more hydrogens on an
+            atom than its valence. Molecules are counted from 1.
     """
-    known_alphabet(alphabet)
-    heavy_only = alphabet == "qm9-heavy"
+    symbols = list(dict.fromkeys(["H", *(symbol for symbol, _ in known_alphabet(alphabet))]))
+    heavy_only = alphabet != "qm9"
     most, least = MAX_ATOMS[alphabet], 1 if heavy_only else 3
     attached = torch.zeros(len(molecules), most, dtype=torch.long)
     numbers, positions = torch.zeros_like(attached), torch.zeros(len(molecules), most, 3)
     for row, mol in enumerate(molecules):
-        strange = {a.GetSymbol() for a in mol.GetAtoms()} - set(NUMBERS)
+        strange = {a.GetSymbol() for a in mol.GetAtoms()} - set(symbols)
         if strange:
-            names = ", ".join(sorted(strange))
-            raise ValueError(f"molecule {row + 1}: expected elements H, C, N, O, F, got {names}")
+            expected, names = ", ".join(symbols), ", ".join(sorted(strange))
+            raise ValueError(f"molecule {row + 1}: expected elements {expected}, got {names}")
         if not mol.GetNumConformers():
             raise ValueError(f"molecule {row + 1}: expected positions, it has none")
         mol.UpdatePropertyCache(strict=False)
@@ -238,5 +237,5 @@ def tensors(molecules: Sequence[Mol], alphabet: str = "qm9") -> tuple[Tensor, Te
         numbers[row, : len(kept)] = torch.tensor([a.GetAtomicNum() for a in kept])
         counts = [a.GetTotalNumHs(includeNeighbors=True) if heavy_only else 0 for a in kept]
         attached[row, : len(kept)] = torch.tensor(counts)
-    classes = classes_of(numbers, attached if heavy_only else None)
+    classes = classes_of(numbers, attached if heavy_only else None, alphabet)
     return positions, classes, (classes >= 0).sum(dim=1)

@@ -11,16 +11,14 @@ of the score's scale, zero where it is met.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ctrlgen.costs import BlackBoxCost, PropertyCost
+from ctrlgen.domains.molecules.score_functions import score
 from ctrlgen.domains.molecules.views import Molecules
 from ctrlgen.extras import require
 from ctrlgen.rows.errors import UnknownName
@@ -53,36 +51,14 @@ class RDKitScore:
             raise UnknownName("score", self.name, SCALES)
 
     def __call__(self, mols: Sequence[Mol | None]) -> list[float | None]:
+        require("rdkit", "molecules")
         from rdkit import Chem
 
-        score, found = _function(self.name), list[float | None]()
+        function, found = score(self.name), list[float | None]()
         for mol in mols:
             whole = mol is not None and len(Chem.GetMolFrags(mol)) == 1
-            found.append(float(score(Chem.RemoveHs(mol))) if whole else None)
+            found.append(float(function(Chem.RemoveHs(mol))) if whole else None)
         return found
-
-
-@cache
-def _function(name: str) -> Callable[[Any], float]:
-    require("rdkit", "molecules")
-    from rdkit import RDConfig
-    from rdkit.Chem import QED, Crippen, rdMolDescriptors
-
-    if name == "sa":
-        file = Path(RDConfig.RDContribDir) / "SA_Score" / "sascorer.py"
-        spec = importlib.util.spec_from_file_location("sascorer", file)
-        if spec is None or spec.loader is None or not file.is_file():
-            raise ValueError("score: this build of RDKit comes without its SA score")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        calculate: Callable[[Any], float] = module.calculateScore
-        return calculate
-    table: dict[str, Callable[[Any], float]] = {
-        "qed": QED.qed,
-        "logp": Crippen.MolLogP,  # type: ignore[attr-defined]
-        "tpsa": rdMolDescriptors.CalcTPSA,
-    }
-    return table[name]
 
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"

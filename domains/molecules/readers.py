@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ctrlgen.domains.molecules.chemistry import place_hydrogens
-from ctrlgen.domains.molecules.elements import MAX_ATOMS, NUMBERS, classes_of
+from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, NUMBERS, classes_of
 from ctrlgen.domains.molecules.files import read_text
 from ctrlgen.domains.molecules.perception import embed as embedded
 from ctrlgen.domains.molecules.perception import perceive
@@ -136,7 +136,7 @@ def _bare(frames: Sequence[Frame]) -> list[Record]:
     for number, frame in enumerate(frames, 1):
         tags = tuple(frame.tags.items())
         title = frame.tags.get("name", "")
-        strange = sorted(set(frame.symbols) - set(NUMBERS))
+        strange = sorted(set(frame.symbols) - set(ALL_ATOM))
         most = MAX_ATOMS["qm9"]
         reason = ""
         if not frame.symbols:

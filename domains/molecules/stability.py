@@ -7,6 +7,10 @@ In the all-atom alphabet hydrogens are atoms and the sum runs over them; in the 
 are counted by the atom's class. The sum must equal the valence: fewer bonds are not stable either.
 Real QM9 molecules score 95.2 % in either reading, zwitterions and long bonds making up the rest.
 
+Drug-like molecules are mostly aromatic, of which the table knows nothing. There (`moses-heavy`) the
+table says only which atoms are bound, and an atom is stable where whole bond orders that fit its
+valence can be chosen together with those of all others (`kekule`).
+
 Source: Hoogeboom et al. (arXiv 2203.17003), section 5 and appendix C; see `bonds`.
 """
 
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules.bonds import bond_orders, components
 from ctrlgen.domains.molecules.elements import VALENCE, alphabet, hydrogens
+from ctrlgen.domains.molecules.kekule import fitting_orders
 
 __all__ = ["Stability", "stability"]
 
@@ -49,12 +54,12 @@ def stability(positions: Tensor, classes: Tensor, name: str = "qm9") -> Stabilit
     Args:
         positions: (B, A, 3) in A.
         classes: (B, A) class indices of the alphabet, -1 on padding.
-        name: alphabet, "qm9" or "qm9-heavy".
+        name: alphabet.
 
     Raises:
         ValueError: shapes that do not match, a class outside the alphabet, or no atom in a row.
     """
-    orders = bond_orders(positions, classes, name)
+    orders = bond_orders(positions, classes, name)  # which checks the shapes as well
     mask = classes >= 0
     counts = mask.sum(dim=1)
     if bool((counts == 0).any()):
@@ -62,10 +67,15 @@ def stability(positions: Tensor, classes: Tensor, name: str = "qm9") -> Stabilit
         raise ValueError(
             f"classes: expected at least one atom in every molecule, none in row {row}"
         )
-    valences = [VALENCE[symbol] for symbol, _ in alphabet(name)]
-    valence = torch.tensor([*valences, 0], device=classes.device)[classes]
+    if name == "moses-heavy":
+        orders, rest = fitting_orders(positions, classes, name)
+        fitting = rest == 0
+    else:
+        valences = [VALENCE[symbol] for symbol, _ in alphabet(name)]
+        valence = torch.tensor([*valences, 0], device=classes.device)[classes]
+        fitting = orders.sum(dim=2) + hydrogens(classes, name) == valence
     finite = (positions.isfinite().all(dim=2) | ~mask).all(dim=1)
-    atoms = (orders.sum(dim=2) + hydrogens(classes, name) == valence) & mask & finite.unsqueeze(1)
+    atoms = fitting & mask & finite.unsqueeze(1)
     stable = atoms.sum(dim=1)
     return Stability(
         atoms,

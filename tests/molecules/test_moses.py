@@ -1,0 +1,150 @@
+"""MOSES: the published files, conformers in shards, and their arrays."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ctrlgen.domains.molecules import chemistry_process, conformers, moses, moses_data
+from ctrlgen.domains.molecules.elements import DRUG
+from ctrlgen.domains.molecules.subprocesses import HelperError
+
+TEXTS = {
+    "train": ["CCS(=O)(=O)c1ccsc1Br", "Cc1nc(Cl)no1", "C", "OCCF", "CCS"],
+    "test": ["Nc1ccncc1", "no molecule"],
+    "test_scaffolds": ["CC(=O)NC1CC1", "CC(=O)OC1CC1"],
+}
+
+
+class Direct:
+    """A helper that answers in this process."""
+
+    def __init__(self, timeout: float) -> None:
+        assert timeout == 30
+
+    def ask(self, task: str, **fields: object) -> dict[str, object]:
+        return chemistry_process.TASKS[task]({"task": task, **fields})
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel of a few molecules."""
+    monkeypatch.setattr(conformers, "_HELD", 3)
+    monkeypatch.setattr(conformers, "Helper", Direct)
+    sums = {}
+    with zipfile.ZipFile(tmp_path / moses.WHEEL, "w") as wheel:
+        for split, texts in TEXTS.items():
+            lines = "\n".join(["SMILES", *(text.replace(" ", "_") for text in texts), ""])
+            content = gzip.compress(lines.encode(), mtime=0)
+            sums[split] = hashlib.sha256(content).hexdigest()
+            wheel.writestr(f"moses/dataset/data/{split}.csv.gz", content)
+    monkeypatch.setattr(moses, "SPLITS", sums)
+    return tmp_path
+
+
+def test_a_subset_is_the_beginning_of_an_order_by_content() -> None:
+    texts = [f"C{'C' * i}O" for i in range(40)]
+    by_hand = sorted(range(40), key=lambda i: hashlib.sha256(texts[i].encode()).hexdigest())
+    assert moses.order(texts).tolist() == by_hand
+    mixed = texts[::-1]
+    assert [mixed[i] for i in moses.order(mixed)] == [texts[i] for i in by_hand]
+
+
+def test_another_file_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert moses.smiles(folder, "train") == TEXTS["train"]
+    monkeypatch.setitem(moses.SPLITS, "test", "0" * 64)
+    with pytest.raises(ValueError, match=r"test\.csv\.gz: expected sha256 000"):
+        moses.smiles(folder, "test")
+    with pytest.raises(ValueError, match="split: expected one of train, test"):
+        moses.smiles(folder, "valid")
+    with pytest.raises(FileNotFoundError, match=r"moses\.fetch"):
+        moses.smiles(folder / "none", "train")
+
+
+def test_shards_resume_whatever_was_done_and_pack_exactly(folder: Path, tmp_path: Path) -> None:
+    lines = list[str]()
+    with pytest.raises(ValueError, match="molecules: expected 1 to 5, got 6"):
+        conformers.build(folder, 6)
+    with pytest.raises(FileNotFoundError, match="conformers --data"):
+        moses_data.read(folder, "train")
+    # None is begun after no time at all; then three molecules of train, of shards of two.
+    assert not conformers.build(folder, 3, minutes=0, size=2)
+    conformers.build(folder, 3, size=2, say=lines.append)
+    assert "molecules," in lines[-1] and "a second" in lines[-1]
+    assert len(list(folder.glob("*.safetensors"))) == 4
+    # A larger number goes on, and one that was lost comes back the same, from two workers.
+    gone = moses_data.shard_of(folder, "train", 0)
+    before = moses_data.read_shard(gone)
+    gone.unlink()
+    total = conformers.build(folder, 5, 2, size=2)
+    again = moses_data.read_shard(gone)
+    assert all(np.array_equal(again[key], array) for key, array in before.items())
+    assert total == Counter({"done": 6, "no class": 2, "not read": 1})  # methane, a thiol, words
+
+    train = moses_data.read(folder, "train")
+    texts = [TEXTS["train"][row] for row in train.index.tolist()]
+    order = [TEXTS["train"][row] for row in moses.order(TEXTS["train"])]
+    assert texts == [text for text in order if text not in ("C", "CCS")]
+    assert [len(DRUG), train.alphabet, len(train)] == [13, "moses-heavy", 3]
+    row = texts.index("OCCF")
+    assert [DRUG[c] for c in train.classes[row, :4]] == [("O", 1), ("C", 2), ("C", 2), ("F", 0)]
+    assert train.positions[row, :4].sum(0).abs().max() < 1e-5
+    gap = (train.positions[row, 0] - train.positions[row, 1]).norm()
+    assert 1.38 < float(gap) < 1.46
+    assert float(train.properties["logp"][row]) == pytest.approx(-0.04, abs=0.2)
+    assert float(train.properties["qed"].min()) > 0 and bool(train.properties["gap"].isnan().all())
+
+    packed = moses_data.pack_file(folder, tmp_path / "moses.packed")
+    for split in TEXTS:
+        one, other = moses_data.read(folder, split), moses_data.read(packed, split)
+        assert torch.equal(one.positions, other.positions)
+        assert torch.equal(one.classes, other.classes) and torch.equal(one.index, other.index)
+        for key, values in one.properties.items():
+            torch.testing.assert_close(values, other.properties[key], equal_nan=True)
+    few = moses_data.read(moses_data.pack_file(folder, packed, samples=2), "train")
+    assert torch.equal(few.positions, train.positions[:2])
+    with pytest.raises(ValueError, match="samples: expected 1 to 3"):
+        moses_data.pack_file(folder, packed, samples=4)
+
+
+def test_positions_are_half_a_milliangstrom_off_at_most() -> None:
+    draw = np.random.default_rng(0)
+    places = [draw.normal(size=(n, 3)) * 4 for n in (9, 27, 2)]
+    molecules = [
+        {"numbers": [6] * len(p), "attached": [0] * len(p), "positions": p.tolist()} for p in places
+    ]
+    arrays = moses_data.assemble([4, 1, 2, 9], [0, 0, 2, 0], [*molecules[:2], {}, molecules[2]])
+    found = moses_data.positions_of(arrays)
+    exact = np.concatenate([p - p.mean(0) for p in places])
+    # Half a step, and the centre of the rounded ones moved by no more.
+    assert np.abs(found - exact).max() <= 1.01e-3 * moses_data.RESOLUTION / 1e-3
+    assert np.sqrt(((found - exact) ** 2).mean()) < 0.35e-3
+    assert arrays["counts"].tolist() == [9, 27, 0, 2]
+    none = moses_data.assemble([1], [2], [{}])
+    assert none["steps"].shape == (3, 0) and none["counts"].tolist() == [0]
+
+
+def test_time_limits_and_crashes_have_a_name() -> None:
+    class Failing:
+        def __init__(self, reason: str) -> None:
+            self.reason = reason
+
+        def ask(self, task: str, **fields: object) -> dict[str, object]:
+            raise HelperError(task, self.reason)
+
+    for reason, status in (
+        ("no answer within 30 s", "time limit"),
+        ("the process crashed", "crashed"),
+    ):
+        number, told = conformers.conformer(Failing(reason), "CC")  # type: ignore[arg-type]
+        assert moses_data.STATUSES[number] == status and told == {}
