@@ -61,6 +61,7 @@ class Columns:
         lead: molecule that the run began with; every row tells its likeness to it.
         xtb: compute the dipole by GFN2-xTB as well.
         posebusters: make PoseBusters' checks as well.
+        traded: properties of a front, which no verdict asks for.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Columns:
     lead: Mol | None = None
     xtb: bool = False
     posebusters: bool = False
+    traded: tuple[str, ...] = ()
 
     def __call__(self, signals: Tensor) -> list[dict[str, Any]]:
         """Columns of signals (B, N, 3 + K)."""
@@ -115,7 +117,7 @@ class Columns:
         busted = chemistry.posebusters(scores.mols) if self.posebusters else None
         bounds = self.wish.intervals(self.name, counts.cpu()) if self.wish else {}
         asked = [{}] * len(counts) if self.wish is None else verdicts(
-            self.wish, self.name, scores, signals, counts, self.tolerance
+            self.wish, self.name, scores, signals, counts, self.tolerance, self.traded
         )  # fmt: skip
         rows = []
         for i, mol in enumerate(scores.mols):

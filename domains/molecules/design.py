@@ -142,13 +142,13 @@ class Designer:
         names = ", ".join(self.wish.names) or "no property"
         return f"Designer({self.name!r}, {names}, {len(self.sizes.atoms)} sizes)"
 
-    def columns(self, *, tolerance: float, lead: Mol | None = None, **checks: bool) -> Columns:
+    def columns(self, *, tolerance: float, lead: Mol | None = None, **checks: Any) -> Columns:
         """What is said of its molecules.
 
         Args:
             tolerance: of the guide's verdict.
             lead: whose likeness every row tells.
-            **checks: `xtb` and `posebusters`.
+            **checks: `xtb`, `posebusters` and `traded`.
         """
         return Columns(self.name, self.wish, self.guide, self.evaluator, tolerance, lead, **checks)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ def molecules_figure(
     rows: Sequence[Mapping[str, Any]],
     names: Sequence[str],
     title: str,
+    wanted: Sequence[str] | None = None,
+    beside: Sequence[Callable[[Any], None]] = (),
     most: int = 16,
 ) -> None:
     """The first molecules with their values, and per property what was wanted against what is.
@@ -76,34 +79,42 @@ def molecules_figure(
         rows: their rows in a sheet.
         names: properties that were asked.
         title: of the figure.
+        wanted: those of them that are drawn against what was wanted; all by default.
+        beside: what else is drawn, each into axes of its own.
         most: molecules drawn.
     """
     shown, columns = min(most, len(mols)), 4
     captions = [_caption(row, names) for row in rows[:shown]]
     picture = draw_grid(mols[:shown], captions, columns)
     height = 2.2 * math.ceil(shown / columns)
-    panels = len(names)
+    own = names if wanted is None else wanted
+    panels = [partial(_parity, name=name, rows=rows) for name in own] + [*beside]
     figure = require("matplotlib.figure", "molecules").Figure(
-        figsize=(8.8 if not panels else 12.6, max(height, 3.2) + 0.4), dpi=130
+        figsize=(8.8 if not panels else 12.6, max(height, 3.2 + 2.2 * len(beside)) + 0.4), dpi=130
     )
     figure.set_facecolor("white")
     figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=11)
     grid = figure.add_gridspec(
-        max(panels, 1), 2 if panels else 1, width_ratios=[2.4, 1][: 1 + bool(panels)]
+        max(len(panels), 1), 2 if panels else 1, width_ratios=[2.4, 1][: 1 + bool(panels)]
     )
     axes = figure.add_subplot(grid[:, 0])
     axes.imshow(picture)
     axes.axis("off")
-    for place, name in enumerate(names):
-        unit = f" ({PROPERTIES[name].unit})"
-        own = [row for row in rows if f"target {name}{unit}" in row]
-        wanted = [_point(str(row[f"target {name}{unit}"])) for row in own]
-        series = {
-            label: [row[f"{label} {name}{unit}"] for row in own] for label in ("guide", "evaluator")
-        }
-        parity(figure.add_subplot(grid[place, 1]), name, wanted, series)
+    for place, draw in enumerate(panels):
+        draw(figure.add_subplot(grid[place, 1]))
     figure.tight_layout()
     save_figure(figure, file)
+
+
+def _parity(axes: Any, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What was wanted of a property against what is."""
+    unit = f" ({PROPERTIES[name].unit})"
+    own = [row for row in rows if f"target {name}{unit}" in row]
+    wanted = [_point(str(row[f"target {name}{unit}"])) for row in own]
+    series = {
+        label: [row[f"{label} {name}{unit}"] for row in own] for label in ("guide", "evaluator")
+    }
+    parity(axes, name, wanted, series)
 
 
 def _point(text: str) -> float:

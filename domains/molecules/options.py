@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ from ctrlgen.commands.scoring import Scored
 from ctrlgen.domains.molecules.inputs import wish_of
 
 if TYPE_CHECKING:
+    from ctrlgen.domains.molecules.fronts import Front
     from ctrlgen.domains.molecules.requirements import Wish
 
 __all__ = ["Generation", "Run", "Sample", "Score", "Search", "Wanted"]
@@ -47,6 +48,21 @@ class Wanted:
         ),
     ]
     Minimise = Annotated[list[str] | None, _option(WISH, help="A property to make small.")]
+    Pareto = Annotated[
+        str | None,
+        _option(
+            WISH,
+            help="Two or three properties to trade off, each made large, or small after a minus: "
+            "gap,-mu. The molecules are steered to as many parts of the front, each up to what QM9 "
+            "has; gap=9eV,-mu sets a limit.",
+        ),
+    ]
+    Compare = Annotated[
+        bool,
+        _option(
+            WISH, "--compare", help="With --pareto, draw as much as steering costs and tell both."
+        ),
+    ]
     Formula = Annotated[str | None, _option(WISH, help="Exact composition, e.g. C7H10O2.")]
     Element = Annotated[
         list[str] | None, _option(WISH, help="Limit on an element: N<=2, O>=1, F=0; repeat.")
@@ -192,6 +208,32 @@ class Generation(Search):
 
     draws: Run.Draws = 32
     normalise: Run.Normalise = "none"
+    pareto: Wanted.Pareto = None
+    compare: Wanted.Compare = False
+
+    @property
+    def front(self) -> Front | None:
+        """What is traded off; raises ValueError where it cannot be read."""
+        from ctrlgen.domains.molecules.fronts import Front
+
+        return None if self.pareto is None else Front.of(self.pareto)
+
+    @property
+    def wish(self) -> Wish:
+        """What is wanted, the properties of a front as extremes; raises ValueError, as above."""
+        if self.pareto is None:
+            if self.compare:
+                raise ValueError("compare: it is of --pareto, which is not given")
+            return super().wish
+        from ctrlgen.domains.molecules.fronts import check_alone, extremes
+
+        if self.rank is not None:
+            raise ValueError("rank: a front has its own order of starts; give --pareto or --rank")
+        words = (self.properties, self.maximise, self.minimise, self.weight)
+        check_alone(self.pareto, [word for group in words for word in group or ()])
+        large, small = extremes(self.pareto)
+        largest, smallest = [*(self.maximise or ()), *large], [*(self.minimise or ()), *small]
+        return replace(self, pareto=None, compare=False, maximise=largest, minimise=smallest).wish
 
 
 @dataclass(frozen=True)

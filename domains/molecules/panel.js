@@ -145,10 +145,26 @@ ctrlgen.panel("molecules", (() => {
       place.dataset.ready = "yes";
     },
 
+    /* Each pair of the properties of a front: draws of the prior behind in grey. */
+    front(place, section, page, index, front) {
+      const { h, plainText } = page, about = front.properties.map(name => section.shared.asked.find(p => p.name === name));
+      const pairs = about.flatMap((_, a) => about.slice(a + 1).map((_, b) => [a, a + 1 + b])), own = section.samples.filter(s => s.metrics?.valid);
+      for (const [a, b] of pairs) {
+        const [x, y] = [about[a], about[b]], title = p => plainText(`${p.text} (${p.unit}), ${front.large[about.indexOf(p)] ? "large" : "small"} wanted`);
+        const chart = h("div", { class: "chart", role: "img", "aria-label": `Front of ${x.text} and ${y.text}`, "data-pane": `front ${x.name} ${y.name}` });
+        const marks = (who, colour, size) => ({ x: own.map(s => s.metrics[x[who]] ?? null), y: own.map(s => s.metrics[y[who]] ?? null), customdata: own.map(s => [index, s.id]), mode: "markers", name: `molecules, by the ${who}`, marker: { color: colour, size, opacity: 0.8, line: { width: who === "evaluator" ? own.map(s => (s.metrics.front ? 2 : 0)) : 0, color: "#26242e" } } });
+        const traces = [{ x: front.points.map(p => p[a]), y: front.points.map(p => p[b]), mode: "markers", name: "draws, by the evaluator", marker: { color: "#8d8a99", size: 4, opacity: 0.45 }, hoverinfo: "skip" }, marks("guide", "#e2725b", 6), marks("evaluator", "#5b4bc4", 9)];
+        const words = pairs.length === 1 || a + b === 1 ? front.words.map(text => h("p", { class: "small soft" }, text)) : [];
+        place.append(h("div", { class: "card" }, chart, words));
+        page.chart(chart, traces, { title: plainText(`Front: ${x.text} against ${y.text}`), showlegend: true, xaxis: { title: { text: title(x) } }, yaxis: { title: { text: title(y) } } }, { click: point => point && page.open(point[0], point[1]) });
+      }
+    },
+
     /* Found against wanted; where all want the same, how what was found is spread around it. */
     overview(place, section, page) {
-      const { h, plainText } = page, index = page.data.sections.indexOf(section);
-      for (const p of section.shared.asked) {
+      const { h, plainText } = page, index = page.data.sections.indexOf(section), front = section.shared.front;
+      if (front) this.front(place, section, page, index, front);
+      for (const p of section.shared.asked.filter(p => !front?.properties.includes(p.name))) {
         const own = section.samples.filter(s => s.panel && p.name in s.panel.wanted);
         if (!own.length) continue;
         const wanted = own.map(s => s.panel.wanted[p.name]), same = wanted.every(w => w[0] === wanted[0][0] && w[1] === wanted[0][1]);

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ctrlgen.domains.molecules.columns import MOLECULE
 from ctrlgen.domains.molecules.depictions import svg
+from ctrlgen.domains.molecules.front_tables import in_words, settled
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.result_tables import said
 from ctrlgen.domains.molecules.sdf import read_sdf
@@ -24,6 +26,7 @@ from ctrlgen.report.media import BUDGET
 from ctrlgen.report.panels import Panel
 from ctrlgen.report.sections import Metric, Sample, Section, trouble
 from ctrlgen.runs.manifest import seeds_in
+from ctrlgen.runs.schema import HISTORY, Record
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -32,6 +35,7 @@ __all__ = ["PANEL", "bounds", "drawn"]
 
 _COUNTS = ("evaluations", "backward passes", "objective calls", "iterations", "starts")
 _VERDICTS = ("satisfied (guide)", "satisfied (evaluator)", "composition", "fragment")
+_FRONT = ("front", "front rank")
 _QUALITY = ("valid", "stable (EDM)", "novel (D_b)", "novel (QM9)", "posebusters")
 _APART = {"name", "seed", "cost", "status", "reason", *_COUNTS}
 
@@ -103,7 +107,7 @@ def _section(file: Path, content: Mapping[str, Any]) -> Section:
         problem=f"molecules {wanted}" if wanted else None,
         metrics=_metrics(rows, asked),
         panel="molecules",
-        shared={"asked": [_about(name) for name in asked]},
+        shared=_shared(asked, content.get("front")),
         facts={
             "wanted": wanted or None,
             "prior": prior.get("name"),
@@ -129,7 +133,15 @@ def show(
 ) -> None:
     """Complete the section of a run folder: drawings, and what was wanted."""
     samples = {sample.id: sample for sample in section.samples}
-    rows = {record["id"]: said(record) for unit in units for record in unit.records}
+    about, parts = manifest.get("about") or {}, list[Any]()
+    rows = {}
+    for unit in units:
+        rows |= {record["id"]: _counted(record) for record in unit.records}
+        names = [n for n in unit.tensors if n.startswith(HISTORY + "draws ")]
+        parts.append(SimpleNamespace(tensors={name: unit.tensors[name] for name in names}))
+    front = about.get("front")
+    if front is not None:
+        front = settled(front, list(rows.values()), parts)
     asked = [n for n, _ in PROPERTIES.items() if any(_key("target", n) in r for r in rows.values())]
     for id, row in rows.items():
         text = row.pop(MOLECULE, None)
@@ -139,12 +151,27 @@ def show(
         sample.seed, sample.metrics, sample.panel = own.seed, own.metrics, own.panel
         sample.flags = list(dict.fromkeys([*sample.flags, *own.flags]))
         sample.reason = row["reason"]
-    wanted = ", ".join((manifest.get("about") or {}).get("asked") or ())
+    wanted = ", ".join(about.get("asked") or ())
     section.title = f"Molecules: {wanted}" if wanted else section.title.capitalize()
     section.problem = f"molecules {wanted}" if wanted else None
     section.facts = {"wanted": wanted or None, **section.facts}
     section.metrics = _metrics(list(rows.values()), asked)
-    section.shared = {"asked": [_about(name) for name in asked]}
+    section.shared = _shared(asked, front)
+
+
+def _counted(record: Record) -> dict[str, Any]:
+    """What is said of a molecule, with its counts under the names that tables have."""
+    counts = {name: record[name.replace(" ", "_")] for name in _COUNTS[:-1]}  # type: ignore[literal-required]
+    return {**said(record), **counts}
+
+
+def _shared(asked: Sequence[str], front: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the page draws of all molecules alike."""
+    shared: dict[str, Any] = {"asked": [_about(name) for name in asked]}
+    if front is not None:
+        shared["front"] = {key: front[key] for key in ("properties", "large", "points")}
+        shared["front"]["words"] = [line.removeprefix("[dim]") for line in in_words(front)]
+    return shared
 
 
 def _about(name: str) -> dict[str, Any]:
@@ -204,7 +231,7 @@ def _metrics(rows: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> list[Me
     listed = ["formula", "smiles"]
     for name in asked:
         listed += [_key(who, name) for who in ("target", "guide", "evaluator", "error")]
-    listed += [*_VERDICTS, *_QUALITY, "strain (kcal/mol)"]
+    listed += [*_FRONT, *_VERDICTS, *_QUALITY, "strain (kcal/mol)"]
     if not asked:
         listed += [key for key in keys if key.startswith("evaluator ")]
     digits = {

@@ -11,6 +11,8 @@ from rich.markup import escape
 
 from ctrlgen.commands import console
 from ctrlgen.domains.molecules.figures import molecules_figure
+from ctrlgen.domains.molecules.front_figures import front_panels
+from ctrlgen.domains.molecules.front_tables import in_words, settled
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.requirements import Wish, limit_text
 from ctrlgen.domains.molecules.result_tables import Table
@@ -69,6 +71,10 @@ def finish(
         "seconds": round(summed.get("seconds", 0.0), 2),
         "network": None if prior is None else summed["network"],
     }
+    drawn_beside: list[Any] = []
+    if rows and "front" in about:
+        content["front"] = settled(about["front"], rows, store.rows())
+        drawn_beside = front_panels(content["front"], rows)
     if rows:
         table.write(file)
         held = {**content, "summary": summary(rows, names), "molecules": rows}
@@ -78,7 +84,12 @@ def finish(
             mols, drawn = table.mols, rows
             if beside is not None:
                 mols, drawn = [beside, *mols], [own["lead"], *rows]
-            molecules_figure(file.with_suffix(".png"), mols, drawn, names, title)
+            plain = [
+                name for name in names if name not in about.get("front", {}).get("properties", ())
+            ]
+            molecules_figure(
+                file.with_suffix(".png"), mols, drawn, names, title, plain, drawn_beside
+            )
         store.write_result(**{k: v for k, v in content.items() if k != "seconds"})
         content = held
     return {"file": str(file), **content}
@@ -129,6 +140,8 @@ def show(content: dict[str, Any], names: Sequence[str], most: int = 16) -> None:
         error = told[f"evaluator MAE {name} ({known.unit})"]
         if error is not None:
             parts.append(f"evaluator MAE of {name} {error:.{known.decimals}f} {known.unit}")
+    if "front" in content:
+        console.stdout.print("\n" + "\n".join(in_words(content["front"])), soft_wrap=True)
     if "lead" in content:
         words = [
             f"{who} {name} {_number(content['lead'], who, name)} {PROPERTIES[name].unit}"
@@ -147,6 +160,7 @@ def show(content: dict[str, Any], names: Sequence[str], most: int = 16) -> None:
 
 
 _SHORT = {
+    "front": "on the front",
     "satisfied (guide)": "satisfied: guide",
     "satisfied (evaluator)": "evaluator says",
     "composition": "composition",

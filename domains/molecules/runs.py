@@ -14,6 +14,7 @@ from typing import Any
 from ctrlgen.commands import console
 from ctrlgen.commands.run_options import file_of
 from ctrlgen.domains.molecules.design import Designer
+from ctrlgen.domains.molecules.front_search import FrontSearch, Places
 from ctrlgen.domains.molecules.inputs import forgiving, read_molecule, scorer
 from ctrlgen.domains.molecules.lead_optimization import LIKENESS
 from ctrlgen.domains.molecules.options import Generation, Search
@@ -98,25 +99,37 @@ class Designing(Molecules):
             device=console.device_named(options.device),
         )
         settings = self.settings(designer.name)
+        front = options.front if isinstance(options, Generation) else None
         rank = None if options.rank is None else scorer(options.rank, designer.name)
-        steering = Steering(designer, settings, lead, self.radius, rank and forgiving(rank))
-        steering.task()
+        method: Any = Steering(designer, settings, lead, self.radius, rank and forgiving(rank))
+        method.task()
+        cost = None
+        if front is not None and isinstance(options, Generation):
+            method = FrontSearch(designer, settings, front, options.compare)
+            cost = Places(seeds)
         columns = designer.columns(
             tolerance=settings.tolerance,
             lead=lead,
             xtb="mu" in wish.names and find_spec("tblite") is not None,
             posebusters=options.posebusters,
+            traded=() if front is None else front.names,
         )
         metrics: dict[str, Metric] = {METRIC: columns}
         if rank is not None:
             metrics["rank"] = rank
         batch = options.size(len(seeds))
-        return Job(designer.prior, None, steering, seeds, batch, metrics, patience=None)
+        return Job(designer.prior, cost, method, seeds, batch, metrics, patience=None)
 
     def about(self, job: Job) -> dict[str, Any]:
         """What the manifest says of it."""
-        designer = job.method.designer  # type: ignore[attr-defined]
-        return {"asked": asked_of(designer.wish), "warnings": designer.warnings}
+        method: Any = job.method
+        designer = method.designer
+        about = {"asked": asked_of(designer.wish), "warnings": designer.warnings}
+        if isinstance(method, FrontSearch):
+            others = method.front.others(designer.wish)
+            about["asked"] = [str(method.front), *([] if others is None else asked_of(others))]
+            about["front"] = method.front.about(designer.sizes, method.settings.steps)
+        return about
 
     def progress(self, job: Job) -> dict[str, Any]:
         """Costs, in squared mean absolute deviations."""
@@ -131,16 +144,17 @@ class Designing(Molecules):
         """
         steering: Any = job.method
         designer, own = steering.designer, {}
-        if steering.lead is not None:
+        lead = getattr(steering, "lead", None)
+        if lead is not None:
             columns = replace(job.metrics[METRIC], lead=None, xtb=False, posebusters=False)  # type: ignore[type-var]
-            given = columns.given([Record(1, "lead", steering.lead)])  # type: ignore[attr-defined]
+            given = columns.given([Record(1, "lead", lead)])  # type: ignore[attr-defined]
             (own["lead"],) = Table(given).rows
         content = finish(
             store,
             self.out,
             job.prior,
             names=designer.wish.names,
-            beside=steering.lead,
+            beside=lead,
             settings=asdict(steering.settings),
             **own,
         )

@@ -77,6 +77,11 @@ class Settings:
                 f"normalise: expected one of {get_args(Normalise)}, got {self.normalise!r}"
             )
 
+    @property
+    def worth(self) -> int:
+        """Draws that cost as many passes of the network, either way, as one start of L-BFGS may."""
+        return 2 * (self.evaluations or self.iterations)
+
     def method(
         self, prior: Prior, mask: Tensor, *, start: Tensor | None = None, ball: Ball | None = None
     ) -> DFlow:

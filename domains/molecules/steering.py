@@ -22,7 +22,7 @@ from ctrlgen.rows.seeds import Seeds
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["Steering"]
+__all__ = ["Course", "Steering"]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Steering:
             seeds: one per molecule.
             observer: receives the events of every batch, of all molecules each.
         """
-        watch = None if observer is None else _Course(observer, len(seeds)).part
+        watch = None if observer is None else Course(observer, len(seeds)).part
 
         def result(generated: Generated | None) -> Result | None:
             return generated and generated.plain(repr(self))
@@ -74,7 +74,7 @@ class Steering:
             ).plain(repr(self))
 
 
-class _Course:
+class Course:
     """Events of batches of a search, told as those of all its molecules."""
 
     def __init__(self, observer: Observer, number: int) -> None:

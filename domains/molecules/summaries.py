@@ -14,6 +14,7 @@ __all__ = ["FLAGS", "summary"]
 FLAGS = (
     "satisfied (guide)", "satisfied (evaluator)", "composition", "fragment", "valid",
     "stable (EDM)", "valid (EDM)", "novel (D_b)", "novel (QM9)", "duplicate", "posebusters",
+    "front",
 )  # fmt: skip
 """Columns that hold yes or no, or nothing where nothing was asked or nothing is known."""
 

@@ -15,6 +15,7 @@ The guide was optimised, so its verdict says how well the optimiser did; the eva
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -74,7 +75,13 @@ def holds(mol: Mol | None, fragment: Mol) -> bool:
 
 
 def verdicts(
-    wish: Wish, name: str, scores: Scores, signals: Tensor, counts: Tensor, tolerance: float
+    wish: Wish,
+    name: str,
+    scores: Scores,
+    signals: Tensor,
+    counts: Tensor,
+    tolerance: float,
+    traded: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Columns of a wish, one mapping per molecule; what was not asked has no column.
 
@@ -85,8 +92,9 @@ def verdicts(
         signals: shape (B, N, 3 + K).
         counts: atoms of each, shape (B,).
         tolerance: of the guide, in mean absolute deviations.
+        traded: properties of which each molecule has its share, and none is to reach the limit.
     """
-    bounds = wish.intervals(name, counts.cpu())
+    bounds = {k: v for k, v in wish.intervals(name, counts.cpu()).items() if k not in traded}
     shapes: list[float] = []
     if wish.like is not None:
         x, classes, _ = tensors([wish.like], name)

@@ -50,8 +50,12 @@ def test_the_reference_page_has_every_column_and_key(
         solved(ctrlgen, "optimize", lead, *words, "-o", "b.sdf"),
         solved(ctrlgen, "sample", *bare, "--atoms", 3, "-o", "c.sdf"),
         solved(ctrlgen, "score", lead, "--evaluator", cards.evaluator, "-o", "d.sdf"),
-    ]
-    columns = {name for file in "abcd" for name in read_csv(tmp_path / f"{file}.csv")[0]}
+        solved(
+            ctrlgen, "generate", "--pareto", "gap,mu", "-n", 1, *cards.options, "--draws", 1,
+            "--atoms", 3, "-o", "e.sdf", "--no-report",
+        ),
+    ]  # fmt: skip
+    columns = {name for file in "abcde" for name in read_csv(tmp_path / f"{file}.csv")[0]}
     rows = {name for content in contents for row in content["molecules"] for name in row}
     assert columns == rows | {"name"}
     page = documented("A row")
