@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ctrlgen.priors.flows import Flow, Guided
     from ctrlgen.priors.likelihood import bits_per_dimension, log_likelihood
     from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, DiscreteVP, Path
+    from ctrlgen.priors.pins import Entries, Pins, pinned
     from ctrlgen.priors.prior import Prior, available, load
     from ctrlgen.priors.sources import Gaussian, MaskedGaussian, Source
     from ctrlgen.priors.trust import trusting
@@ -24,12 +25,14 @@ __all__ = [
     "CondOT",
     "Cosine",
     "DiscreteVP",
+    "Entries",
     "Flow",
     "Gaussian",
     "Guided",
     "Identity",
     "MaskedGaussian",
     "Path",
+    "Pins",
     "Prior",
     "Scaled",
     "Source",
@@ -37,6 +40,7 @@ __all__ = [
     "bits_per_dimension",
     "load",
     "log_likelihood",
+    "pinned",
     "trusting",
 ]
 

@@ -220,8 +220,11 @@ class Counted(Source):
         return getattr(self, self.per_sample[0])
 
     def given(self, conditions: Mapping[str, Tensor]) -> Self:
-        counts = conditions.get(self.per_sample[0], self._counts)
-        return type(self)(self.places, self.features, counts)
+        return self.of(self.places, conditions.get(self.per_sample[0], self._counts))
+
+    def of(self, places: int, counts: Tensor | None) -> Self:
+        """The source with another number of places, for samples of other numbers of points."""
+        return type(self)(places, self.features, counts)
 
     def mask(self, x: Tensor) -> Tensor:
         """Points that exist, bool, shape (B, N), where states x (B, *) are; made once."""

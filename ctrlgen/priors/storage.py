@@ -25,6 +25,7 @@ from ctrlgen.priors.documents import plain_name, write_whole
 from ctrlgen.priors.factories import call, check_state, module_of, part_of
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import Path
+from ctrlgen.priors.pins import PinnedFlow
 from ctrlgen.priors.sources import Source
 from ctrlgen.priors.trust import ADAPTERS, Trust, resolve
 from ctrlgen.priors.weights import Weights, content_hash
@@ -50,6 +51,8 @@ def save(
     **card: Any,
 ) -> FilePath:
     """Write a prior as a card and weights; see `Prior.save`."""
+    if isinstance(prior.flow, PinnedFlow):
+        raise CardError("flow: a card does not say what is pinned; save the prior without it")
     if not isinstance(prior.flow.network, torch.nn.Module):
         raise CardError(
             f"network: expected a torch module, got {type(prior.flow.network).__name__}"

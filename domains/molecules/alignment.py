@@ -21,16 +21,21 @@ X <- (γ X + X⁻ᵀ/γ)/2 (Higham 1986), in closed form for 3 x 3 matrices.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 __all__ = ["align", "assigned", "hungarian", "polar_factor"]
 
+Assign = Callable[[Tensor, Tensor], Tensor]
+
 _NEVER = -1e4  # benefit of a pair of an atom and padding: far below that of any two atoms
 
 
-def align(noise: Tensor, data: Tensor, counts: Tensor, rounds: int = 2) -> Tensor:
+def align(
+    noise: Tensor, data: Tensor, counts: Tensor, rounds: int = 2, assign: Assign | None = None
+) -> Tensor:
     """Noise positions reordered and turned towards the data, molecule by molecule.
 
     Args:
@@ -38,8 +43,9 @@ def align(noise: Tensor, data: Tensor, counts: Tensor, rounds: int = 2) -> Tenso
         data: centred, zero at the padding, of about unit variance, shape (B, N, 3).
         counts: atoms of each molecule, shape (B,).
         rounds: alternations of permutation and rotation.
+        assign: `hungarian` or `assigned`; by default the one that is quick where the noise is.
     """
-    assign = hungarian if noise.device.type == "cpu" else assigned
+    assign = assign or (hungarian if noise.device.type == "cpu" else assigned)
     for _ in range(rounds):
         order = assign(data @ noise.transpose(1, 2), counts)
         noise = noise.gather(1, order.unsqueeze(2).expand(-1, -1, 3))

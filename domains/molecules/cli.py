@@ -49,6 +49,8 @@ def generate(
       ctrlgen molecule generate --property gap=6.8eV -n 64 -o molecules.sdf
 
       ctrlgen molecule generate -p mu=3D -p "gap>=6eV" --element "N<=2" --atoms 7..9
+
+      ctrlgen molecule generate --scaffold ring.sdf --attach 2 --property gap=5eV
     """
     _search(ctx, options, "molecules", atoms=atoms)
 
@@ -91,7 +93,7 @@ def _search(
     from ctrlgen.domains.molecules.runs import Designing
 
     plan = Designing(options, atoms=atoms, lead=lead, radius=radius)
-    _run(ctx, plan, options, stem, (lead, options.fragment, options.similar))
+    _run(ctx, plan, options, stem, (lead, options.fragment, options.similar, options.held[0]))
 
 
 _SUFFIXES = (".sdf", ".xyz", ".csv", ".json", ".png")

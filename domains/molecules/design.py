@@ -3,6 +3,7 @@
     from ctrlgen.domains.molecules.design import design
     designed = design("gap=6.8eV", "mu<=2D", number=16)
     designed.mols, designed.rows
+    decorated = design("gap=5eV", scaffold=mol, attach=(2,))
 
 The command line does the same: `Designer` holds what both share, networks, sizes and columns.
 """
@@ -27,6 +28,7 @@ from ctrlgen.domains.molecules.properties import parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.requirements import Wish, parse_atoms
 from ctrlgen.domains.molecules.result_tables import Table, rows_of
+from ctrlgen.domains.molecules.scaffolds import Scaffold
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
@@ -124,10 +126,9 @@ class Designer:
         with concerning("prior"):
             self.prior = prior if isinstance(prior, Prior) else load(prior, device=device)
         self.name, self.wish, self.types = alphabet_of(self.prior), wish, types
-        self.sizes: Sizes
-        places = range(2, self.prior.source.shape[0] + 1)
-        allowed = [n for n in parse_atoms(atoms, self.name) if n in places]
-        self.sizes, self.warnings = wish.sizes(self.name, allowed)
+        self.sizes, self.warnings = self._sizes(atoms)
+        if wish.scaffold is not None:
+            self.prior = wish.scaffold.hold(self.prior)
         wants = guide or (GUIDES[self.name] if wish.names else None)
         self.guide = None if wants is None else regressor(wants, device, "guide")
         if self.guide is not None and self.guide.classes != len(alphabet(self.name)):
@@ -137,6 +138,11 @@ class Designer:
             self.evaluator = judge(evaluator or EVALUATOR, device)
         else:
             self.warnings.append(f"{EVALUATOR} is not installed: no evaluator values")
+
+    def _sizes(self, atoms: str | None) -> tuple[Sizes, list[str]]:
+        places = range(2, self.prior.source.shape[0] + 1)
+        allowed = [n for n in parse_atoms(atoms, self.name) if n in places]
+        return self.wish.sizes(self.name, allowed)
 
     def __repr__(self) -> str:
         names = ", ".join(self.wish.names) or "no property"
@@ -157,7 +163,7 @@ class Designer:
         return Task(
             cost=lambda rows, counts: self.wish.cost(self.guide, self.name, counts, self.types),
             counts=lambda rows, seeds: self.sizes.draw(self.wish.requests, seeds),
-            aim=None if self.wish.fragment is None and self.wish.like is None else self._aim,
+            aim=self._aim if self.wish.aims else None,
         )
 
     def _aim(self, rows: Tensor, counts: Tensor) -> Cost | None:
@@ -231,6 +237,8 @@ def design(
     atoms: str | None = None,
     settings: Settings | None = None,
     wish: Wish | None = None,
+    scaffold: Mol | None = None,
+    attach: Sequence[int] | None = None,
     **options: Any,
 ) -> Designed:
     """Molecules with wanted properties.
@@ -243,12 +251,20 @@ def design(
         atoms: numbers of atoms, "18" or "15..20"; drawn from p(n | c) by default.
         settings: how they are steered.
         wish: more than requests; see `Wish`.
+        scaffold: atoms that every molecule holds at their places; see `scaffolds.Scaffold`.
+        attach: those that give up a hydrogen, counted from 1.
         **options: of `Designer`.
     """
+    if attach is not None and scaffold is None:
+        raise ValueError("attach: expected a scaffold beside it, got none")
+    own: dict[str, Any] = {"requests": tuple(map(parse_request, requests))}
+    if scaffold is not None:
+        own["scaffold"] = Scaffold(scaffold, None if attach is None else tuple(attach))
     if wish is None:
-        wish = Wish(requests=tuple(map(parse_request, requests)))
-    elif requests:
-        wish = replace(wish, requests=(*wish.requests, *map(parse_request, requests)))
+        wish = Wish(**own)
+    else:
+        own["requests"] = (*wish.requests, *own["requests"])
+        wish = replace(wish, **own)
     designer = Designer(wish, prior, atoms=atoms, **options)
     names = list(range(number)) if seeds is None else list(seeds)
     settings = settings or Settings()

@@ -25,20 +25,24 @@ __all__ = [
 ]
 
 
-def read_molecule(file: Path, what: str, *, piece: bool = False) -> Mol:
+def read_molecule(file: Path, what: str, *, piece: bool = False, only: bool = False) -> Mol:
     """The first molecule of a file, with positions; bonds of XYZ and PDB are perceived.
 
     Args:
         file: SDF, XYZ or another that `readers` takes.
         what: name of the argument, for errors.
         piece: it may be a part of a molecule.
+        only: it is to be the only one of the file.
 
     Raises:
         ValueError: no such file, another suffix, or no molecule that the priors could write.
     """
     from ctrlgen.domains.molecules.readers import read_records
 
-    records = read_records(file, what)[:1]
+    records = read_records(file, what)
+    if only and len(records) > 1:
+        raise ValueError(f"{what}: expected one molecule in {file}, got {len(records)} records")
+    records = records[:1]
     if records[0].mol is None or not piece:
         check_records(records, file, what, "qm9-heavy")
     return cast("Mol", records[0].mol)
@@ -80,6 +84,8 @@ def wish_of(
     similar: Path | None = None,
     resemblance: float = 1.0,
     far: bool = False,
+    scaffold: Path | None = None,
+    attach: str | None = None,
 ) -> Wish:
     """The wish that the options of `Wanted` say.
 
@@ -89,6 +95,7 @@ def wish_of(
     from ctrlgen.domains.molecules.composition import parse_formula, parse_limit
     from ctrlgen.domains.molecules.properties import parse_request
     from ctrlgen.domains.molecules.requirements import Wish, parse_extreme
+    from ctrlgen.domains.molecules.scaffolds import Scaffold, parse_attach
 
     if formula is not None and elements:
         raise ValueError("element: --formula says everything already; give one of the two")
@@ -106,6 +113,12 @@ def wish_of(
         largest = dict(map(parse_extreme, maximise or []))
     with concerning("minimise"):
         smallest = dict(map(parse_extreme, minimise or []))
+    held = None
+    if scaffold is not None:
+        mol = read_molecule(scaffold, "scaffold", only=True)
+        held = Scaffold(mol, None if attach is None else parse_attach(attach))
+    elif attach is not None:
+        raise ValueError("attach: expected --scaffold beside it")
     return Wish(
         requests=requests,
         largest=largest,
@@ -113,6 +126,7 @@ def wish_of(
         weights=dict(map(_weight, weights or [])),
         limits=limits,
         fragment=None if fragment is None else read_molecule(fragment, "fragment", piece=True),
+        scaffold=held,
         like=None if similar is None else read_molecule(similar, "similar"),
         resemblance=resemblance,
         far=far,

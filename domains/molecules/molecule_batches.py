@@ -80,7 +80,7 @@ def fitted(prior: Prior, counts: Tensor) -> Prior:
     assert isinstance(source, Atoms)
     clone = copy.copy(prior)
     places = max(2, int(counts.max()))
-    clone.source = Atoms(max(places, min(source.places, _FEW)), source.features)
+    clone.source = source.of(max(places, min(source.places, _FEW)), None)
     return clone.bind(counts=counts)
 
 

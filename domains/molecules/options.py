@@ -71,6 +71,22 @@ class Wanted:
         Path | None,
         _option(WISH, help="SDF of a piece that every molecule is to hold; hydrogens are open."),
     ]
+    Scaffold = Annotated[
+        Path | None,
+        _option(
+            WISH,
+            help="SDF of atoms that every molecule holds at their places, in one piece or several "
+            "(a linker joins them); the others are made.",
+        ),
+    ]
+    Attach = Annotated[
+        str | None,
+        _option(
+            WISH,
+            help="Atoms of the scaffold that give up one hydrogen each, as 2 or 1,4: counted from "
+            "1 in its file. By default any that has one may.",
+        ),
+    ]
     Similar = Annotated[Path | None, _option(WISH, help="SDF of a molecule to resemble.")]
     Resemblance = Annotated[float, _option(WISH, min=0, help="Weight of the likeness.")]
     Far = Annotated[
@@ -186,6 +202,11 @@ class Search(Running):
     json: Run.Json = False
 
     @property
+    def held(self) -> tuple[Path | None, str | None]:
+        """File of the scaffold, and its atoms that give up a hydrogen."""
+        return None, None
+
+    @property
     def wish(self) -> Wish:
         """What is wanted; raises ValueError where it cannot be read or contradicts itself."""
         return wish_of(
@@ -199,6 +220,7 @@ class Search(Running):
             self.similar,
             self.resemblance,
             self.far,
+            *self.held,
         )
 
 
@@ -206,6 +228,8 @@ class Search(Running):
 class Generation(Search):
     """The options of a search that begins with noise."""
 
+    scaffold: Wanted.Scaffold = None
+    attach: Wanted.Attach = None
     draws: Run.Draws = 32
     normalise: Run.Normalise = "none"
     pareto: Wanted.Pareto = None
@@ -234,6 +258,10 @@ class Generation(Search):
         large, small = extremes(self.pareto)
         largest, smallest = [*(self.maximise or ()), *large], [*(self.minimise or ()), *small]
         return replace(self, pareto=None, compare=False, maximise=largest, minimise=smallest).wish
+
+    @property
+    def held(self) -> tuple[Path | None, str | None]:
+        return self.scaffold, self.attach
 
 
 @dataclass(frozen=True)

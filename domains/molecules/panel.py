@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["PANEL", "bounds", "drawn"]
 
 _COUNTS = ("evaluations", "backward passes", "objective calls", "iterations", "starts")
-_VERDICTS = ("satisfied (guide)", "satisfied (evaluator)", "composition", "fragment")
+_VERDICTS = ("satisfied (guide)", "satisfied (evaluator)", "composition", "fragment", "scaffold")
 _FRONT = ("front", "front rank")
 _QUALITY = ("valid", "stable (EDM)", "novel (D_b)", "novel (QM9)", "posebusters")
 _APART = {"name", "seed", "cost", "status", "reason", *_COUNTS}

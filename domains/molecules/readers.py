@@ -25,6 +25,7 @@ from ctrlgen.domains.molecules.rdkit import crowded
 from ctrlgen.domains.molecules.sdf import sdf_entry, sdf_records
 from ctrlgen.domains.molecules.xyz import Frame, read_xyz
 from ctrlgen.extras import require
+from ctrlgen.rows.errors import concerning
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -73,14 +74,15 @@ def read_records(file: Path, what: str, embed: bool = False) -> list[Record]:
             f"{what}: expected an SDF, MOL, XYZ, PDB or SMILES file "
             f"({', '.join(FORMATS)}; .gz behind it), got {file}"
         )
-    if ending in (".sdf", ".mol"):
-        records = list(_sdf(file))
-    elif ending == ".xyz":
-        records = _bare(read_xyz(file))
-    elif ending == ".pdb":
-        records = _bare(list(_pdb(read_text(file))))
-    else:
-        records = list(_smiles(read_text(file)))
+    with concerning(what):
+        if ending in (".sdf", ".mol"):
+            records = list(_sdf(file))
+        elif ending == ".xyz":
+            records = _bare(read_xyz(file))
+        elif ending == ".pdb":
+            records = _bare(list(_pdb(read_text(file))))
+        else:
+            records = list(_smiles(read_text(file)))
     if not records:
         raise ValueError(f"{what}: expected molecules in {file}, got none")
     return _completed(records, embed)

@@ -14,8 +14,9 @@ from ctrlgen.domains.molecules.figures import molecules_figure
 from ctrlgen.domains.molecules.front_figures import front_panels
 from ctrlgen.domains.molecules.front_tables import in_words, settled
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.requirements import Wish, limit_text
+from ctrlgen.domains.molecules.requirements import Wish
 from ctrlgen.domains.molecules.result_tables import Table
+from ctrlgen.domains.molecules.sizing import limit_text
 from ctrlgen.domains.molecules.summaries import summary
 from ctrlgen.priors.prior import Prior
 from ctrlgen.runs.json_files import write_json
@@ -34,6 +35,7 @@ def asked_of(wish: Wish) -> list[str]:
     asked += [f"{name} as small as can be trusted" for name in wish.smallest]
     asked += [f"{symbol} {limit_text(*limit)}" for symbol, limit in wish.limits.items()]
     asked += ["a fragment"] if wish.fragment is not None else []
+    asked += ["a scaffold"] if wish.scaffold is not None else []
     asked += ["resemblance to a molecule"] if wish.like is not None else []
     return asked
 
@@ -165,6 +167,7 @@ _SHORT = {
     "satisfied (evaluator)": "evaluator says",
     "composition": "composition",
     "fragment": "fragment",
+    "scaffold": "scaffold",
     "valid": "valid",
     "stable (EDM)": "stable (EDM)",
     "novel (D_b)": "new to D_b",

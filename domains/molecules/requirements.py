@@ -1,12 +1,11 @@
-r"""What is asked of molecules: properties, composition, a fragment, a molecule to be like.
+r"""What is asked of molecules: properties, composition, a piece to hold, a molecule to be like.
 
 A wish becomes one cost of signals,
 
     C = Σ_p w_p φ(e_p/MAD_p) + composition + fragment + w_s similarity,
 
-a table of sizes from which numbers of atoms are drawn, and warnings: a target that lies outside the
-0.5 % to 99.5 % range of QM9's molecules of every size is likely to be met by nonsense, if at all.
-Properties beyond that by more than five mean absolute deviations are refused unless `far` is set.
+and a table of sizes from which numbers of atoms are drawn, with warnings (`sizing`). A scaffold is
+no cost: it is part of the prior (`scaffolds`).
 """
 
 from __future__ import annotations
@@ -21,23 +20,24 @@ from torch import Tensor
 from ctrlgen.costs import Cost, FunctionCost, PropertyCost
 from ctrlgen.costs.property import Form
 from ctrlgen.domains.molecules.atom_counts import DEVIATION, Sizes, sizes
-from ctrlgen.domains.molecules.composition import CompositionCost, Interval, possible_sizes
+from ctrlgen.domains.molecules.composition import CompositionCost, Interval
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
-from ctrlgen.domains.molecules.elements import ALL_ATOM, MAX_ATOMS, alphabet
+from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request, parse_request
-from ctrlgen.domains.molecules.rdkit import crowded, tensors
+from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.scoring import Guide, Network
+from ctrlgen.domains.molecules.sizing import fitting, heavy_atoms
 from ctrlgen.domains.molecules.states import join
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["LEAST_ATOMS", "Wish", "limit_text", "parse_atoms", "parse_extreme"]
+    from ctrlgen.domains.molecules.scaffolds import Scaffold
+
+__all__ = ["LEAST_ATOMS", "Wish", "parse_atoms", "parse_extreme"]
 
 LEAST_ATOMS = {"qm9": 3, "qm9-heavy": 2}
 """Fewest atoms of a molecule in either alphabet; a single atom has no flow."""
-
-_FAR, _ODD = 5.0, 4.0
 
 
 def parse_atoms(text: str | None, name: str) -> range:
@@ -88,13 +88,15 @@ class Wish:
         weights: w_p by property, 1 by default.
         limits: (least, most) atoms by element.
         fragment: a molecule whose heavy atoms every result is to hold.
+        scaffold: atoms that every result holds at their places.
         like: a molecule that results are to resemble.
         resemblance: w_s.
         form: φ, "squared" or "smooth-l1".
         far: allow targets more than five deviations off the data.
 
     Raises:
-        ValueError: nothing is asked, a property twice, or a weight for none that is asked.
+        ValueError: nothing is asked, a property twice, a weight for none that is asked, or a
+            fragment beside a scaffold.
     """
 
     requests: tuple[Request, ...] = ()
@@ -103,6 +105,7 @@ class Wish:
     weights: Mapping[str, float] = field(default_factory=dict)
     limits: Mapping[str, Interval] = field(default_factory=dict)
     fragment: Mol | None = None
+    scaffold: Scaffold | None = None
     like: Mol | None = None
     resemblance: float = 1.0
     form: Form = "squared"
@@ -113,7 +116,9 @@ class Wish:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"property: expected each once, got {', '.join(twice)} twice")
-        if not (names or self.limits or self.fragment or self.like):
+        if self.scaffold is not None and self.fragment is not None:
+            raise ValueError("scaffold: expected no fragment beside it: it is held in any case")
+        if not (names or self.limits or self.fragment or self.scaffold or self.like):
             raise ValueError("property: nothing is asked for; add e.g. --property gap=6.8eV")
         for name, weight in self.weights.items():
             if name not in names:
@@ -126,65 +131,14 @@ class Wish:
         """The properties that matter, requests first."""
         return (*(r.name for r in self.requests), *self.largest, *self.smallest)
 
+    @property
+    def aims(self) -> bool:
+        """Whether a part of the cost alone says that a molecule is done; see `aim`."""
+        return any(part is not None for part in (self.fragment, self.scaffold, self.like))
+
     def sizes(self, name: str, atoms: Sequence[int]) -> tuple[Sizes, list[str]]:
-        """The table of sizes for the wish, and what speaks against it.
-
-        Args:
-            name: alphabet of the prior.
-            atoms: numbers of atoms that are allowed.
-
-        Raises:
-            ValueError: a target too far off the data, or a fragment that does not fit.
-        """
-        alphabet(name)
-        table, said = sizes(name).only(atoms), []
-        for request in self.requests:
-            away = float(table.distances(request).min())
-            if away > _FAR and not self.far:
-                raise ValueError(
-                    f"{request}: is {away:.1f} mean absolute deviations outside QM9's molecules of "
-                    f"every size (0.5 % to 99.5 %), the limit is {_FAR:g}; --far overrides"
-                )
-            if away > 0:
-                said.append(f"{request} lies {away:.1f} deviations outside QM9's molecules")
-        odd = float(table.mahalanobis(self.requests).min())
-        if odd > _ODD and not said:
-            said.append(f"the targets together are unlike QM9 (Mahalanobis distance {odd:.1f})")
-        if self.limits:
-            table = self._composed(table, name, atoms)
-        if self.fragment is not None:
-            size = len(_heavy(self.fragment))
-            if size > max(atoms):
-                raise ValueError(
-                    f"fragment: has {size} heavy atoms, the molecules at most {max(atoms)}"
-                )
-            allowed_classes(_heavy(self.fragment), name)
-            table = table.only([n for n in table.atoms.tolist() if n >= size])
-        if self.like is not None:
-            tensors([self.like], name)
-        return table, said
-
-    def _composed(self, table: Sizes, name: str, atoms: Sequence[int]) -> Sizes:
-        """The sizes that the limits on elements leave.
-
-        Raises:
-            ValueError: there is none.
-        """
-        exact = len(self.limits) == len(ALL_ATOM)
-        what = "formula" if exact and all(a == b for a, b in self.limits.values()) else "element"
-        fits = possible_sizes(self.limits, name)
-        text = ", ".join(f"{s} {limit_text(*limit)}" for s, limit in self.limits.items())
-        if not fits:
-            raise ValueError(
-                f"{what}: no neutral molecule of one to nine atoms of C, N, O, F and hydrogens "
-                f"has {text}"
-            )
-        if not set(fits) & set(table.atoms.tolist()):
-            kind = "heavy atoms" if name == "qm9-heavy" else "atoms"
-            raise ValueError(
-                f"{what}: {text} takes {_span(fits)} {kind}, the molecules have {_span(atoms)}"
-            )
-        return table.only(fits)
+        """The table of sizes for the wish, and what speaks against it; see `sizing`."""
+        return fitting(self, name, atoms)
 
     def intervals(self, name: str, counts: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Wanted interval of each property for molecules of some sizes, shape (b,) each."""
@@ -213,7 +167,7 @@ class Wish:
     def _fragment_cost(self, name: str) -> FragmentCost:
         """The cost of a fragment, by its heavy atoms."""
         assert self.fragment is not None
-        drawn = _heavy(self.fragment)
+        drawn = heavy_atoms(self.fragment)
         place = self.fragment.GetConformer().GetPositions()
         rows = [a.GetIdx() for a in self.fragment.GetAtoms() if a.GetAtomicNum() > 1]
         return FragmentCost(torch.from_numpy(place[rows]).float(), allowed_classes(drawn, name))
@@ -257,37 +211,6 @@ class Wish:
             x, classes, _ = tensors([self.like], name)
             reference = join(x, classes, len(alphabet(name)))[0]
             parts.append(SimilarityCost(reference, name) * self.resemblance)
+        if not parts:  # a scaffold alone: every molecule of the prior will do
+            parts.append(FunctionCost(lambda x: 0 * x.flatten(1).sum(1)))
         return sum(parts[1:], parts[0])
-
-
-def limit_text(low: float, high: float) -> str:
-    """Limits on a number as text: 3, 2..4, >= 2."""
-    if low == high:
-        return f"= {low:g}"
-    if high == float("inf"):
-        return f">= {low:g}"
-    return f"<= {high:g}" if low == 0 else f"{low:g}..{high:g}"
-
-
-def _span(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def _heavy(mol: Mol) -> list[tuple[str, int]]:
-    """(symbol, hydrogens) of the heavy atoms of a molecule.
-
-    Raises:
-        ValueError: if there is none, it has no positions, or two atoms are in one place.
-    """
-    mol.UpdatePropertyCache(strict=False)
-    found = [
-        (atom.GetSymbol(), atom.GetTotalNumHs(includeNeighbors=True))
-        for atom in mol.GetAtoms()
-        if atom.GetAtomicNum() > 1
-    ]
-    if not found or not mol.GetNumConformers():
-        raise ValueError("fragment: expected heavy atoms with positions, got none")
-    if wrong := crowded(mol.GetConformer().GetPositions()):
-        raise ValueError(f"fragment: {wrong}")
-    return found

@@ -12,7 +12,7 @@ from ctrlgen.domains.molecules.properties import PROPERTIES
 __all__ = ["FLAGS", "summary"]
 
 FLAGS = (
-    "satisfied (guide)", "satisfied (evaluator)", "composition", "fragment", "valid",
+    "satisfied (guide)", "satisfied (evaluator)", "composition", "fragment", "scaffold", "valid",
     "stable (EDM)", "valid (EDM)", "novel (D_b)", "novel (QM9)", "duplicate", "posebusters",
     "front",
 )  # fmt: skip

@@ -1,11 +1,13 @@
 """Whether molecules are what was asked for: by the guide, by the evaluator, and on the structure.
 
     satisfied (guide)       valid, the guide's values within the tolerance of every wanted interval,
-                            composition and fragment held
+                            composition, fragment and scaffold held
     satisfied (evaluator)   the same with the evaluator within half a mean absolute deviation of
                             QM9, its own error and that of placed hydrogens being above a tolerance
     composition             numbers of atoms of the complete molecule within their limits
     fragment                the fragment's heavy atoms and bonds are in the molecule's graph
+    scaffold                the first atoms are the scaffold's, bound as there, within 0.001 Å of
+                            their places, after hydrogens were placed
     similarity              Tanimoto coefficient of Morgan fingerprints of radius 2, 2048 bits
     shape similarity        1 − `SimilarityCost`, of positions and elements
 
@@ -111,6 +113,9 @@ def verdicts(
         if wish.fragment is not None:
             row["fragment"] = holds(names.mol, wish.fragment)
             held &= row["fragment"]
+        if wish.scaffold is not None:
+            row["scaffold"] = wish.scaffold.kept(names.mol)
+            held &= row["scaffold"]
         if wish.like is not None:
             row["similarity"] = likeness(wish.like, names.mol)
             row["shape similarity"] = shapes[i]

@@ -72,6 +72,8 @@ MOLECULE = {
     "--formula": ("x", "C0", "Xe2", "C7H10O2Q", "-C"),
     "--element": ("x", "N<", "N<=x", "Xe>=1"),
     "--fragment": ("none.sdf", "x.txt", "", CHLORINE, CROWDED),
+    "--scaffold": ("none.sdf", "x.txt", "", CHLORINE, CROWDED),
+    "--attach": ("x", "0", "1"),
     "--similar": ("none.sdf", CHLORINE, CROWDED),
     "--resemblance": ("-1", "x"),
     "--prior": ("imagenet", "none.json", "mnist"),

@@ -26,6 +26,7 @@ OPAQUE = {
     "cost:property": "predict: ",
     "cost:property-extreme": "predict: ",
     "prior:conditional": "prior: ",
+    "prior:pinned": "prior: ",
     "rows:judge-likelihood": "prior: ",
     "rows:judge-own": "function: ",
 }

@@ -42,12 +42,12 @@ def test_the_reference_page_has_every_column_and_key(
     pytest.importorskip("posebusters")
     lead, words = ethanol(tmp_path), ["-p", "mu=2D", "-n", 1, *cards.options]
     (tmp_path / "mine.py").write_text("def same(mols):\n    return [0.0 for _ in mols]\n")
-    asked = ["--element", "N<=2", "--fragment", lead, "--similar", lead, "--posebusters"]
+    asked = ["--element", "N<=2", "--scaffold", lead, "--similar", lead, "--posebusters"]
     asked += ["--rank", "mine.py:same"]
     bare = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "-n", 1]
     contents = [
         solved(ctrlgen, "generate", *words, *asked, "--atoms", 4, "-o", "a.sdf"),
-        solved(ctrlgen, "optimize", lead, *words, "-o", "b.sdf"),
+        solved(ctrlgen, "optimize", lead, *words, "--fragment", lead, "-o", "b.sdf"),
         solved(ctrlgen, "sample", *bare, "--atoms", 3, "-o", "c.sdf"),
         solved(ctrlgen, "score", lead, "--evaluator", cards.evaluator, "-o", "d.sdf"),
         solved(

@@ -15,7 +15,7 @@ from tests.laws.cases.base import Case
 from tests.laws.cases.costs import COSTS, REGULARIZERS
 from tests.laws.cases.methods import METHODS
 from tests.laws.cases.operators import LOOSE, REGISTERED
-from tests.laws.cases.priors import CODECS, INITIALIZERS, PRIORS, SOURCES
+from tests.laws.cases.priors import CODECS, INITIALIZERS, PINS, PRIORS, SOURCES
 from tests.laws.cases.rows import PROJECTIONS, ROW_HOLDERS
 from tests.laws.cases.solving import OPTIMIZER_CASES, PATH_CASES, SOLVER_CASES
 
@@ -34,6 +34,7 @@ TABLES: dict[str, dict[str, Case]] = {
     "projection": PROJECTIONS,
     "rows": ROW_HOLDERS,
     "prior": PRIORS,
+    "pins": PINS,
     "method": METHODS,
 }
 

@@ -16,12 +16,14 @@ from ctrlgen.domains.audio.starts import Projected
 from ctrlgen.domains.audio.states import Frames, LatentCodec, PretrainedCodec
 from ctrlgen.domains.images.tiles import Canvas
 from ctrlgen.domains.molecules.lead_optimization import Given
+from ctrlgen.domains.molecules.scaffold_pins import ScaffoldAtoms, ScaffoldPins
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.operators.base import Measurement
 from ctrlgen.priors.codecs import Codec, Identity, Scaled
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import Cosine
+from ctrlgen.priors.pins import Entries, PinnedCodec, Pins, pinned
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian, MaskedGaussian, Source
 from ctrlgen.solvers import Dopri5, Midpoint
@@ -88,11 +90,24 @@ def conditional_prior(dtype: torch.dtype = torch.float64) -> Prior:
     return Prior(flow, Gaussian((D,)), Scaled(1.5, 0.1), {"rate": RATES.to(dtype)})
 
 
-CONDITIONAL = conditional_prior()
+def pinned_prior(dtype: torch.dtype = torch.float64) -> Prior:
+    """Of other entries in every row."""
+    return pinned(conditional_prior(dtype), entries(dtype))
 
 
-def prior_rows(index: Tensor, dtype: torch.dtype) -> Outputs:
-    prior = pick(conditional_prior(dtype), index)
+def entries(dtype: torch.dtype = torch.float64) -> Entries:
+    return Entries(draw(D, stream=49) > 0, draw(D, stream=50, dtype=dtype))
+
+
+CONDITIONAL, PINNED = conditional_prior(), pinned_prior()
+
+
+def prior_rows(
+    index: Tensor,
+    dtype: torch.dtype,
+    build: Callable[[torch.dtype], Prior] = conditional_prior,
+) -> Outputs:
+    prior = pick(build(dtype), index)
     seeds, device = pick(SEEDS, index), index.device
     x0 = prior.start(seeds, dtype=dtype, device=device)
     x = prior.generate(x0, Midpoint(3))
@@ -173,6 +188,29 @@ def given_case() -> Case:
     return Case(Given, rows)
 
 
+def pinned_codec_case() -> Case:
+    codec = PinnedCodec(Scaled(2.0, -0.3), entries())
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        part, x = pick(codec, index), pick(draw(D), index, dtype)
+        return {"encode": part.encode(x), "decode": part.decode(x)}
+
+    return Case(PinnedCodec, rows, (codec.decode, draw(D)), part=lambda: codec)
+
+
+def pins_case(build: Callable[[], Pins], *shape: int) -> Case:
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        pins, x = pick(build(), index), pick(draw(*shape), index, dtype)
+        return {"project": pins.project(x), "put": pins.put(x, 0.3, 0.7)}
+
+    return Case(type(build()), rows, (build().put, draw(*shape)), part=build)
+
+
+def scaffold_pins() -> ScaffoldPins:
+    value = draw(2, 7, stream=51)[:1]
+    return ScaffoldPins(value, torch.tensor([[True, True, False, False], [False] * 3 + [True]]))
+
+
 INITIALIZERS: dict[str, Case] = {
     "source": initializer_case(SourceSample()),
     "given": given_case(),
@@ -191,6 +229,11 @@ SOURCES: dict[str, Case] = {
     "masked-free": source_case(MaskedGaussian(MASK, 5, coordinates=0)),
     "atoms": source_case(Atoms(4, 7, counts=MASK.sum(1))),
     "atoms-full": source_case(Atoms(3, 5)),
+    "scaffold": source_case(
+        ScaffoldAtoms(
+            4, 7, draw(2, 3, stream=52)[0], draw(2, 2, 3, stream=53)[0], False, MASK.sum(1) + 1
+        )
+    ),
     "canvas": source_case(
         Canvas((3, 4, 5), (9, 8), torch.tensor([[0, 0], [5, 3], [2, 1], [0, 3]]))
     ),
@@ -205,6 +248,7 @@ CODECS: dict[str, Case] = {
     "scaled-channels": codec_case(Scaled([2.0, 0.5, 3.0], [0.0, 1.0, -1.0]), (3, 4, 2)),
     "autoencoder": autoencoder_case(),
     "atoms": codec_case(AtomCodec(1.4, 0.2), (4, 7)),
+    "pinned": pinned_codec_case(),
     "latent-audio": latent_audio_case(small_audio_codec),
     "pretrained-audio": latent_audio_case(pretrained_audio_codec),
 }
@@ -217,5 +261,17 @@ PRIORS: dict[str, Case] = {
         (lambda x: CONDITIONAL.generate(x, Midpoint(3)), draw(D)),
         heavy=True,
         part=conditional_prior,
-    )
+    ),
+    "pinned": Case(
+        Prior,
+        lambda index, dtype: prior_rows(index, dtype, pinned_prior),
+        (lambda x: PINNED.generate(x, Midpoint(3)), draw(D)),
+        heavy=True,
+        part=pinned_prior,
+    ),
+}
+
+PINS: dict[str, Case] = {
+    "entries": pins_case(entries, D),
+    "scaffold": pins_case(scaffold_pins, 4, 7),
 }
