@@ -56,10 +56,13 @@ def memory(value: Any) -> Any:
     return value.memory if isinstance(value, Remote) else value
 
 
+_NESTS = (list, tuple)  # for every operation: a union would be made anew at each
+
+
 def leaves(parts: Any) -> Iterator[Any]:
     """All that is in nested lists and tuples; arguments of operations hold no other containers."""
     for part in parts:
-        if isinstance(part, list | tuple):
+        if isinstance(part, _NESTS):
             yield from leaves(part)
         else:
             yield part
@@ -67,8 +70,10 @@ def leaves(parts: Any) -> Iterator[Any]:
 
 def mapped(change: Callable[[Any], Any], parts: Any) -> Any:
     """The same nesting, every leaf changed."""
-    if isinstance(parts, list | tuple):
-        return type(parts)([mapped(change, part) for part in parts])
+    if isinstance(parts, _NESTS):
+        return type(parts)(
+            [mapped(change, p) if isinstance(p, _NESTS) else change(p) for p in parts]
+        )
     if isinstance(parts, dict):
         return {key: mapped(change, part) for key, part in parts.items()}
     return change(parts)

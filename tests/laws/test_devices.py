@@ -36,7 +36,7 @@ def outputs_there(case: Any, accelerator: Accelerator) -> dict[str, Any]:
 
 
 def test_what_is_moved_gives_the_same(device_case: Any, accelerator: Accelerator) -> None:
-    here = device_case.rows(everything, torch.float64)
+    here = device_case.whole()
     there = outputs_there(device_case, accelerator)
     assert here.keys() == there.keys()
     for name, value in here.items():

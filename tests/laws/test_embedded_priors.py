@@ -64,15 +64,28 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float(((a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).max())
 
 
+@pytest.mark.parametrize("task", ["block-average", "super-resolution", "gaussian-blur"])
+def test_an_operator_rounds_alike_in_every_batch(task: str) -> None:
+    """Beside the network the only part of these runs that is more than elementwise."""
+    prior = load("cifar10")
+    operator = OPERATORS[task](**arguments(task, prior))
+    x = prior.source.sample(range(7)).requires_grad_()
+
+    def run(index: slice) -> tuple[Tensor, Tensor]:
+        y = operator(x[index])
+        return y, torch.autograd.grad(y.square().sum(), x)[0][index]
+
+    for rows in (1, 2, 5):
+        for alone, one in zip(run(slice(2, 2 + rows)), run(slice(None)), strict=True):
+            assert torch.equal(alone, one[2 : 2 + rows])
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "task", "iterations", "tolerance"),
     [
-        ("mnist", torch.float32, "denoise", 10, 1e-4),
-        ("mnist", torch.float32, "block-average", 10, 1e-4),
         ("mnist", torch.float32, "super-resolution", 10, 1e-4),
-        *((name, torch.float32, "inpaint-centre", 10, 1e-4) for name in IMAGES),
-        *((name, torch.float32, "gaussian-blur", 10, 1e-4) for name in IMAGES),
-        *((name, torch.float64, "block-average", 3, 1e-10) for name in IMAGES),
+        ("cifar10", torch.float32, "gaussian-blur", 10, 1e-4),
+        ("mnist", torch.float64, "block-average", 3, 1e-10),
     ],
     ids=lambda value: str(value).removeprefix("torch."),
 )

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from ctrlgen.rows.batching import PerSample
 
 ROWS = 4
 everything = torch.arange(ROWS)
-indices = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=6)
+INDICES = ([0], [2], [3, 0, 1], [1, 1, 2], [2, 0, 3, 1, 3, 3])
 
 
 def same(left: dict[str, Tensor], right: dict[str, Tensor], tolerance: float) -> None:
@@ -39,24 +37,17 @@ def sliced(outputs: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
 
 def test_a_row_does_not_see_its_batch(light_case: Any) -> None:
     """Whatever rows are taken, in whatever order and however often: `take` is slicing."""
-    whole = light_case.rows(everything, torch.float64)
-
-    @settings(max_examples=12)
-    @given(indices)
-    def holds(index: list[int]) -> None:
+    for index in INDICES:
         at = torch.tensor(index)
-        same(light_case.rows(at, torch.float64), sliced(whole, at), 1e-10)
-
-    holds()
+        same(light_case.rows(at, torch.float64), sliced(light_case.whole(), at), 1e-10)
 
 
-@pytest.mark.parametrize("index", [[2], [3, 0, 1], [1, 1, 2]], ids=str)
+@pytest.mark.parametrize("index", [[2], [3, 0, 1, 1]], ids=str)
 def test_a_row_of_a_long_computation_does_not_see_its_batch(
     heavy_case: Any, index: list[int]
 ) -> None:
     at = torch.tensor(index)
-    whole = heavy_case.rows(everything, torch.float64)
-    same(heavy_case.rows(at, torch.float64), sliced(whole, at), 1e-10)
+    same(heavy_case.rows(at, torch.float64), sliced(heavy_case.whole(), at), 1e-10)
 
 
 def test_gradients_do_not_see_the_batch(gradient_case: Any) -> None:
@@ -78,7 +69,7 @@ def test_gradients_do_not_see_the_batch(gradient_case: Any) -> None:
 
 def test_the_same_seeds_give_the_same_numbers(case: Any) -> None:
     """To the bit, without reading or moving the global generator."""
-    first = case.rows(everything, torch.float64)
+    first = case.whole()
     torch.manual_seed(4711)
     state = torch.get_rng_state()
     second = case.rows(everything, torch.float64)
@@ -91,12 +82,12 @@ def test_the_same_seeds_give_the_same_numbers(case: Any) -> None:
 
 
 def test_one_value_per_sample(value_case: Any) -> None:
-    assert value_case.rows(everything, torch.float64)["value"].shape == (ROWS,)
+    assert value_case.whole()["value"].shape == (ROWS,)
     assert value_case.rows(torch.tensor([2]), torch.float64)["value"].shape == (1,)
 
 
 def test_one_row_per_sample(case: Any) -> None:
-    for name, value in case.rows(everything, torch.float64).items():
+    for name, value in case.whole().items():
         assert value.shape[0] == ROWS, name
 
 
@@ -155,8 +146,7 @@ def test_what_is_not_finite_stays_in_its_row(gradient_case: Any) -> None:
 
 
 def test_dtype_of_the_input_is_the_dtype_of_the_output(case: Any) -> None:
-    double = case.rows(everything, torch.float64)
-    single = case.rows(everything, torch.float32)
+    double, single = case.whole(), case.whole(torch.float32)
     for name, value in double.items():
         if value.is_floating_point():
             assert value.dtype == torch.float64, name
@@ -165,8 +155,7 @@ def test_dtype_of_the_input_is_the_dtype_of_the_output(case: Any) -> None:
 
 
 def test_single_precision_agrees_with_double(smooth_case: Any) -> None:
-    double = smooth_case.rows(everything, torch.float64)
-    single = smooth_case.rows(everything, torch.float32)
+    double, single = smooth_case.whole(), smooth_case.whole(torch.float32)
     floating = {name: v for name, v in double.items() if v.is_floating_point()}
     same({name: single[name].double() for name in floating}, floating, smooth_case.rounding)
 
@@ -203,7 +192,7 @@ def test_to_moves_what_belongs_to_samples(part_case: Any, device: str) -> None:
 
 
 def test_taking_leaves_the_original_alone_and_composes(light_case: Any) -> None:
-    before = light_case.rows(everything, torch.float64)
+    before = light_case.whole()
     first, second = torch.tensor([3, 1, 0]), torch.tensor([2, 0])
     light_case.rows(first, torch.float64)
     same(light_case.rows(everything, torch.float64), before, 0)

@@ -51,11 +51,11 @@ VALLEY = torch.tensor([-1.2, 1.0], dtype=torch.float64)
 PROBLEMS: dict[str, tuple[Function, Tensor]] = {
     "rosenbrock-2": (rosenbrock, VALLEY[None]),
     "rosenbrock-10": (rosenbrock, VALLEY.repeat(5)[None]),
-    "rosenbrock-100": (rosenbrock, VALLEY.repeat(50)[None]),
+    "rosenbrock-50": (rosenbrock, VALLEY.repeat(25)[None]),
     "rosenbrock-30-random": (rosenbrock, random(3, 30, seed=4)),
     **{f"quadratic-{c:.0e}": (quadratic(c), random(1, 30, seed=5)) for c in (1e2, 1e3)},
-    "quadratic-1e+04": (quadratic(1e4), random(3, 30, seed=5)),
-    "quadratic-1e+06": (quadratic(1e6), random(3, 30, seed=5)),
+    "quadratic-1e+04": (quadratic(1e4, 10), random(3, 10, seed=5)),
+    "quadratic-1e+06": (quadratic(1e6, 15), random(3, 15, seed=5)),
     "logistic": (logistic(), random(1, 50, seed=6)),
 }
 

@@ -24,6 +24,8 @@ MASK = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]], dt
 
 
 Outputs = dict[str, Tensor]
+WHOLE: dict[tuple[int, torch.dtype], Outputs] = {}
+"""By case and dtype, copied: no law changes what another compares with."""
 
 
 def draw(*shape: int, stream: int = 31, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -81,6 +83,14 @@ class Case:
     method: Any = None
     problem: Callable[[Tensor, torch.dtype], tuple[Any, Prior, Cost]] | None = None
     made: Any = None
+
+    def whole(self, dtype: torch.dtype = torch.float64) -> Outputs:
+        """What the component makes of all four rows, computed once in a process."""
+        key = (id(self), dtype)
+        if key not in WHOLE:
+            outputs = self.rows(torch.arange(ROWS), dtype)
+            WHOLE[key] = {name: value.clone() for name, value in outputs.items()}
+        return WHOLE[key]
 
     @property
     def component(self) -> Any:
