@@ -98,7 +98,8 @@ class Running:
     def files(self) -> list[Path]:
         """The files that its options name: inputs, cards, and code as FILE.py:NAME."""
         values = [getattr(self, f.name) for f in fields(self) if f.name not in _PASSING]
-        return [file for value in values if (file := file_of(value)) is not None]
+        words = [w for value in values for w in (value if isinstance(value, list) else [value])]
+        return [file for word in words if (file := file_of(word)) is not None]
 
     def size(self, samples: int) -> Batch:
         """Samples of a unit: as said, or so many that everybody has one, and at most 64.
@@ -134,6 +135,8 @@ def file_of(value: Any) -> Path | None:
 
 def absolute(value: Any) -> Any:
     """The value of an option, the file that it names by its absolute path."""
+    if isinstance(value, list):
+        return [absolute(word) for word in value]
     file = file_of(value)
     if file is None:
         return value

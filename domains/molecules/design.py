@@ -164,6 +164,9 @@ class Designer:
             cost=lambda rows, counts: self.wish.cost(self.guide, self.name, counts, self.types),
             counts=lambda rows, seeds: self.sizes.draw(self.wish.requests, seeds),
             aim=self._aim if self.wish.aims else None,
+            scores=tuple(
+                (score.cost(self.name), score.low is not None) for score in self.wish.scores
+            ),
         )
 
     def _aim(self, rows: Tensor, counts: Tensor) -> Cost | None:

@@ -25,7 +25,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ctrlgen.costs.base import as_cost
+from ctrlgen.costs.base import Cost, FunctionCost, as_cost
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.lead_optimization import Ball
 from ctrlgen.domains.molecules.molecule_batches import (
@@ -49,6 +49,9 @@ from ctrlgen.rows.status import Status
 
 __all__ = ["Task", "generate", "steer"]
 
+_UNSCORED = 1e6
+"""What a molecule costs that has no score: finite, so that its other costs still order it."""
+
 Watch = Callable[[int, Tensor, Tensor], Observer | None]
 
 
@@ -61,6 +64,8 @@ class Task:
         counts: their numbers of atoms from `rows` and the seeds of a start (b,).
         aim: the part of the cost that says whether a molecule has what was asked, at most the
             square of the tolerance then; None where that is the whole cost.
+        scores: costs without a gradient, by which draws and starts are chosen beside the cost, and
+            whether each is at most the square of the tolerance where a molecule has what was asked.
         start: source points (b, N, F) and the ball they stay in, from `rows`, seeds and counts;
             None to begin with draws.
     """
@@ -69,6 +74,13 @@ class Task:
     counts: Callable[[Tensor, Tensor], Tensor]
     start: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Ball]] | None = None
     aim: Callable[[Tensor, Tensor], CostLike | None] | None = None
+    scores: tuple[tuple[Cost, bool], ...] = ()
+
+    def scored(self, signals: Tensor) -> list[Tensor]:
+        """The scores of signals (b, N, F), shape (b,) each, `_UNSCORED` for none."""
+        with torch.no_grad():
+            values = [cost(signals.detach()) for cost, _ in self.scores]
+        return [v.to(signals).nan_to_num(_UNSCORED, _UNSCORED).clamp_max(_UNSCORED) for v in values]
 
 
 def steer(
@@ -203,6 +215,8 @@ def _begin(
     free, searched = ~named, None
     if settings.draws > 1 and task.start is None and bool(free.any()):
         cost = _with_valences(task.cost(rows[free], counts[free]), prior, settings)
+        if task.scores:
+            cost = as_cost(cost) + FunctionCost(lambda x: sum(task.scored(x), x.new_zeros(len(x))))
         with carrying(lambda partial: partial and _molecules(prior, partial, counts[free])):
             chosen, searched = screen(
                 prior, cost, seeds[free], counts[free], prior.solver(settings.steps),
@@ -230,6 +244,10 @@ def _begin(
         if aim is not None:
             with torch.no_grad():
                 steered.satisfied &= as_cost(aim)(steered.samples) <= settings.tolerance**2
+    for (_, aimed), value in zip(task.scores, task.scored(steered.samples), strict=True):
+        steered.costs = steered.costs + value
+        if aimed:
+            steered.satisfied &= value <= settings.tolerance**2
     return steered
 
 

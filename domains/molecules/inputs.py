@@ -86,6 +86,7 @@ def wish_of(
     far: bool = False,
     scaffold: Path | None = None,
     attach: str | None = None,
+    scores: Sequence[str] | None = None,
 ) -> Wish:
     """The wish that the options of `Wanted` say.
 
@@ -94,6 +95,7 @@ def wish_of(
     """
     from ctrlgen.domains.molecules.composition import parse_formula, parse_limit
     from ctrlgen.domains.molecules.properties import parse_request
+    from ctrlgen.domains.molecules.rdkit_scores import parse_score
     from ctrlgen.domains.molecules.requirements import Wish, parse_extreme
     from ctrlgen.domains.molecules.scaffolds import Scaffold, parse_attach
 
@@ -127,6 +129,7 @@ def wish_of(
         limits=limits,
         fragment=None if fragment is None else read_molecule(fragment, "fragment", piece=True),
         scaffold=held,
+        scores=tuple(map(parse_score, scores or [])),
         like=None if similar is None else read_molecule(similar, "similar"),
         resemblance=resemblance,
         far=far,

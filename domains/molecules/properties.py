@@ -23,6 +23,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ctrlgen.domains.molecules.intervals import NUMBER, parse_interval
+
 __all__ = ["PROPERTIES", "Property", "Request", "convert", "parse_quantity", "parse_request"]
 
 _HARTREE = 27211.386246  # meV
@@ -80,12 +82,7 @@ PROPERTIES: dict[str, Property] = {
 }
 """The six properties in the order of the literature's tables."""
 
-_NUMBER = r"[+-]?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+)?"
-_REQUEST = re.compile(
-    rf"\s*(?P<name>\w+)\s*(?P<sign>=|==|>=|<=|≥|≤)\s*(?P<first>{_NUMBER})\s*"
-    rf"(?:(?P<unit1>[^\d\s.+-][^.]*?)?\s*\.\.\s*(?P<second>{_NUMBER})\s*)?(?P<unit>\S.*?)?\s*"
-)
-_QUANTITY = re.compile(rf"\s*({_NUMBER})\s*(\S.*?)?\s*")
+_QUANTITY = re.compile(rf"\s*({NUMBER})\s*(\S.*?)?\s*")
 
 
 def _property(name: str) -> Property:
@@ -114,13 +111,13 @@ def convert(name: str, value: float, unit: str, to: str | None = None) -> float:
     return value * known.units[unit] / known.units[to or known.unit]
 
 
-def _with_unit(name: str, number: str, unit: str | None, text: str) -> float:
+def _with_unit(name: str, number: float, unit: str | None, text: str) -> float:
     known = _property(name)
     if not unit:
         raise ValueError(
             f"{name}: expected a unit ({', '.join(known.units)}), got {text.strip()!r} without one"
         )
-    return convert(name, float(number), unit)
+    return convert(name, number, unit)
 
 
 def parse_quantity(name: str, text: str) -> float:
@@ -132,7 +129,7 @@ def parse_quantity(name: str, text: str) -> float:
     match = _QUANTITY.fullmatch(text)
     if match is None:
         raise ValueError(f"{name}: expected a number with a unit, got {text!r}")
-    return _with_unit(name, match[1], match[2], text)
+    return _with_unit(name, float(match[1]), match[2], text)
 
 
 @dataclass(frozen=True)
@@ -179,20 +176,10 @@ def parse_request(text: str) -> Request:
     Raises:
         ValueError: another form, unknown property, or a missing or wrong unit.
     """
-    match = _REQUEST.fullmatch(text)
-    if match is None:
-        raise ValueError(
-            f"property: expected NAME=VALUE UNIT, NAME=LOW..HIGH UNIT, NAME>=VALUE UNIT or "
-            f"NAME<=VALUE UNIT, got {text!r}"
-        )
-    name, sign, unit = match["name"], match["sign"], match["unit"]
-    first = _with_unit(name, match["first"], match["unit1"] or unit, text)
-    if match["second"] is not None:
-        if sign not in ("=", "=="):
-            raise ValueError(f"{name}: expected '=' before a range, got {text.strip()!r}")
-        return Request(name, first, _with_unit(name, match["second"], unit, text))
-    if sign in (">=", "≥"):
-        return Request(name, first, math.inf)
-    if sign in ("<=", "≤"):
-        return Request(name, -math.inf, first)
-    return Request(name, first, first)
+    name, *ends = parse_interval(text, "property", "VALUE UNIT")
+    _property(name)
+    low, high = (
+        end.value if math.isinf(end.value) else _with_unit(name, end.value, end.unit, text)
+        for end in ends
+    )
+    return Request(name, low, high)

@@ -35,6 +35,7 @@ def asked_of(wish: Wish) -> list[str]:
     asked += [f"{name} as small as can be trusted" for name in wish.smallest]
     asked += [f"{symbol} {limit_text(*limit)}" for symbol, limit in wish.limits.items()]
     asked += ["a fragment"] if wish.fragment is not None else []
+    asked += [str(score) for score in wish.scores]
     asked += ["a scaffold"] if wish.scaffold is not None else []
     asked += ["resemblance to a molecule"] if wish.like is not None else []
     return asked

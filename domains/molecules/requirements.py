@@ -25,6 +25,7 @@ from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowe
 from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request, parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
+from ctrlgen.domains.molecules.rdkit_scores import ScoreWish
 from ctrlgen.domains.molecules.scoring import Guide, Network
 from ctrlgen.domains.molecules.sizing import fitting, heavy_atoms
 from ctrlgen.domains.molecules.states import join
@@ -90,6 +91,7 @@ class Wish:
         fragment: a molecule whose heavy atoms every result is to hold.
         scaffold: atoms that every result holds at their places.
         like: a molecule that results are to resemble.
+        scores: of finished molecules, without a gradient: draws and starts are chosen by them.
         resemblance: w_s.
         form: φ, "squared" or "smooth-l1".
         far: allow targets more than five deviations off the data.
@@ -107,6 +109,7 @@ class Wish:
     fragment: Mol | None = None
     scaffold: Scaffold | None = None
     like: Mol | None = None
+    scores: tuple[ScoreWish, ...] = ()
     resemblance: float = 1.0
     form: Form = "squared"
     far: bool = False
@@ -118,7 +121,11 @@ class Wish:
             raise ValueError(f"property: expected each once, got {', '.join(twice)} twice")
         if self.scaffold is not None and self.fragment is not None:
             raise ValueError("scaffold: expected no fragment beside it: it is held in any case")
-        if not (names or self.limits or self.fragment or self.scaffold or self.like):
+        scores = [score.name for score in self.scores]
+        if len(set(scores)) < len(scores):
+            raise ValueError(f"score: expected each once, got {', '.join(scores)}")
+        pieces = (self.fragment, self.scaffold, self.like)
+        if not (names or self.limits or scores or any(part is not None for part in pieces)):
             raise ValueError("property: nothing is asked for; add e.g. --property gap=6.8eV")
         for name, weight in self.weights.items():
             if name not in names:
@@ -134,7 +141,8 @@ class Wish:
     @property
     def aims(self) -> bool:
         """Whether a part of the cost alone says that a molecule is done; see `aim`."""
-        return any(part is not None for part in (self.fragment, self.scaffold, self.like))
+        pieces = (self.fragment, self.scaffold, self.like)
+        return bool(self.scores) or any(part is not None for part in pieces)
 
     def sizes(self, name: str, atoms: Sequence[int]) -> tuple[Sizes, list[str]]:
         """The table of sizes for the wish, and what speaks against it; see `sizing`."""
@@ -211,6 +219,6 @@ class Wish:
             x, classes, _ = tensors([self.like], name)
             reference = join(x, classes, len(alphabet(name)))[0]
             parts.append(SimilarityCost(reference, name) * self.resemblance)
-        if not parts:  # a scaffold alone: every molecule of the prior will do
+        if not parts:  # a scaffold or scores alone: nothing that has a gradient
             parts.append(FunctionCost(lambda x: 0 * x.flatten(1).sum(1)))
         return sum(parts[1:], parts[0])

@@ -21,10 +21,12 @@ from ctrlgen.domains.molecules.options import Generation, Search
 from ctrlgen.domains.molecules.plans import METRIC, Molecules
 from ctrlgen.domains.molecules.readers import Record
 from ctrlgen.domains.molecules.reports import asked_of, finish, show
+from ctrlgen.domains.molecules.requirements import Wish
 from ctrlgen.domains.molecules.result_tables import Table
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.steering import Steering
 from ctrlgen.runs.job import Job, Metric
+from ctrlgen.runs.schema import HISTORY
 from ctrlgen.runs.store import Store
 
 __all__ = ["Designing"]
@@ -57,8 +59,8 @@ class Designing(Molecules):
     @property
     def code(self) -> list[Path]:
         """The user's own file, which the run executes."""
-        file = file_of(self.options.rank)
-        return [] if file is None else [file]
+        words = [self.options.rank, *(getattr(self.options, "score", None) or [])]
+        return [file for word in words if (file := file_of(word)) is not None]
 
     def settings(self, name: str) -> Settings:
         """How molecules of an alphabet are steered."""
@@ -156,7 +158,7 @@ class Designing(Molecules):
             names=designer.wish.names,
             beside=lead,
             settings=asdict(steering.settings),
-            **own,
+            **own | _asked(designer.wish, store, 2 * steering.settings.steps),
         )
         raised = [[f for f in r["flags"] if f.startswith(_RAISED)] for r in store.records()]
         if all(raised):
@@ -166,3 +168,22 @@ class Designing(Molecules):
     def show(self, content: dict[str, Any], folder: Path) -> None:
         """The table, and the path of the file."""
         show(content, self.options.wish.names)
+
+
+def _asked(wish: Wish, store: Store, evaluations: int) -> dict[str, int]:
+    """How often every score was asked for: for each draw and for the end of each start.
+
+    Args:
+        wish: whose scores they are; none, no answer.
+        store: of the run.
+        evaluations: of the network, for a call of the objective.
+    """
+    if not wish.scores:
+        return {}
+    calls = 0
+    for unit in store.rows():
+        starts = unit.tensors.get(f"{HISTORY}starts")
+        calls += len(unit.records) if starts is None else int(starts[-1].sum())
+        for record in unit.records:
+            calls += record["objective_calls"] - record["backward_passes"] // evaluations
+    return {"score calls": calls}

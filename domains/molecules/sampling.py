@@ -18,7 +18,7 @@ from ctrlgen.domains.molecules.judges import judge
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
 from ctrlgen.domains.molecules.options import Sample
 from ctrlgen.domains.molecules.plans import METRIC, Molecules
-from ctrlgen.domains.molecules.rdkit_scores import wished
+from ctrlgen.domains.molecules.rdkit_scores import parse_score
 from ctrlgen.domains.molecules.reports import finish
 from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.scoring import EVALUATOR
@@ -107,7 +107,7 @@ class Drawing(Molecules):
             if scoring.code:
                 cost = BlackBoxCost(**scoring.box(), view=MoleculeView(name))
             else:
-                cost = wished(scoring.reference, name)
+                cost = parse_score(scoring.reference).cost(name)
             method = scoring.method(prior, options.steps)
         bound = prior.bind(counts=sizes(name).only(allowed).draw([], seeds))
         unit = options.size(len(seeds))

@@ -8,6 +8,7 @@
     fragment                the fragment's heavy atoms and bonds are in the molecule's graph
     scaffold                the first atoms are the scaffold's, bound as there, within 0.001 Å of
                             their places, after hydrogens were placed
+    score NAME              of the complete molecule; satisfied where it is in its interval
     similarity              Tanimoto coefficient of Morgan fingerprints of radius 2, 2048 bits
     shape similarity        1 − `SimilarityCost`, of positions and elements
 
@@ -103,6 +104,7 @@ def verdicts(
         cost = SimilarityCost(join(x, classes, len(alphabet(name)))[0], name, types="soft")
         with torch.no_grad():
             shapes = (1 - cost(signals)).tolist()
+    judged_by = {score: score.values(scores.mols) for score in wish.scores}
     rows = []
     for i, names in enumerate(scores.names):
         row: dict[str, Any] = {}
@@ -116,6 +118,9 @@ def verdicts(
         if wish.scaffold is not None:
             row["scaffold"] = wish.scaffold.kept(names.mol)
             held &= row["scaffold"]
+        for score, values in judged_by.items():
+            row[f"score {score.name}"] = values[i]
+            held &= score.met(values[i]) is not False
         if wish.like is not None:
             row["similarity"] = likeness(wish.like, names.mol)
             row["shape similarity"] = shapes[i]

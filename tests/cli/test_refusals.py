@@ -74,6 +74,7 @@ MOLECULE = {
     "--fragment": ("none.sdf", "x.txt", "", CHLORINE, CROWDED),
     "--scaffold": ("none.sdf", "x.txt", "", CHLORINE, CROWDED),
     "--attach": ("x", "0", "1"),
+    "--score": ("x", "qed>=", "qed>=1D", "none.py:f"),
     "--similar": ("none.sdf", CHLORINE, CROWDED),
     "--resemblance": ("-1", "x"),
     "--prior": ("imagenet", "none.json", "mnist"),

@@ -15,7 +15,7 @@ from torch import Tensor
 import ctrlgen as cg
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.elements import ALL_ATOM
-from ctrlgen.domains.molecules.rdkit_scores import RDKitScore, wished
+from ctrlgen.domains.molecules.rdkit_scores import RDKitScore, parse_score
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.rows.errors import UnknownName
 
@@ -70,7 +70,7 @@ def test_a_program_reads_a_molecule(molecules: Tensor) -> None:
     ],
 )
 def test_scores_of_rdkit(molecules: Tensor, wish: str, value: float, cost: float) -> None:
-    found = wished(wish, "qm9")
+    found: Any = parse_score(wish).cost("qm9")
     box: Any = found.predict
     assert float(box(molecules)[0]) == pytest.approx(value, abs=0.01)
     costs = found(molecules)
@@ -84,10 +84,17 @@ def test_the_score_of_synthesis_ranks_and_wishes_are_read() -> None:
     low, high, none = RDKitScore("sa")([easy, hard, None])
     assert low is not None and high is not None and 1 < low < 3 < high and none is None
     with pytest.raises(UnknownName, match="score: 'beauty' is not known; known are: logp, qed"):
-        wished("beauty>=3", "qm9")
+        parse_score("beauty>=3")
     for text in ("qed", "qed>3..4", "qed>=", "mine.py"):
-        with pytest.raises(ValueError, match=r"score: expected FILE.py:NAME, NAME>=NUMBER"):
-            wished(text, "qm9")
+        with pytest.raises(ValueError, match=r"score: expected NAME=NUMBER.*or FILE.py:NAME"):
+            parse_score(text)
+    with pytest.raises(ValueError, match="score: expected tpsa without a unit, got 'tpsa=40 A'"):
+        parse_score("tpsa=40 A")
+    with pytest.raises(ValueError, match="score: expected low <= high for logp"):
+        parse_score("logp=3..1")
+    assert parse_score("QED ≥ .5") == parse_score("qed>=0.5")
+    same = [str(parse_score(text)) for text in ("sa<=3", "logp=1..3", "tpsa==40")]
+    assert same == ["sa <= 3", "logp = 1..3", "tpsa = 40"]
 
 
 def test_the_loudness_of_a_clip_by_a_program() -> None:

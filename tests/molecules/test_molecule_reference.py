@@ -33,7 +33,7 @@ def general(name: str) -> str:
             return name
         name = name.replace(f" {own} ({about.unit})", " NAME (UNIT)")
         name = re.sub(rf"^without evaluator {own}$", "without evaluator NAME", name)
-    return name
+    return re.sub(r"^score \w+$", "score NAME", name)
 
 
 def test_the_reference_page_has_every_column_and_key(
@@ -43,6 +43,7 @@ def test_the_reference_page_has_every_column_and_key(
     lead, words = ethanol(tmp_path), ["-p", "mu=2D", "-n", 1, *cards.options]
     (tmp_path / "mine.py").write_text("def same(mols):\n    return [0.0 for _ in mols]\n")
     asked = ["--element", "N<=2", "--scaffold", lead, "--similar", lead, "--posebusters"]
+    asked += ["--score", "qed>=0.1"]
     asked += ["--rank", "mine.py:same"]
     bare = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "-n", 1]
     contents = [
