@@ -5,11 +5,17 @@ On a machine with one card, in a checkout, with packed training data beside it:
     python benchmarks/accelerator.py --out results --minutes 10 \\
         --data qm9=qm9.safetensors --data cifar10=cifar10.safetensors --data music=music.safetensors
 
+or, for the prior of drug-like molecules and its guide, eight minutes and two:
+
+    python benchmarks/accelerator.py --out results --minutes 10 --only training \\
+        --data moses=moses.safetensors
+
 The data are packed beforehand, where they are:
 
     ctrlgen train molecules/qm9 --data data/qm9 --pack qm9.safetensors
     ctrlgen train images/cifar10 --data data/cifar10 --pack cifar10.safetensors --samples 26000
     ctrlgen train audio/freedoom-music --data data/audio --pack music.safetensors --samples 100
+    ctrlgen train molecules/moses-heavy --data data/moses --pack moses.safetensors
 
 In one process and in order of value, each part within its share of the time:
 

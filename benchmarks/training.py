@@ -31,6 +31,7 @@ from ctrlgen.domains.molecules import trainer as molecule_trainer
 from ctrlgen.domains.molecules import training as molecules
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.layers import centred
+from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.quality import draw_counts
 from ctrlgen.domains.molecules.regressor_trainer import RegressorTrainer
 from ctrlgen.domains.molecules.trainer import PriorTrainer, Recipe
@@ -41,9 +42,12 @@ LARGE = ("cifar10-large",)
 
 
 def made_up(recipe: Any, count: int) -> Molecule:
-    """Molecules of QM9's sizes, atoms in any place."""
+    """Molecules of QM9's sizes, or of 14 to 27 heavy atoms, atoms in any place."""
     draw = torch.Generator().manual_seed(0)
-    counts = draw_counts(recipe.dataset, range(count))
+    if recipe.dataset == "moses-heavy":
+        counts = torch.randint(14, 28, (count,), generator=draw)
+    else:
+        counts = draw_counts(recipe.dataset, range(count))
     places = recipe.places[-1]
     classes = torch.randint(recipe.config["classes"], (count, places), generator=draw)
     classes[torch.arange(places) >= counts.unsqueeze(1)] = -1
@@ -71,8 +75,11 @@ def trainer_of(name: str, device: str, batch: int | None = None) -> Trainer:
     group = made_up(recipe, count)
     if isinstance(recipe, Recipe):
         return PriorTrainer(recipe, group, group, device=device)
-    targets = torch.randn(count, 6)
-    parts = (group, targets, group, targets, [0.0] * 6, [1.0] * 6)
+    if recipe.dataset == "moses-heavy":
+        recipe = replace(recipe, config={**recipe.config, "names": ["qed", "logp", "sa"]})
+    size = len(recipe.config.get("names", PROPERTIES))
+    targets = torch.randn(count, size)
+    parts = (group, targets, group, targets, [0.0] * size, [1.0] * size)
     return RegressorTrainer(recipe, *parts, device=device)
 
 

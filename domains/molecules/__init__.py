@@ -1,4 +1,4 @@
-"""Molecules of QM9: data, chemistry, metrics, networks and pretrained priors."""
+"""Molecules of QM9 and MOSES: data, chemistry, metrics, networks and pretrained priors."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ domain = Domain(
     builders=(
         "ctrlgen.domains.molecules.networks:build",
         "ctrlgen.domains.molecules.regressors:build",
+        "ctrlgen.domains.molecules.score_networks:build",
     ),
     recipes={
         "qm9": _TRAIN,
@@ -44,5 +45,7 @@ domain = Domain(
         "qm9-evaluator": _TRAIN,
         "qm9-guide": _TRAIN,
         "qm9-heavy-guide": _TRAIN,
+        "moses-heavy": _TRAIN,
+        "moses-heavy-guide": _TRAIN,
     },
 )

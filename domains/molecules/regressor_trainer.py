@@ -9,13 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ctrlgen.domains.molecules import regressors, score_networks
 from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
-from ctrlgen.domains.molecules.regressors import (
-    BASED,
-    NAMES,
-    build,
-    composition_baseline,
-)
+from ctrlgen.domains.molecules.regressors import BASED, composition_baseline
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer
 
@@ -27,7 +23,7 @@ class RegressorRecipe(Schedule):
     """What is trained and how; everything a run needs beside the data and the budget.
 
     Attributes:
-        dataset: "qm9" or "qm9-heavy".
+        dataset: "qm9", "qm9-heavy", or "moses-heavy", whose networks are `score_networks`.
         split: of the training set.
         jitter: largest standard deviation of the noise on positions, in Angstrom.
         soften: largest part of a class weight that goes to random others.
@@ -47,10 +43,11 @@ class RegressorTrainer(Trainer):
     Args:
         recipe: what to train.
         data: molecules to train on, Angstrom.
-        targets: their properties, in units and order of `PROPERTIES`, shape (N, 6).
+        targets: their properties, in units and order of the network, shape (N, P); NaN where a
+            molecule has no label.
         held: molecules to validate on.
         held_targets: their properties.
-        mean, deviation: of the properties, for scaling, length 6.
+        mean, deviation: of the properties, for scaling, length P.
         seed: of the weights and of every draw.
         device: where to train.
     """
@@ -72,7 +69,12 @@ class RegressorTrainer(Trainer):
         self.recipe, self.kinds = recipe, recipe.config["classes"]
         scaled = (targets - torch.tensor(mean)) / torch.tensor(deviation)
         composition = one_hot(data.classes, self.kinds).sum(1)
-        base = composition_baseline(composition, scaled[:, BASED])
+        based = scaled if "names" in recipe.config else scaled[:, BASED]
+        labelled = [~column.isnan() for column in based.unbind(1)]
+        base = [
+            composition_baseline(composition[rows], column[rows, None])[0]
+            for column, rows in zip(based.unbind(1), labelled, strict=True)
+        ]
         rounded = [[round(float(part), 8) for part in row] for row in base]
         self._scaling = {"baseline": rounded, "mean": list(mean), "deviation": list(deviation)}
         super().__init__(recipe, seed, device)
@@ -92,7 +94,9 @@ class RegressorTrainer(Trainer):
         self.predict = torch.compile(self.predict, dynamic=len(self.recipe.places) > 1)
 
     def build(self) -> nn.Module:
-        return build(**self.config)
+        if "names" in self.recipe.config:
+            return score_networks.build(**self.config)
+        return regressors.build(**self.config)
 
     def disturbed(self, group: Molecule, draw: torch.Generator) -> tuple[Tensor, Tensor]:
         """Positions and class weights, half of the molecules disturbed as the recipe says."""
@@ -115,20 +119,24 @@ class RegressorTrainer(Trainer):
         x, p = self.disturbed(group, draw)
         with self.autocast():
             found = self.predict(x, p, group.classes >= 0)
-        return (found - self.targets[rows]).abs().mean()
+        known = self.targets[rows]
+        missed = torch.where(known.isnan(), 0, found - known).abs()
+        return missed.sum() / (~known.isnan()).sum().clamp_min(1)
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:
         held = Molecule(*(part[:count] for part in self.held))
         errors = self.errors(held, self.held_targets[:count])
-        return float((errors / torch.tensor(self.config["deviation"])).mean())
+        return float((errors / torch.tensor(self.config["deviation"])).nanmean())
 
     @torch.no_grad()
     def errors(self, group: Molecule, targets: Tensor) -> Tensor:
-        """Mean absolute error of the averaged weights, in units, shape (6,), on the host."""
-        total = torch.zeros(len(NAMES), device=self.device)
+        """Mean absolute error of the averaged weights, in units, shape (P,), on the host; NaN for a
+        property that no molecule is labelled with.
+        """
+        total = torch.zeros(targets.shape[1], device=self.device)
         for rows in torch.arange(len(targets), device=self.device).split(256):
             classes = group.classes[rows]
             inputs = (group.positions[rows], one_hot(classes, self.kinds), classes >= 0)
-            total += (self.average(*inputs) - targets[rows]).abs().sum(0)
-        return total.cpu() / len(targets)
+            total += (self.average(*inputs) - targets[rows]).abs().nansum(0)
+        return total.cpu() / (~targets.isnan()).sum(0).cpu()

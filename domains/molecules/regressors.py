@@ -35,6 +35,7 @@ __all__ = [
     "BASED",
     "NAMES",
     "PropertyNetwork",
+    "Regressor",
     "Types",
     "build",
     "composition_baseline",
@@ -48,15 +49,17 @@ BASED = [NAMES.index(name) for name in ("alpha", "cv", "homo", "lumo")]
 """Columns of the properties that have a baseline by composition."""
 
 
-class PropertyNetwork(nn.Module):
-    """Six properties of molecules, in the units of `PROPERTIES` and in their order.
+class Regressor(nn.Module):
+    """Properties of molecules by an invariant network: scales, checks and signature of all of them.
 
     Args:
+        names: of the properties, P of them.
+        based: those with a baseline by composition.
         classes: K.
-        mean: of each property, in its unit, length 6.
-        deviation: mean absolute deviation of each property, length 6.
-        baseline: rows of (b, b_0), K + 1 numbers in units of the deviation, for alpha, cv, homo and
-            lumo; None for zeros.
+        mean: of each property, in its unit, length P.
+        deviation: mean absolute deviation of each property, length P.
+        baseline: rows of (b, b_0), K + 1 numbers in units of the deviation, for each of `based`;
+            None for zeros.
         **trunk: keywords of `Trunk`.
     """
 
@@ -66,6 +69,8 @@ class PropertyNetwork(nn.Module):
 
     def __init__(
         self,
+        names: Sequence[str],
+        based: Sequence[str],
         classes: int,
         mean: Sequence[float],
         deviation: Sequence[float],
@@ -74,32 +79,25 @@ class PropertyNetwork(nn.Module):
     ) -> None:
         super().__init__()
         check_sizes(classes=classes)
-        if len(mean) != len(NAMES) or len(deviation) != len(NAMES):
+        if len(mean) != len(names) or len(deviation) != len(names):
             raise ValueError(
-                f"mean, deviation: expected {len(NAMES)}, got {len(mean)}, {len(deviation)}"
+                f"mean, deviation: expected {len(names)}, got {len(mean)}, {len(deviation)}"
             )
-        self.classes = classes
-        known = torch.tensor(baseline or [[0.0] * (classes + 1)] * 4, dtype=torch.float64)
-        if known.shape != (4, classes + 1):
-            raise ValueError(f"baseline: expected shape (4, {classes + 1}), got {known.shape}")
+        self.names, self.classes = tuple(names), classes
+        known = torch.tensor(baseline or [[0.0] * (classes + 1)] * len(based), dtype=torch.float64)
+        if known.shape != (len(based), classes + 1):
+            raise ValueError(
+                f"baseline: expected shape ({len(based)}, {classes + 1}), got {known.shape}"
+            )
         # Exact numbers of the card, never rounded with the weights.
         for name, value in (("mean", mean), ("deviation", deviation), ("baseline", known)):
             kept = torch.as_tensor(value, dtype=torch.float64).float()
             self.register_buffer(name, kept, persistent=False)
         self.trunk = Trunk(classes, **{"reach": 12.0, **trunk})
-        width = self.trunk.width
-        self.stem_composition = RowLinear(classes, width)
-        self.head_atom = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3)
-        )  # alpha, cv, charge
-        self.head_vector = nn.Linear(self.trunk.vectors, 1, bias=False)
-        self.head_score = nn.Linear(width, 3)
-        self.head_orbital = nn.Sequential(
-            RowLinear(3 * width, width), nn.SiLU(), RowLinear(width, 3)
-        )  # homo, lumo, residual of the gap
+        self.stem_composition = RowLinear(classes, self.trunk.width)
 
     def forward(self, positions: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
-        """Properties, shape (B, 6).
+        """Properties, shape (B, P).
 
         Args:
             positions: Angstrom, shape (B, N, 3); anything at the padding.
@@ -119,38 +117,27 @@ class PropertyNetwork(nn.Module):
             positions, classes, mask = in_eights(positions, classes, mask)
         return (self.mean + self.deviation * self.scaled(positions, classes, mask))[:rows]
 
-    def scaled(self, positions: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
-        """(property - mean)/deviation, shape (B, 6); arguments as of `forward`."""
-        kept = mask.unsqueeze(2)
-        x, p = centred(positions, mask), torch.where(kept, classes, 0)
+    def atoms(
+        self, positions: Tensor, classes: Tensor, mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Centred positions (B, N, 3), features (B, N, C), vectors (B, N, 3, M) of the atoms, and
+        what the composition alone says of the properties with a baseline, shape (B, based).
+        """
+        x, p = centred(positions, mask), torch.where(mask.unsqueeze(2), classes, 0)
         composition = p.sum(1)
         condition = F.silu(self.stem_composition(composition / 10))
         h, v, _ = self.trunk(p, x, condition, mask)
-        h = F.layer_norm(h, h.shape[2:])
-
-        atoms = torch.where(kept, self.head_atom(h).to(x.dtype), 0)
-        sums = atoms[..., :2].sum(1)
-        charge = atoms[..., 2:] - atoms[..., 2:].sum(1, keepdim=True) / kept.sum(1, keepdim=True)
-        vectors = self.head_vector(v).to(x.dtype).squeeze(3)
-        dipole = torch.where(kept, charge * x + vectors, 0).sum(1)
-        length = (dipole.square().sum(1) + 1e-6).sqrt()
-
-        scores = self.head_score(h).to(x.dtype).masked_fill(~kept, -torch.inf).softmax(1)
-        pooled = torch.einsum("bns,bnc->bsc", scores, h.to(x.dtype)).flatten(1)
-        orbital = self.head_orbital(pooled).to(x.dtype)
-
         slope, constant = self.baseline[:, :-1], self.baseline[:, -1]
         with torch.autocast(x.device.type, enabled=False):
             base = (composition.unsqueeze(1) * slope).sum(2) + constant
-        alpha, cv = base[:, 0] + sums[:, 0], base[:, 1] + sums[:, 1]
-        homo, lumo = base[:, 2] + orbital[:, 0], base[:, 3] + orbital[:, 1]
-        energy = self.mean[2:4] + self.deviation[2:4] * torch.stack((homo, lumo), dim=1)
-        gap = (energy[:, 1] - energy[:, 0] - self.mean[1]) / self.deviation[1] + orbital[:, 2]
-        mu = (length - self.mean[4]) / self.deviation[4]
-        return torch.stack((alpha, gap, homo, lumo, mu, cv), dim=1)
+        return x, F.layer_norm(h, h.shape[2:]), v, base
+
+    def scaled(self, positions: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
+        """(property - mean)/deviation, shape (B, P); arguments as of `forward`."""
+        raise NotImplementedError
 
     def of(self, parts: Parts, types: Types = "straight-through") -> Tensor:
-        """Properties (B, 6) of a signal that was taken apart by `states.split`.
+        """Properties (B, P) of a signal that was taken apart by `states.split`.
 
         Args:
             parts: positions, classes, mask.
@@ -167,6 +154,61 @@ class PropertyNetwork(nn.Module):
         if types == "hard":
             classes = classes.detach()
         return self(parts.positions, classes, parts.mask)
+
+
+class PropertyNetwork(Regressor):
+    """Six properties of molecules, in the units of `PROPERTIES` and in their order.
+
+    Args:
+        classes: K.
+        mean: of each property, in its unit, length 6.
+        deviation: mean absolute deviation of each property, length 6.
+        baseline: rows of (b, b_0), K + 1 numbers in units of the deviation, for alpha, cv, homo and
+            lumo; None for zeros.
+        **trunk: keywords of `Trunk`.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        mean: Sequence[float],
+        deviation: Sequence[float],
+        baseline: Sequence[Sequence[float]] | None = None,
+        **trunk: Any,
+    ) -> None:
+        based = [NAMES[column] for column in BASED]
+        super().__init__(NAMES, based, classes, mean, deviation, baseline, **trunk)
+        width = self.trunk.width
+        self.head_atom = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 3)
+        )  # alpha, cv, charge
+        self.head_vector = nn.Linear(self.trunk.vectors, 1, bias=False)
+        self.head_score = nn.Linear(width, 3)
+        self.head_orbital = nn.Sequential(
+            RowLinear(3 * width, width), nn.SiLU(), RowLinear(width, 3)
+        )  # homo, lumo, residual of the gap
+
+    def scaled(self, positions: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
+        """(property - mean)/deviation, shape (B, 6); arguments as of `forward`."""
+        kept = mask.unsqueeze(2)
+        x, h, v, base = self.atoms(positions, classes, mask)
+        atoms = torch.where(kept, self.head_atom(h).to(x.dtype), 0)
+        sums = atoms[..., :2].sum(1)
+        charge = atoms[..., 2:] - atoms[..., 2:].sum(1, keepdim=True) / kept.sum(1, keepdim=True)
+        vectors = self.head_vector(v).to(x.dtype).squeeze(3)
+        dipole = torch.where(kept, charge * x + vectors, 0).sum(1)
+        length = (dipole.square().sum(1) + 1e-6).sqrt()
+
+        scores = self.head_score(h).to(x.dtype).masked_fill(~kept, -torch.inf).softmax(1)
+        pooled = torch.einsum("bns,bnc->bsc", scores, h.to(x.dtype)).flatten(1)
+        orbital = self.head_orbital(pooled).to(x.dtype)
+
+        alpha, cv = base[:, 0] + sums[:, 0], base[:, 1] + sums[:, 1]
+        homo, lumo = base[:, 2] + orbital[:, 0], base[:, 3] + orbital[:, 1]
+        energy = self.mean[2:4] + self.deviation[2:4] * torch.stack((homo, lumo), dim=1)
+        gap = (energy[:, 1] - energy[:, 0] - self.mean[1]) / self.deviation[1] + orbital[:, 2]
+        mu = (length - self.mean[4]) / self.deviation[4]
+        return torch.stack((alpha, gap, homo, lumo, mu, cv), dim=1)
 
 
 def build(**options: Any) -> PropertyNetwork:

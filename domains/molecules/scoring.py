@@ -43,8 +43,8 @@ class Guide:
     """Some properties of signals as a guide sees them, differentiable.
 
     Args:
-        network: properties (B, 6) from positions, class weights and mask, in the order and units
-            of `PROPERTIES`; a `regressors.PropertyNetwork`, or any function of these.
+        network: properties (B, P) from positions, class weights and mask: a `regressors.Regressor`,
+            or any function of these in the order and units of `PROPERTIES`.
         names: the properties that are wanted.
         types: "straight-through", "soft" or "hard"; see `regressors.PropertyNetwork.of`.
     """
@@ -52,11 +52,12 @@ class Guide:
     def __init__(
         self, network: Network, names: Sequence[str], types: Types = "straight-through"
     ) -> None:
-        unknown = [name for name in names if name not in PROPERTIES]
+        known = list(getattr(network, "names", PROPERTIES))
+        unknown = [name for name in names if name not in known]
         if unknown or not names:
-            raise ValueError(f"names: expected some of {', '.join(PROPERTIES)}, got {list(names)}")
+            raise ValueError(f"names: expected some of {', '.join(known)}, got {list(names)}")
         self.network, self.names, self.types = network, tuple(names), types
-        self.columns = [list(PROPERTIES).index(name) for name in names]
+        self.columns = [known.index(name) for name in names]
 
     def __call__(self, signal: Tensor) -> Tensor:
         """Properties (B, P) of signals (B, N, 3 + K)."""

@@ -2,18 +2,21 @@
 
     train("qm9-heavy", data="data/qm9", minutes=95)
     train("qm9", data="qm9.safetensors", minutes=10, device="cuda", out="trained")
+    train("moses-heavy", data="moses.safetensors", minutes=8, device="cuda", out="trained")
 
 The mathematics is in `trainer` and `regressors`.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from ctrlgen.domains.molecules import moses_data
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.data import Molecules, fetch, pack_file, read
 from ctrlgen.domains.molecules.properties import PROPERTIES
@@ -33,6 +36,10 @@ _PLACES = (12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 29)
 _CUDA = {"batch": 1024, "lr": 1.2e-2, "warmup": 0.02, "places": (16, 18, 20, 29), "compiled": True}
 _CUDA_HEAVY = {"batch": 2048, "lr": 1.2e-2, "warmup": 0.02, "compiled": True}
 _CUDA_REGRESSOR = {**_CUDA, "batch": 768, "lr": 8e-3}
+
+# Half of MOSES's molecules have 20 to 23 heavy atoms, none more than 27.
+_DRUG_PLACES = (18, 20, 21, 22, 23, 24, 27)
+_CUDA_DRUG = {**_CUDA, "batch": 512, "lr": 8e-3, "places": (20, 22, 24, 27)}
 
 RECIPES: dict[str, Recipe | RegressorRecipe] = {
     "qm9-heavy": Recipe(
@@ -87,9 +94,35 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
         places=(9,),
         cuda={**_CUDA_HEAVY, "batch": 1024, "lr": 8e-3},
     ),
+    "moses-heavy": Recipe(
+        name="moses-heavy",
+        dataset="moses-heavy",
+        config={"network": "geot", "classes": 13, "width": 192, "depth": 7, "bands": 64},
+        batch=64,
+        lr=6e-3,
+        position=2.3,
+        places=_DRUG_PLACES,
+        cuda=_CUDA_DRUG,
+    ),
+    "moses-heavy-guide": RegressorRecipe(
+        name="moses-heavy-guide",
+        dataset="moses-heavy",
+        split="train",
+        config={"classes": 13, "width": 96, "depth": 4, "reach": 18.0, "bands": 64},
+        batch=96,
+        lr=6e-3,
+        jitter=0.05,
+        soften=0.3,
+        places=_DRUG_PLACES,
+        cuda={**_CUDA_DRUG, "batch": 768},
+    ),
 }
 
 _DATA = "QM9 (Ramakrishnan et al. 2014; qm9pack 1.0.3), {} of EDM's splits"
+_MOSES = (
+    "MOSES (Polykovskiy et al. 2020; molsets 0.3.1), {} molecules of train, positions by ETKDGv3 "
+    "and MMFF94s"
+)
 _VALIDATION = 2048
 
 
@@ -97,15 +130,19 @@ def card_of(trainer: PriorTrainer | RegressorTrainer, command: str) -> Card:
     """What is known of a network beside its training."""
     recipe = trainer.recipe
     split = "D_b" if isinstance(recipe, Recipe) else recipe.split
+    drug_like, network = recipe.dataset == "moses-heavy", "regressors"
+    if drug_like:
+        network = "score_networks"
+    data = _MOSES.format(len(trainer.data.counts)) if drug_like else _DATA.format(split)
     card = Card(
         name=recipe.name,
         domain="molecules",
-        factory="ctrlgen.domains.molecules.regressors:build",
+        factory=f"ctrlgen.domains.molecules.{network}:build",
         config=trainer.config,
         path={},
         prediction="",
         source={},
-        data=_DATA.format(split),
+        data=data,
         command=command,
         licence="MIT",
     )
@@ -138,6 +175,8 @@ def _trainer(
     seed: int,
     device: torch.device | str,
 ) -> PriorTrainer | RegressorTrainer:
+    if recipe.dataset == "moses-heavy":
+        return _drug_trainer(recipe, data, seed, device)
     folder = _source(data)
     held = read(recipe.dataset, folder, "valid")
     if isinstance(recipe, Recipe):
@@ -160,21 +199,58 @@ def _trainer(
     )
 
 
+def _drug_trainer(
+    recipe: Recipe | RegressorRecipe,
+    data: str | Path | None,
+    seed: int,
+    device: torch.device | str,
+) -> PriorTrainer | RegressorTrainer:
+    source = Path("data") / "moses" if data is None else Path(data)
+    known, held = (moses_data.read(source, split) for split in ("train", "test"))
+    if isinstance(recipe, Recipe):
+        return PriorTrainer(recipe, group_of(known), group_of(held, _VALIDATION), seed, device)
+    # What no molecule is labelled with is no property of the network.
+    names = [
+        name for name, values in known.properties.items()
+        if not bool(values.isnan().all() | held.properties[name].isnan().all())
+    ]  # fmt: skip
+    targets, checks = (
+        torch.stack([part.properties[name] for name in names], 1) for part in (known, held)
+    )
+    mean = targets.double().nanmean(0)
+    deviation = (targets - mean).abs().nanmean(0)
+    return RegressorTrainer(
+        replace(recipe, config={**recipe.config, "names": names}),
+        group_of(known),
+        targets,
+        group_of(held, _VALIDATION),
+        checks[:_VALIDATION],
+        [round(float(part), 6) for part in mean],
+        [round(float(part), 6) for part in deviation],
+        seed,
+        device,
+    )
+
+
 def pack(
     name: str, path: str | Path, *, data: str | Path | None = None, samples: int | None = None
 ) -> Path:
-    """Write QM9 to one file that `train` takes as data, whatever the recipe.
+    """Write QM9, or MOSES's conformers, to one file that `train` takes as data.
 
     Args:
-        name: a key of `RECIPES`.
+        name: a key of `RECIPES`, all of a data set taking the same file.
         path: file to write.
-        data: folder of QM9; downloaded into data/qm9 when None.
-        samples: None, the only choice: splits are drawn from all molecules.
+        data: folder of the data set; QM9 is downloaded into data/qm9 when None, and the conformers
+            are those of data/moses.
+        samples: molecules of MOSES to train on, the first ones; all that there are when None, the
+            only choice for QM9, whose splits are drawn from all molecules.
 
     Raises:
-        ValueError: an unknown name, or a number of samples.
+        ValueError: an unknown name, or a number of samples that cannot be.
+        FileNotFoundError: no conformers; the command that makes them is named.
     """
-    train.recipe(name)
+    if train.recipe(name).dataset == "moses-heavy":
+        return moses_data.pack_file(data or Path("data") / "moses", path, samples)
     if samples is not None:
         raise ValueError(f"samples: expected none, QM9 is packed whole, got {samples}")
     return pack_file(_source(data), path)

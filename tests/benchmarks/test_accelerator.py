@@ -109,8 +109,9 @@ def test_the_rehearsal_runs_every_part_on_a_bare_machine(
     assert forms["plain"]["images 2"]["difference"] < 1e-6
     assert 0 < forms["half"]["images 2"]["difference"] < 0.05
     assert forms["graphed"]["molecules 3"]["difference"] < 1e-4
-    trained = {"qm9", "cifar10-large", "qm9-heavy", "freedoom-music"}
+    trained = {"qm9", "cifar10-large", "qm9-heavy", "freedoom-music", "moses-heavy"}
     assert {"cifar10", *trained} == set(held["throughput"]["rows"])
+    trained.add("moses-heavy-guide")
     assert trained == set(held["training"]["rows"])
     for name, row in held["training"]["rows"].items():
         assert row["steps"] >= 1, row
@@ -193,6 +194,30 @@ def test_what_is_known_is_on_disk_at_once(tmp_path: Path, monkeypatch: pytest.Mo
     record.put(more=2)
     assert json.loads((tmp_path / "deep" / "part.json").read_text()) == {"rows": [1], "more": 2}
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["part.json"]
+
+
+def test_networks_whose_data_are_there_share_all_of_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _accelerator(monkeypatch)
+    from benchmarks.accelerated import training
+    from benchmarks.accelerated.session import Clock, Record
+    from benchmarks.accelerated.workbench import REAL, Workbench
+
+    seconds = dict[str, float]()
+
+    def trained(bench: Workbench, name: str, allowed: float, folder: Path) -> dict[str, Any]:
+        seconds[name] = allowed
+        return {"steps": 1}
+
+    monkeypatch.setattr(training, "_trained", trained)
+    bench = Workbench(torch.device("cpu"), REAL, False, {"moses": tmp_path})
+    record = Record(tmp_path / "training.json")
+    training.train(bench, record, Clock(100.0))
+    assert seconds["moses-heavy"] == pytest.approx(0.8 * 93, abs=1)
+    assert seconds["moses-heavy-guide"] == pytest.approx(93, abs=1)  # but for what the first took
+    rows = json.loads((tmp_path / "training.json").read_text())["rows"]
+    assert rows["qm9"] == {"error": "--data: expected qm9=FILE"} and set(rows) == {*training.SHARES}
 
 
 def test_the_report_of_the_tests_is_counted(

@@ -6,15 +6,25 @@ import gzip
 import hashlib
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ctrlgen.domains.molecules import chemistry_process, conformers, moses, moses_data
+import ctrlgen as cg
+from ctrlgen.domains.molecules import chemistry_process, conformers, moses, moses_data, training
 from ctrlgen.domains.molecules.elements import DRUG
+from ctrlgen.domains.molecules.regressor_trainer import RegressorTrainer
+from ctrlgen.domains.molecules.score_networks import ScoreNetwork
+from ctrlgen.domains.molecules.scoring import Guide
+from ctrlgen.domains.molecules.states import split
 from ctrlgen.domains.molecules.subprocesses import HelperError
+from ctrlgen.domains.molecules.trainer import PriorTrainer
+from ctrlgen.priors.cards import Card
+from ctrlgen.priors.factories import network_of
+from ctrlgen.training.packed import write_packed
 
 TEXTS = {
     "train": ["CCS(=O)(=O)c1ccsc1Br", "Cc1nc(Cl)no1", "C", "OCCF", "CCS"],
@@ -105,8 +115,8 @@ def test_shards_resume_whatever_was_done_and_pack_exactly(folder: Path, tmp_path
     assert float(train.properties["qed"].min()) > 0 and bool(train.properties["gap"].isnan().all())
 
     packed = moses_data.pack_file(folder, tmp_path / "moses.packed")
-    for split in TEXTS:
-        one, other = moses_data.read(folder, split), moses_data.read(packed, split)
+    for part in TEXTS:
+        one, other = moses_data.read(folder, part), moses_data.read(packed, part)
         assert torch.equal(one.positions, other.positions)
         assert torch.equal(one.classes, other.classes) and torch.equal(one.index, other.index)
         for key, values in one.properties.items():
@@ -148,3 +158,85 @@ def test_time_limits_and_crashes_have_a_name() -> None:
     ):
         number, told = conformers.conformer(Failing(reason), "CC")  # type: ignore[arg-type]
         assert moses_data.STATUSES[number] == status and told == {}
+
+
+# ------------------------------------------------------------------ what is trained on them
+
+TINY = {"width": 8, "depth": 1, "pair": 4, "vectors": 2, "heads": 2, "bands": 6}
+
+
+@pytest.fixture
+def packed_data(folder: Path) -> Path:
+    """Chains of two to five atoms, two thirds of them with a gap, as a packed file."""
+    draw = np.random.default_rng(0)
+    for part in moses.SPLITS:
+        sizes = draw.integers(2, 6, 12)
+        told = [
+            {
+                "numbers": [6, 7, 8, 16, 9][:n], "attached": [2, 1, 0, 0, 0][:n],
+                "positions": (1.4 * np.eye(3)[np.arange(n) % 3].cumsum(0)).tolist(),
+                "scores": {"qed": n / 10, "logp": n - 3.0, "sa": 2 + n / 9},
+            }
+            for n in sizes.tolist()
+        ]  # fmt: skip
+        shard = moses_data.shard_of(folder, part, 0)
+        moses_data.write_shard(shard, moses_data.assemble(range(12), [0] * 12, told))
+        gaps = np.array([3000 + 100 * n for n in sizes[:8]], np.int16)
+        write_packed(moses_data.gaps_of(shard), "moses-gaps", {"gap": gaps})
+    return moses_data.pack_file(folder, folder / "moses.packed")
+
+
+def test_the_recipes_train_on_a_packed_file(
+    packed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps of the prior and of its guide, from the file to the card and back."""
+    monkeypatch.chdir(tmp_path)
+    for name, changes in (("moses-heavy", {"network": "geot"}), ("moses-heavy-guide", {})):
+        small = {**changes, "classes": 13, **TINY}
+        recipe = replace(training.RECIPES[name], config=small, batch=3, places=(5, 27))
+        monkeypatch.setitem(training.RECIPES, name, recipe)
+    monkeypatch.setattr(PriorTrainer, "samples", 2)
+    card = training.train("moses-heavy", data=packed_data, steps=2, out="out")
+    assert Card.read(card).data.startswith("MOSES (Polykovskiy et al. 2020; molsets 0.3.1), 12 mol")
+    prior = cg.load(str(card))
+    signal = prior.bind(counts=[5, 3]).sample([0, 1], prior.solver(2))
+    assert signal.shape == (2, 27, 16) and bool(signal.isfinite().all())
+    assert split(signal).counts.tolist() == [5, 3]
+
+    guide = network_of(
+        Card.read(training.train("moses-heavy-guide", data=packed_data, steps=2, out="guide")),
+        tmp_path / "guide",
+    ).eval()
+    assert isinstance(guide, ScoreNetwork) and guide.names == ("qed", "logp", "sa", "gap")
+    cost = cg.PropertyCost(Guide(guide, ["qed"]), 0.8, 1.0)
+    signal = signal.requires_grad_()
+    (slope,) = torch.autograd.grad(cost(signal).sum(), signal)
+    assert bool(slope.isfinite().all()) and bool(slope[..., :3].any())
+    with pytest.raises(ValueError, match="names: expected some of qed, logp, sa, gap, got"):
+        Guide(guide, ["mu"])
+
+
+def test_molecules_without_a_label_teach_nothing_of_it(packed_data: Path) -> None:
+    config = {"classes": 13, "names": ["qed", "gap"], **TINY}
+    recipe = replace(
+        training.RECIPES["moses-heavy-guide"], config=config, batch=12, places=(27,),
+        jitter=0, soften=0,
+    )  # fmt: skip
+    train = moses_data.read(packed_data, "train")
+    targets = torch.stack([train.properties[name] for name in ("qed", "gap")], 1)
+    assert int(targets[:, 1].isnan().sum()) == 4
+    group = training.group_of(train)
+    scale = ([0.4, 3400.0], [0.1, 100.0])
+    made = RegressorTrainer(recipe, group, targets, group, targets, *scale)
+    draw = torch.Generator().manual_seed(0)
+    loss, rows = float(made.loss(draw).detach()), made.batches(0)[1]
+    values = made.network.eval()(*(made.disturbed(group, draw)), group.classes >= 0)
+    missed = ((values - targets) / torch.tensor(scale[1])).abs()
+    assert loss == pytest.approx(float(missed.nanmean()), rel=1e-2) and len(rows) == 12
+    assert bool(made.errors(group, targets).isfinite().all())
+    # Counts alone tell both: the baseline is least squares of those that have a label.
+    for part in made.average.parameters():
+        part.detach().zero_()
+    assert float((made.errors(group, targets) / torch.tensor(scale[1])).max()) < 0.01
+    with pytest.raises(ValueError, match="names: expected some of qed, logp, sa, gap, got"):
+        ScoreNetwork(["mu"], 13, [0.0], [1.0], **TINY)
