@@ -140,7 +140,7 @@ def load(
     if file.suffix != ".json":
         cards = plugins.cards()
         if str(name) not in cards:
-            raise UnknownName("prior", str(name), available())
+            raise _unknown(str(name))
         file = cards[str(name)]
     card = Card.read(file)
     if not card.path:
@@ -162,6 +162,18 @@ def load(
             if isinstance(part, torch.nn.Module):
                 part.to(device)
     return prior
+
+
+def _unknown(name: str) -> UnknownName:
+    """The error of a prior that no card tells of; a network that can be trained is told apart."""
+    error = UnknownName("prior", name, available())
+    for domain in plugins.domains().values():
+        if name in domain.recipes:
+            error.args = (
+                f"{error}; {name} comes without weights: `ctrlgen train {domain.name}/{name}` "
+                "makes them, and its card can be loaded by its path",
+            )
+    return error
 
 
 def _assemble(

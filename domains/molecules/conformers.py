@@ -39,7 +39,7 @@ __all__ = ["Shard", "build", "conformer", "plan"]
 
 SHARD = 200
 _HELD = 30  # one molecule of a test split for so many of train
-_CLASSES = {(NUMBERS[symbol], count) for symbol, count in DRUG}
+_CLASSES = {(NUMBERS[symbol], count): place for place, (symbol, count) in enumerate(DRUG)}
 
 
 class Shard(NamedTuple):
@@ -80,9 +80,12 @@ def conformer(helper: Helper, smiles: str) -> tuple[int, dict[str, Any]]:
         late = "no answer within" in str(error)
         return STATUSES.index("time limit" if late else "crashed"), {}
     if told["status"] == "done":
-        pairs = set(zip(told["numbers"], told["attached"], strict=True))
-        if not pairs <= _CLASSES or not 1 < len(told["numbers"]) <= MAX_ATOMS["moses-heavy"]:
+        classes = [
+            _CLASSES.get(atom) for atom in zip(told["numbers"], told["attached"], strict=True)
+        ]
+        if None in classes or not 1 < len(classes) <= MAX_ATOMS["moses-heavy"]:
             return STATUSES.index("no class"), {"scores": told["scores"]}
+        told["classes"] = classes
     return STATUSES.index(told["status"]), told
 
 

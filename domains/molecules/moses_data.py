@@ -1,10 +1,10 @@
 r"""MOSES's conformers as arrays: shards as they are made, one packed file, padded tensors.
 
 A shard holds the molecules of a part of a split, done or failed (`conformers`), a packed file those
-that are done of all splits, in 125 bytes each:
+that are done of all splits, in 121 bytes each:
 
     status, row, counts, qed, logp, sa, gap   one entry a molecule
-    numbers, attached                         one entry a heavy atom: atomic number and hydrogens
+    classes                                   one entry a heavy atom: its class in `elements.DRUG`
     steps (3, atoms)                          int16, in mA: from the atom before, and of the first
                                               atom from the centre of its molecule
 
@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ctrlgen.domains.molecules.data import Molecules
-from ctrlgen.domains.molecules.elements import MAX_ATOMS, classes_of
+from ctrlgen.domains.molecules.elements import MAX_ATOMS
 from ctrlgen.domains.molecules.moses import SPLITS
 from ctrlgen.training.packed import read_packed, write_packed
 
@@ -30,15 +31,17 @@ __all__ = [
     "RESOLUTION",
     "SCORES",
     "STATUSES",
+    "UNKNOWN",
     "assemble",
     "gaps_of",
     "load",
     "pack_file",
     "positions_of",
+    "present",
     "read",
     "read_shard",
     "shard_of",
-    "shards",
+    "tensors",
     "write_shard",
 ]
 
@@ -54,8 +57,9 @@ STATUSES: tuple[str, ...] = (
 SCORES: dict[str, float] = {"qed": 1e3, "logp": 1e3, "sa": 1e3, "gap": 1.0}
 """Properties, and what one of each is in the numbers of a file; the gap in meV."""
 
-UNKNOWN = np.iinfo(np.int16).min
-_ATOMWISE = ("numbers", "attached")
+UNKNOWN = int(np.iinfo(np.int16).min)
+"""What a file holds of a property that is not known."""
+
 _ROWWISE = ("row", "status", "counts", "qed", "logp", "sa")
 
 
@@ -69,11 +73,6 @@ def gaps_of(shard: Path) -> Path:
     return shard.with_name(f"gap-{shard.name}")
 
 
-def shards(folder: str | Path, split: str) -> list[Path]:
-    """Files of a split that are there, in order."""
-    return sorted(Path(folder).glob(f"{split}-[0-9]*.safetensors"))
-
-
 def assemble(
     rows: Sequence[int], statuses: Sequence[int], molecules: Sequence[Mapping[str, object]]
 ) -> dict[str, np.ndarray]:
@@ -82,11 +81,11 @@ def assemble(
     Args:
         rows: in the split's file, (M,).
         statuses: (M,) indices of `STATUSES`.
-        molecules: by molecule, numbers, attached and positions in A where it is done, scores where
-            they are known.
+        molecules: by molecule, classes and positions in A where it is done, scores where they are
+            known.
     """
     done = [m for m, status in zip(molecules, statuses, strict=True) if status == 0]
-    counts = [len(m["numbers"]) if s == 0 else 0 for m, s in zip(molecules, statuses, strict=True)]  # type: ignore[arg-type]
+    counts = [len(m["classes"]) if s == 0 else 0 for m, s in zip(molecules, statuses, strict=True)]  # type: ignore[arg-type]
     told: list[Mapping[str, float]] = [m.get("scores", {}) for m in molecules]  # type: ignore[misc]
     steps = [np.empty((0, 3))]
     for molecule in done:
@@ -101,10 +100,7 @@ def assemble(
         "status": np.array(statuses, np.uint8),
         "counts": np.array(counts, np.uint8),
         **{name: _whole([t.get(name) for t in told], name) for name in ("qed", "logp", "sa")},
-        **{
-            name: np.array([n for m in done for n in m[name]], np.uint8)  # type: ignore[attr-defined]
-            for name in _ATOMWISE
-        },
+        "classes": np.array([c for m in done for c in m["classes"]], np.uint8),  # type: ignore[attr-defined]
         "steps": np.ascontiguousarray(walk.astype(np.int16).T),
     }
 
@@ -120,8 +116,8 @@ def read_shard(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: it is damaged.
     """
-    none = {name: np.empty(0, np.uint8) for name in _ATOMWISE}
-    return {**none, "steps": np.empty((3, 0), np.int16), **read_packed(path, "moses-shard")}
+    none = {"classes": np.empty(0, np.uint8), "steps": np.empty((3, 0), np.int16)}
+    return {**none, **read_packed(path, "moses-shard")}
 
 
 def _whole(values: Sequence[float | None], name: str) -> np.ndarray:
@@ -150,28 +146,33 @@ def _joined(files: Iterable[Path]) -> dict[str, np.ndarray]:
         labels = read_packed(gaps, "moses-gaps")["gap"] if gaps.is_file() else np.empty(0, np.int16)
         unknown = np.full(len(part["row"]) - len(labels), UNKNOWN, np.int16)
         parts.append({**part, "gap": np.concatenate((labels, unknown))})
-    joined = {
-        key: np.concatenate([p[key] for p in parts]) for key in (*_ROWWISE, *_ATOMWISE, "gap")
-    }
+    joined = {key: np.concatenate([p[key] for p in parts]) for key in (*_ROWWISE, "classes", "gap")}
     return {**joined, "steps": np.concatenate([part["steps"] for part in parts], axis=1)}
 
 
-def load(folder: str | Path, split: str) -> dict[str, np.ndarray]:
-    """Arrays of the shards of a split that are there, done and failed.
+def present(folder: str | Path, split: str) -> list[Path]:
+    """Files of a split that are there, in order.
 
     Raises:
-        ValueError: another split, or a damaged shard.
+        ValueError: another split.
         FileNotFoundError: there is none; the command that makes them is named.
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    files = shards(folder, split)
+    files = sorted(Path(folder).glob(f"{split}-[0-9]*.safetensors"))
     if not files:
         raise FileNotFoundError(
             f"MOSES: no conformers of {split!r} in {folder}; make them, or go on, with "
             f"`python -m ctrlgen.domains.molecules.conformers --data {folder} --molecules 300000`"
         )
-    return _joined(files)
+    return files
+
+
+def load(folder: str | Path, split: str) -> dict[str, np.ndarray]:
+    """Arrays of the shards of a split that are there, done and failed; raises as `present`, and
+    ValueError for a damaged shard.
+    """
+    return _joined(present(folder, split))
 
 
 def pack_file(folder: str | Path, path: str | Path, samples: int | None = None) -> Path:
@@ -208,7 +209,7 @@ def _first(arrays: Mapping[str, np.ndarray], count: int | None) -> dict[str, np.
     told = {name: arrays[name][done] for name in (*_ROWWISE, "gap")}
     return {
         **told,
-        **{name: arrays[name][:atoms] for name in _ATOMWISE},
+        "classes": arrays["classes"][:atoms],
         "steps": arrays["steps"][:, :atoms],
     }
 
@@ -220,10 +221,24 @@ def _arrays(source: Path, split: str) -> dict[str, np.ndarray]:
     arrays = {
         name.split(".")[1]: array for name, array in content.items() if name.split(".")[0] == split
     }
-    expected = {*_ROWWISE, *_ATOMWISE, "gap", "steps", "attempts"} - {"status"}
+    expected = {*_ROWWISE, "classes", "gap", "steps", "attempts"} - {"status"}
     if set(arrays) != expected:
         raise ValueError(f"{source}: expected {sorted(expected)} of {split}, got {sorted(arrays)}")
     return arrays
+
+
+def tensors(arrays: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+    """Positions (N, A, 3) in A, classes (N, A), -1 on padding, and counts (N,) of molecules that
+    are done, A = 27.
+    """
+    counts = torch.from_numpy(arrays["counts"].astype(np.int64))
+    size = MAX_ATOMS["moses-heavy"]
+    present = torch.arange(size) < counts.unsqueeze(1)
+    positions = torch.zeros(len(counts), size, 3)
+    positions[present] = torch.from_numpy(positions_of(arrays))
+    classes = torch.full((len(counts), size), -1)
+    classes[present] = torch.from_numpy(arrays["classes"].astype(np.int64))
+    return positions, classes, counts
 
 
 def read(source: str | Path, split: str = "train") -> Molecules:
@@ -240,14 +255,7 @@ def read(source: str | Path, split: str = "train") -> Molecules:
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
     arrays = _arrays(Path(source), split)
-    counts = torch.from_numpy(arrays["counts"].astype(np.int64))
-    size = MAX_ATOMS["moses-heavy"]
-    present = torch.arange(size) < counts.unsqueeze(1)
-    positions = torch.zeros(len(counts), size, 3)
-    positions[present] = torch.from_numpy(positions_of(arrays))
-    numbers, attached = (torch.from_numpy(arrays[name].astype(np.int64)) for name in _ATOMWISE)
-    classes = torch.full((len(counts), size), -1)
-    classes[present] = classes_of(numbers, attached, "moses-heavy")
+    positions, classes, counts = tensors(arrays)
     properties = {}
     for name, scale in SCORES.items():
         values = torch.from_numpy(arrays[name].astype(np.float32))

@@ -8,13 +8,22 @@ import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import ctrlgen as cg
-from ctrlgen.domains.molecules import chemistry_process, conformers, moses, moses_data, training
+from ctrlgen.domains.molecules import (
+    chemistry_process,
+    conformers,
+    moses,
+    moses_data,
+    moses_gaps,
+    training,
+)
+from ctrlgen.domains.molecules.chemistry import Xtb
 from ctrlgen.domains.molecules.elements import DRUG
 from ctrlgen.domains.molecules.regressor_trainer import RegressorTrainer
 from ctrlgen.domains.molecules.score_networks import ScoreNetwork
@@ -24,6 +33,7 @@ from ctrlgen.domains.molecules.subprocesses import HelperError
 from ctrlgen.domains.molecules.trainer import PriorTrainer
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.factories import network_of
+from ctrlgen.rows.errors import UnknownName
 from ctrlgen.training.packed import write_packed
 
 TEXTS = {
@@ -130,9 +140,7 @@ def test_shards_resume_whatever_was_done_and_pack_exactly(folder: Path, tmp_path
 def test_positions_are_half_a_milliangstrom_off_at_most() -> None:
     draw = np.random.default_rng(0)
     places = [draw.normal(size=(n, 3)) * 4 for n in (9, 27, 2)]
-    molecules = [
-        {"numbers": [6] * len(p), "attached": [0] * len(p), "positions": p.tolist()} for p in places
-    ]
+    molecules = [{"classes": [0] * len(p), "positions": p.tolist()} for p in places]
     arrays = moses_data.assemble([4, 1, 2, 9], [0, 0, 2, 0], [*molecules[:2], {}, molecules[2]])
     found = moses_data.positions_of(arrays)
     exact = np.concatenate([p - p.mean(0) for p in places])
@@ -160,6 +168,34 @@ def test_time_limits_and_crashes_have_a_name() -> None:
         assert moses_data.STATUSES[number] == status and told == {}
 
 
+def test_gaps_are_labelled_once_and_failures_have_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match="conformers --data"):
+        moses_gaps.label_all(folder, 3)
+    told = {"classes": [3, 8], "positions": [[0, 0, 0], [1.4, 0, 0]], "scores": {}}
+    for number in range(3):
+        shard = moses_data.shard_of(folder, "train", number)
+        arrays = moses_data.assemble([2 * number, 9], [0, 2], [told, {}])
+        moses_data.write_shard(shard, arrays)
+    moses_data.write_shard(moses_data.shard_of(folder, "test", 0), arrays)
+    asked = []
+
+    def xtb(mols: list[Any]) -> list[Xtb]:
+        asked.append([mol.GetNumAtoms() for mol in mols])
+        return [Xtb(gap=3210.4) if len(asked) < 3 else Xtb(error="crashed") for _ in mols]
+
+    monkeypatch.setattr(moses_gaps.chemistry, "place_hydrogens", lambda mols: mols)
+    monkeypatch.setattr(moses_gaps.chemistry, "xtb", xtb)
+    lines = list[str]()
+    assert moses_gaps.label_all(folder, 4, say=lines.append) == 2
+    assert asked == [[2]] * 3 and "1 gaps, 1 without one" in lines[0]
+    assert "0 gaps, 2 without one" in lines[2]
+    assert moses_gaps.label_all(folder, 4) == 0 and len(asked) == 3  # all that were asked for
+    gaps = moses_data.load(folder, "train")["gap"]
+    assert gaps.tolist() == [3210, *[moses_data.UNKNOWN] * 5]
+
+
 # ------------------------------------------------------------------ what is trained on them
 
 TINY = {"width": 8, "depth": 1, "pair": 4, "vectors": 2, "heads": 2, "bands": 6}
@@ -173,7 +209,7 @@ def packed_data(folder: Path) -> Path:
         sizes = draw.integers(2, 6, 12)
         told = [
             {
-                "numbers": [6, 7, 8, 16, 9][:n], "attached": [2, 1, 0, 0, 0][:n],
+                "classes": [2, 5, 7, 10, 9][:n],
                 "positions": (1.4 * np.eye(3)[np.arange(n) % 3].cumsum(0)).tolist(),
                 "scores": {"qed": n / 10, "logp": n - 3.0, "sa": 2 + n / 9},
             }
@@ -216,6 +252,14 @@ def test_the_recipes_train_on_a_packed_file(
         Guide(guide, ["mu"])
 
 
+def test_what_has_no_weights_says_how_to_make_them() -> None:
+    text = "prior: 'moses-heavy' is not known; known are: .*ctrlgen train molecules/moses-heavy"
+    with pytest.raises(UnknownName, match=text):
+        cg.load("moses-heavy")
+    with pytest.raises(FileNotFoundError, match="conformers --data"):
+        training.train("moses-heavy", data="nowhere", steps=1)
+
+
 def test_molecules_without_a_label_teach_nothing_of_it(packed_data: Path) -> None:
     config = {"classes": 13, "names": ["qed", "gap"], **TINY}
     recipe = replace(
@@ -232,7 +276,7 @@ def test_molecules_without_a_label_teach_nothing_of_it(packed_data: Path) -> Non
     loss, rows = float(made.loss(draw).detach()), made.batches(0)[1]
     values = made.network.eval()(*(made.disturbed(group, draw)), group.classes >= 0)
     missed = ((values - targets) / torch.tensor(scale[1])).abs()
-    assert loss == pytest.approx(float(missed.nanmean()), rel=1e-2) and len(rows) == 12
+    assert loss == pytest.approx(float(missed.detach().nanmean()), rel=1e-2) and len(rows) == 12
     assert bool(made.errors(group, targets).isfinite().all())
     # Counts alone tell both: the baseline is least squares of those that have a label.
     for part in made.average.parameters():
