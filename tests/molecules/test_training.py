@@ -251,7 +251,7 @@ def test_training_goes_on_from_embedded_weights(molecules: Molecule, tmp_path: P
 
 
 def test_train_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match=r"name: expected one of \['qm9'"):
+    with pytest.raises(ValueError, match=r"name: expected one of \[.*'qm9'"):
         training.train("qm7", minutes=1)
     with pytest.raises(ValueError, match="budget: expected one of minutes and steps"):
         training.train("qm9-heavy", minutes=1, steps=1)
