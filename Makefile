@@ -28,11 +28,12 @@ venv: $(STAMP)
 
 # torch comes first and by its exact version: where pip is pointed at a CPU build, it is taken.
 # azula comes without its requirements: it asks for torchvision, whose builds need a CUDA torch.
+# Nothing is compiled ahead: of twenty thousand modules most are never imported.
 $(STAMP): pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
-	$(BIN)/python -m pip install -q --no-deps -c constraints.txt azula
+	$(BIN)/python -m pip install -q --no-compile torch==2.13.0
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q --no-compile --no-deps -c constraints.txt azula
 	touch $@
 
 demo: $(STAMP)
@@ -53,7 +54,7 @@ portable: $(STAMP)
 # The tree as it installs: every module under its import name, for tools that read and do not run.
 installed: $(STAMP)
 	rm -rf build $(CHECK)
-	$(BIN)/python -m pip install -q --no-deps --target $(CHECK) .
+	$(BIN)/python -m pip install -q --no-compile --no-deps --target $(CHECK) .
 
 lint: $(STAMP) installed
 	$(BIN)/ruff check .

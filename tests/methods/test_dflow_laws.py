@@ -94,7 +94,7 @@ def test_a_sample_does_not_see_its_batch(
 
     whole = method(prior, cost, seeds=seeds)
     assert whole.samples.isfinite().all()
-    for part in ([1], [3], [2, 0, 3, 1], [0, 2]):
+    for part in ([1], [2, 0, 3]):
         same(run(part), whole.take(torch.tensor(part)))
 
 

@@ -55,13 +55,14 @@ if TYPE_CHECKING:
 COUNTS = [9, 7, 8, 9]
 SEEDS = [3, 1, 4, 7]
 TARGET = 5000.0  # meV; QM9's mean gap is 6.9 eV
+NOTHING = 1e-20
 
 _STEPS = {"grid": Uniform(12, 0.02)}  # a flow's clock; at t = 0 no signal
 _EULER = {"grid": Uniform(4), "optimizer": LBFGS(max_iterations=2)}
 
 METHODS: dict[str, Method] = {
     "d-flow": DFlow(solver=Midpoint(3), optimizer=LBFGS(max_iterations=2)),
-    "dmplug": DMPlug(grid=Uniform(4), optimizer=Adam(learning_rate=0.05, max_iterations=8)),
+    "dmplug": DMPlug(grid=Uniform(4), optimizer=Adam(learning_rate=0.1, max_iterations=8)),
     "optimal-control": OptimalControl(grid=Uniform(4), rank=1, iterations=2, damping=1.0),
     "optimal-control-adam": OptimalControl(
         grid=Uniform(6), rank=0, update="adam", iterations=6, learning_rate=0.02
@@ -70,11 +71,11 @@ METHODS: dict[str, Method] = {
     "oc-flow": OCFlow(**_EULER),
     "ndtm": NDTM(
         **_STEPS, clock=None, iterations=2, terminal_weight=20.0,
-        optimizer=Adam(learning_rate=0.02),
+        optimizer=Adam(learning_rate=0.05),
     ),
     "ctdtm": CTDTM(
         **_STEPS, clock=None, mode="linear", iterations=4, terminal_weight=0.3,
-        optimizer=Adam(learning_rate=0.005),
+        optimizer=Adam(learning_rate=0.2),
     ),
     "ftm": FTM(
         **_STEPS, iterations=2, terminal_weight=20.0, optimizer=Adam(learning_rate=0.02)
@@ -98,34 +99,23 @@ METHODS: dict[str, Method] = {
 
 
 class Problem(NamedTuple):
-    """A prior of four molecules, and a guide to their gap."""
+    """A prior of four molecules, a guide to their gap, and the scale of its misses in meV."""
 
     prior: Prior
     guide: Guide
+    scale: float
 
-    def cost(self, count: int) -> PropertyCost:
-        wanted = torch.full((count, 1), TARGET, dtype=torch.float64)
-        return PropertyCost(self.guide, wanted, wanted, scale=DEVIATION["gap"])
-
-    def run(self, method: Method, rows: list[int]) -> Any:
+    def run(self, method: Method, rows: list[int], weight: float = 1.0) -> Any:
         bound = self.prior.bind(counts=torch.tensor([COUNTS[i] for i in rows]))
-        return replace(method, dtype=torch.float64)(
-            bound, self.cost(len(rows)), seeds=[SEEDS[i] for i in rows]
-        )
+        wanted = torch.full((len(rows), 1), TARGET, dtype=torch.float64)
+        cost = weight * PropertyCost(self.guide, wanted, wanted, scale=self.scale)
+        return replace(method, dtype=torch.float64)(bound, cost, seeds=[SEEDS[i] for i in rows])
 
 
 @functools.cache
-def problem(prior: str, network: str) -> Problem:
+def problem(prior: str, network: str, scale: float) -> Problem:
     guide = Guide(regressor(network).double(), ["gap"], "soft")
-    return Problem(load(prior, dtype=torch.float64), guide)
-
-
-@functools.cache
-def unguided(problem: Problem) -> Tensor:
-    """What the prior's own draws cost."""
-    with torch.no_grad():
-        bound = problem.prior.bind(counts=torch.tensor(COUNTS))
-        return problem.cost(4)(bound.sample(SEEDS, Midpoint(10), dtype=torch.float64))
+    return Problem(load(prior, dtype=torch.float64), guide, scale)
 
 
 def masks(signal: Tensor) -> Tensor:
@@ -139,7 +129,9 @@ def check(method: Method, problem: Problem) -> None:
     assert not bool(signal[~mask].any())
     centre = split(signal).positions.sum(1) / mask.sum(1, keepdim=True)
     assert float(centre.abs().max()) < 1e-9
-    assert float((together.costs / unguided(problem)).median()) < 0.9
+    # The same method under a cost that weighs nothing is the prior on its grid.
+    unsteered = problem.run(method, [0, 1, 2, 3], NOTHING).costs / NOTHING
+    assert float((together.costs / unsteered).median()) < 0.9
     alone = problem.run(method, [2])
     assert int(alone.evaluations[0]) == int(together.evaluations[2])
     assert torch.allclose(alone.samples[0], signal[2], rtol=0, atol=1e-5)
@@ -147,8 +139,10 @@ def check(method: Method, problem: Problem) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_molecule_is_steered_by_itself(name: str, cards: Cards) -> None:
-    check(METHODS[name], problem(str(cards.prior), str(cards.guide)))
+    """Their small guide barely sees what it looks at, so that a small miss must weigh much."""
+    scale = DEVIATION["gap"] / 8
+    check(METHODS[name], problem(str(cards.prior), str(cards.guide), scale))
 
 
 def test_a_molecule_of_the_embedded_prior_is_steered_by_itself() -> None:
-    check(METHODS["dps"], problem("qm9-heavy", "qm9-heavy-guide"))
+    check(METHODS["dps"], problem("qm9-heavy", "qm9-heavy-guide", DEVIATION["gap"]))
