@@ -1,6 +1,10 @@
 r"""A scaffold that every molecule holds, against the same atoms asked for by a cost.
 
     python -m ctrlgen.experiments.molecules.scaffolds --molecules 16
+    python -m ctrlgen.experiments.molecules.scaffolds --rows scaffold --draws 32 --evaluations 12 \
+        --restarts 3 --out experiments/results/scaffold_molecules/defaults
+
+The second is `ctrlgen molecule generate` with its own settings.
 
 Scaffolds are rings of five heavy atoms, positions by ETKDG and MMFF94, of which one carbon gives up
 a hydrogen; molecules have six to nine heavy atoms, drawn from p(n | gap), and a gap is asked for.
@@ -112,6 +116,7 @@ def table(results: Mapping[str, Any]) -> str:
 def main(
     molecules: Annotated[int, typer.Option(min=1, help="of each ring and row")] = 16,
     rings: Annotated[str, typer.Option(help="with commas between")] = ",".join(RINGS),
+    rows: Annotated[str, typer.Option(help="with commas between")] = ",".join(ROWS),
     gap: Annotated[str, typer.Option(help="that is asked for")] = "6eV",
     steps: Annotated[int, typer.Option(help="midpoint steps of the flow")] = 10,
     draws: Annotated[int, typer.Option(help="screened for each start")] = 16,
@@ -123,7 +128,8 @@ def main(
 ) -> None:
     """Run the experiment, or what is left of it; writes results.json and a table."""
     torch.set_num_threads(threads)
-    asked, request = names("rings", rings, RINGS), parse_request(f"gap={gap}")
+    asked, wanted = names("rings", rings, RINGS), names("rows", rows, ROWS)
+    request = parse_request(f"gap={gap}")
     settings = Settings(
         steps=steps, draws=draws, evaluations=evaluations, restarts=restarts, batch=molecules
     )
@@ -133,7 +139,7 @@ def main(
         mol = ring(RINGS[name])
         pinned = Designer(Wish(requests=(request,), scaffold=Scaffold(mol, (1,))), atoms="6..9")
         soft = Designer(Wish(requests=(request,), fragment=mol), atoms="6..9")
-        rows = Rows(cache / "scaffold_molecules" / name, key)
+        done = Rows(cache / "scaffold_molecules" / name, key)
 
         def row(
             columns: Columns, held: str, make: Callable[[], tuple[Tensor, dict[str, Any]]]
@@ -161,11 +167,11 @@ def main(
             "scaffold": (pinned, "scaffold", search(pinned)),
             "fragment": (soft, "fragment", search(soft)),
         }
-        for what in ROWS:
+        for what in wanted:
             designer, held, make = ways[what]
             told = designer.columns(tolerance=settings.tolerance)
-            rows.get(what, lambda t=told, h=held, m=make: row(t, h, m))
-        results["rings"][name] = rows.rows
+            done.get(what, lambda t=told, h=held, m=make: row(t, h, m))
+        results["rings"][name] = done.rows
     publish(out or RESULTS / "scaffold_molecules", results, table(results))
 
 
