@@ -13,20 +13,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.perception import Names
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.readers import Record
+from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.requirements import Wish
 from ctrlgen.domains.molecules.scoring import Network, Scores, novelty, score
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.domains.molecules.subprocesses import packed
+from ctrlgen.domains.molecules.uncertainty import HeadCovariance, features_of
 from ctrlgen.domains.molecules.verdicts import likeness, outside, verdicts
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ class Columns:
         xtb: compute the dipole by GFN2-xTB as well.
         posebusters: make PoseBusters' checks as well.
         traded: properties of a front, which no verdict asks for.
+        covariance: of the guide's head, from which its uncertainty is told.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Columns:
     xtb: bool = False
     posebusters: bool = False
     traded: tuple[str, ...] = ()
+    covariance: HeadCovariance | None = None
 
     def __call__(self, signals: Tensor) -> list[dict[str, Any]]:
         """Columns of signals (B, N, 3 + K)."""
@@ -119,6 +125,7 @@ class Columns:
         asked = [{}] * len(counts) if self.wish is None else verdicts(
             self.wish, self.name, scores, signals, counts, self.tolerance, self.traded
         )  # fmt: skip
+        unsure = self._unsure(signals)
         rows = []
         for i, mol in enumerate(scores.mols):
             fresh = {key: flags[i] for key, flags in scores.novel.items()}
@@ -132,7 +139,7 @@ class Columns:
             }
             if self.lead is not None:
                 row["similarity to the lead"] = likeness(self.lead, scores.names[i].mol)
-            row |= _values(bounds, scores.guide[i], scores.evaluator[i], i)
+            row |= _values(bounds, scores.guide[i], scores.evaluator[i], i, unsure)
             if dipoles is not None:
                 row["xtb mu (D)"] = dipoles[i].mu
             row |= {"strain (kcal/mol)": relaxed[i].strain, "MMFF rmsd (A)": relaxed[i].rmsd}
@@ -144,6 +151,14 @@ class Columns:
                 row["posebusters fails"] = busted[i].error or ", ".join(failed) or None
             rows.append(row | {MOLECULE: None if mol is None else packed(mol)})
         return rows
+
+    def _unsure(self, signals: Tensor) -> Tensor | None:
+        """Half widths (B, 6) of the guide's 68 % intervals, in the units of the properties."""
+        if self.covariance is None or not isinstance(self.guide, PropertyNetwork):
+            return None
+        with torch.no_grad():
+            widths = self.covariance.widths(features_of(self.guide, "hard")(signals)).cpu()
+        return widths * torch.tensor([DEVIATION[name] for name in PROPERTIES])
 
 
 def _refused(records: Sequence[Record], reasons: Mapping[int, str]) -> dict[int, dict[str, Any]]:
@@ -159,7 +174,11 @@ def _refused(records: Sequence[Record], reasons: Mapping[int, str]) -> dict[int,
 
 
 def _values(
-    bounds: Mapping[str, tuple[Tensor, Tensor]], guide: Tensor, evaluator: Tensor, place: int
+    bounds: Mapping[str, tuple[Tensor, Tensor]],
+    guide: Tensor,
+    evaluator: Tensor,
+    place: int,
+    unsure: Tensor | None,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for column, (name, about) in enumerate(PROPERTIES.items()):
@@ -168,6 +187,8 @@ def _values(
             low, high = (float(bound[place]) for bound in bounds[name])
             values[f"target {name}{unit}"] = interval_text(name, low, high)
             values[f"guide {name}{unit}"] = float(guide[column])
+            if unsure is not None:
+                values[f"uncertainty {name}{unit}"] = float(unsure[place, column])
         values[f"evaluator {name}{unit}"] = value
         if name in bounds:
             values[f"error {name}{unit}"] = outside(value, low, high)

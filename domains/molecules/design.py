@@ -24,7 +24,7 @@ from ctrlgen.domains.molecules.generation import Task, Watch, generate
 from ctrlgen.domains.molecules.judges import judge, regressor
 from ctrlgen.domains.molecules.lead_optimization import Ball, source_of
 from ctrlgen.domains.molecules.molecule_batches import Generated, alphabet_of
-from ctrlgen.domains.molecules.properties import parse_request
+from ctrlgen.domains.molecules.properties import PROPERTIES, parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.requirements import Wish, parse_atoms
 from ctrlgen.domains.molecules.result_tables import Table, rows_of
@@ -32,6 +32,7 @@ from ctrlgen.domains.molecules.scaffolds import Scaffold
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import join
+from ctrlgen.domains.molecules.uncertainty import UncertaintyCost, features_of, head_covariance
 from ctrlgen.extras import require
 from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.errors import concerning
@@ -105,9 +106,11 @@ class Designer:
             installed.
         types: how the guide reads classes: "straight-through" or "soft".
         device: of the networks.
+        uncertainty: weight of the cost of how unsure the guide is (`uncertainty`), >= 0.
 
     Raises:
-        ValueError: what is asked cannot be; see `Wish` and `parse_atoms`.
+        ValueError: what is asked cannot be, see `Wish` and `parse_atoms`; or nothing is known of
+            how sure the guide is.
         MissingExtra: RDKit is not installed.
     """
 
@@ -121,6 +124,7 @@ class Designer:
         evaluator: str | None = None,
         types: str = "straight-through",
         device: str = "cpu",
+        uncertainty: float = 0.0,
     ) -> None:
         require("rdkit", "molecules")
         with concerning("prior"):
@@ -133,6 +137,13 @@ class Designer:
         self.guide = None if wants is None else regressor(wants, device, "guide")
         if self.guide is not None and self.guide.classes != len(alphabet(self.name)):
             raise ValueError(f"guide: {wants!r} is of another alphabet than {self.name!r}")
+        if not uncertainty >= 0 or (uncertainty and not wish.names):
+            what = "a property that is asked for" if uncertainty >= 0 else "a number >= 0"
+            raise ValueError(f"uncertainty: expected {what}, got {uncertainty:g} alone")
+        self.uncertainty = uncertainty
+        self.covariance = None
+        if wants is not None and self.guide is not None:
+            self.covariance = head_covariance(wants, needed=uncertainty > 0)
         self.evaluator = None
         if evaluator is not None or EVALUATOR in plugins.cards():
             self.evaluator = judge(evaluator or EVALUATOR, device)
@@ -156,18 +167,29 @@ class Designer:
             lead: whose likeness every row tells.
             **checks: `xtb`, `posebusters` and `traded`.
         """
+        checks = {"covariance": self.covariance, **checks}
         return Columns(self.name, self.wish, self.guide, self.evaluator, tolerance, lead, **checks)
 
     def task(self) -> Task:
         """Molecules from nothing, their sizes drawn from p(n | c)."""
         return Task(
-            cost=lambda rows, counts: self.wish.cost(self.guide, self.name, counts, self.types),
+            cost=lambda rows, counts: self.penalised(
+                self.wish.cost(self.guide, self.name, counts, self.types)
+            ),
             counts=lambda rows, seeds: self.sizes.draw(self.wish.requests, seeds),
-            aim=self._aim if self.wish.aims else None,
+            aim=self._aim if self.wish.aims or self.uncertainty else None,
             scores=tuple(
                 (score.cost(self.name), score.low is not None) for score in self.wish.scores
             ),
         )
+
+    def penalised(self, cost: Cost) -> Cost:
+        """A cost with that of how unsure the guide is of the properties, where it has a weight."""
+        if not self.uncertainty or self.covariance is None or self.guide is None:
+            return cost
+        columns = [list(PROPERTIES).index(name) for name in self.wish.names]
+        features = features_of(self.guide, self.types)  # type: ignore[arg-type]
+        return cost + self.uncertainty * UncertaintyCost(features, self.covariance, columns)
 
     def _aim(self, rows: Tensor, counts: Tensor) -> Cost | None:
         return self.wish.aim(self.guide, self.name, counts)

@@ -73,4 +73,4 @@ def draw_front(axes: Any, front: Front, series: Mapping[str, Tensor]) -> None:
         known = PROPERTIES[name]
         label(f"{known.symbol} ({known.unit}), {'large' if large else 'small'} wanted", color=INK)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1))

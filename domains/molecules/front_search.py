@@ -178,8 +178,8 @@ class FrontSearch:
     def _cost(self, counts: Tensor, weights: Tensor) -> Cost:
         about = self.designer
         assert about.guide is not None
-        return self.front.whole_cost(
-            about.wish, about.guide, about.name, counts, weights, about.types
+        return about.penalised(
+            self.front.whole_cost(about.wish, about.guide, about.name, counts, weights, about.types)
         )
 
     def _pool(self, prior: Prior, seeds: tuple[int, ...]) -> tuple[Draws, Tensor]:
@@ -216,7 +216,7 @@ class FrontSearch:
             even = torch.ones(len(own), len(self.front.names), dtype=torch.float64)
             assert about.guide is not None
             front = self.front.cost(about.wish, about.guide, about.name, atoms, even, "hard")
-            rest = self.settings.valence * ValenceCost(about.name)
+            rest = about.penalised(self.settings.valence * ValenceCost(about.name))
             if (others := self.front.others(about.wish)) is not None:
                 rest = rest + others.cost(about.guide, about.name, atoms, about.types)
             with torch.no_grad():

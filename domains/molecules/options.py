@@ -110,6 +110,7 @@ class Search(Running):
     fragment: Wanted.Fragment = None
     similar: Wanted.Similar = None
     resemblance: Wanted.Resemblance = 1.0
+    uncertainty: Wanted.Uncertainty = 0.0
     far: Wanted.Far = False
     number: Run.Number = None
     seeds: Run.Seeds = None

@@ -148,12 +148,14 @@ class Regressor(nn.Module):
         Raises:
             ValueError: an unknown kind of types.
         """
+        return self(parts.positions, self.read_as(parts, types), parts.mask)
+
+    def read_as(self, parts: Parts, types: Types) -> Tensor:
+        """Weights of the classes (B, N, K) as a kind of types has them; see `of`."""
         if types not in ("straight-through", "soft", "hard"):
             raise ValueError(f"types: expected 'straight-through', 'soft' or 'hard', got {types!r}")
         classes = parts.probabilities if types == "soft" else parts.straight_through
-        if types == "hard":
-            classes = classes.detach()
-        return self(parts.positions, classes, parts.mask)
+        return classes.detach() if types == "hard" else classes
 
 
 class PropertyNetwork(Regressor):
@@ -199,9 +201,7 @@ class PropertyNetwork(Regressor):
         dipole = torch.where(kept, charge * x + vectors, 0).sum(1)
         length = (dipole.square().sum(1) + 1e-6).sqrt()
 
-        scores = self.head_score(h).to(x.dtype).masked_fill(~kept, -torch.inf).softmax(1)
-        pooled = torch.einsum("bns,bnc->bsc", scores, h.to(x.dtype)).flatten(1)
-        orbital = self.head_orbital(pooled).to(x.dtype)
+        orbital = self.head_orbital(self._pooled(h, kept, x.dtype)).to(x.dtype)
 
         alpha, cv = base[:, 0] + sums[:, 0], base[:, 1] + sums[:, 1]
         homo, lumo = base[:, 2] + orbital[:, 0], base[:, 3] + orbital[:, 1]
@@ -209,6 +209,24 @@ class PropertyNetwork(Regressor):
         gap = (energy[:, 1] - energy[:, 0] - self.mean[1]) / self.deviation[1] + orbital[:, 2]
         mu = (length - self.mean[4]) / self.deviation[4]
         return torch.stack((alpha, gap, homo, lumo, mu, cv), dim=1)
+
+    def _pooled(self, h: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
+        """Three averages of the atoms, weighed by attention, shape (B, 3C)."""
+        scores = self.head_score(h).to(dtype).masked_fill(~kept, -torch.inf).softmax(1)
+        return torch.einsum("bns,bnc->bsc", scores, h.to(dtype)).flatten(1)
+
+    def features(self, parts: Parts, types: Types = "straight-through") -> Tensor:
+        """What the last layers of the heads read of a signal, shape (B, 2C); see `uncertainty`.
+
+        The hidden units of the atoms' head, summed over the atoms, and of the orbitals' head.
+        """
+        rows, inputs = len(parts.mask), (parts.positions, self.read_as(parts, types), parts.mask)
+        positions, classes, mask = inputs if self.training else in_eights(*inputs)
+        kept = mask.unsqueeze(2)
+        x, h, _, _ = self.atoms(positions, classes, mask)
+        atoms = torch.where(kept, self.head_atom[:2](h).to(x.dtype), 0).sum(1)
+        orbital = self.head_orbital[:2](self._pooled(h, kept, x.dtype)).to(x.dtype)
+        return torch.cat((atoms, orbital), 1)[:rows]
 
 
 def build(**options: Any) -> PropertyNetwork:

@@ -30,6 +30,7 @@ _NUMBERS = (
     "evaluator ",
     "error ",
     "spread ",
+    "uncertainty ",
     "xtb ",
     "strain ",
     "MMFF ",

@@ -99,6 +99,7 @@ class Designing(Molecules):
             guide=options.guide,
             evaluator=options.evaluator,
             device=console.device_named(options.device),
+            uncertainty=options.uncertainty,
         )
         settings = self.settings(designer.name)
         front = options.front if isinstance(options, Generation) else None

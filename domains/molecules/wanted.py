@@ -89,6 +89,15 @@ class Wanted:
         ),
     ]
     Resemblance = Annotated[float, option(WISH, min=0, help="Weight of the likeness.")]
+    Uncertainty = Annotated[
+        float,
+        option(
+            WISH,
+            min=0,
+            help="Weight of how unsure the guide is of the properties that are asked for, squared, "
+            "in mean absolute deviations: steers to what it knows.",
+        ),
+    ]
     Far = Annotated[
         bool, option(WISH, "--far", help="Allow targets far outside the data of training.")
     ]

@@ -298,6 +298,7 @@ EXCLUDED: dict[str, str] = {
     "Given": "what the user hands over",
     "Projected": "of audio: its operators are of waveforms of one length",
     "BlackBoxCost": "a function of the user's, without a gradient",
+    "UncertaintyCost": "of features of a network, which is ragged by itself",
     "Standing": "values of whole molecules, without a gradient",
     **dict.fromkeys(
         ("ChromaTarget", "Continuation", "Loop", "LoudnessCurve", "MelDistance", "Spectra"),

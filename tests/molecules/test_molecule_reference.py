@@ -6,9 +6,10 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-from tiny_molecules import Cards, Command, ethanol, solved
+from tiny_molecules import Cards, Command, ethanol, solved, unsure
 
 from ctrlgen.domains.molecules.files import read_csv
 from ctrlgen.domains.molecules.properties import PROPERTIES
@@ -36,6 +37,12 @@ def general(name: str) -> str:
     return re.sub(r"^score \w+$", "score NAME", name)
 
 
+def unsurely(ctrlgen: Command, cards: Cards, *words: object) -> dict[str, Any]:
+    """With a guide that says how unsure it is."""
+    with unsure(cards.guide):
+        return solved(ctrlgen, *words)
+
+
 def test_the_reference_page_has_every_column_and_key(
     ctrlgen: Command, cards: Cards, tmp_path: Path
 ) -> None:
@@ -48,7 +55,10 @@ def test_the_reference_page_has_every_column_and_key(
     bare = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "-n", 1]
     contents = [
         solved(ctrlgen, "generate", *words, *asked, "--atoms", 4, "-o", "a.sdf"),
-        solved(ctrlgen, "optimize", lead, *words, "--fragment", lead, "-o", "b.sdf"),
+        unsurely(
+            ctrlgen, cards, "optimize", lead, *words, "--fragment", lead, "--uncertainty", 1,
+            "-o", "b.sdf",
+        ),
         solved(ctrlgen, "sample", *bare, "--atoms", 3, "-o", "c.sdf"),
         solved(ctrlgen, "score", lead, "--evaluator", cards.evaluator, "-o", "d.sdf"),
         solved(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.regressors import build as build_regressor
 from ctrlgen.domains.molecules.sdf import write_sdf
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.domains.molecules.uncertainty import HeadCovariance, fit
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
@@ -69,6 +71,19 @@ def save_regressor(folder: Path, name: str, kinds: int, seed: int) -> Path:
     )  # fmt: skip
     card.write(folder / f"{name}.json")
     return folder / f"{name}.json"
+
+
+@contextmanager
+def unsure(card: Path) -> Iterator[HeadCovariance]:
+    """The head covariance of a tiny guide, of random features and errors, while it lasts."""
+    file, draw = card.with_suffix(".head.safetensors"), torch.Generator().manual_seed(1)
+    features = torch.rand(200, 2 * SHAPE["width"], generator=draw).double()
+    covariance = fit(features, features, torch.randn(200, 6, generator=draw).double())
+    covariance.save(file, Card.read(card).sha256)
+    try:
+        yield covariance
+    finally:
+        file.unlink()
 
 
 class Cards(NamedTuple):

@@ -33,6 +33,7 @@ from ctrlgen.domains.audio.costs import (
 from ctrlgen.domains.molecules.composition import CompositionCost
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
 from ctrlgen.domains.molecules.screening import Standing
+from ctrlgen.domains.molecules.uncertainty import HeadCovariance, UncertaintyCost
 from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
 from ctrlgen.operators.base import Operator
 from ctrlgen.priors.codecs import Scaled
@@ -109,6 +110,20 @@ COSTS: dict[str, Case] = {
         lambda index, dtype: {
             "value": Standing(lambda x: x.sum((1, 2)), "qm9")(pick(draw(4, 8), index, dtype))
         },
+    ),
+    "uncertainty": cost_case(
+        lambda: UncertaintyCost(
+            lambda x: x.sin(),
+            HeadCovariance(
+                torch.full((D,), 0.2),
+                torch.full((D,), 0.7),
+                torch.ones(D, D).tril() / D,
+                torch.tensor([1.0, 2.0]),
+                torch.tensor([0.5, 3.0]),
+                torch.tensor([2.0, 2.0]),
+            ),
+            [1, 0],
+        )
     ),
     "composition": cost_case(
         lambda: CompositionCost({"N": (0, 0.2), "C": (3, 4)}, "qm9", "soft"), shape=(4, 8)

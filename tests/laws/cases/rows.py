@@ -11,6 +11,7 @@ from torch import Tensor
 from ctrlgen.comparison.judges import Judge, Likelihood, Misfit, Own, Psnr, Residual
 from ctrlgen.domains.audio.filling import Rows, Source
 from ctrlgen.domains.molecules.data import Molecules
+from ctrlgen.domains.molecules.front_search import Places
 from ctrlgen.domains.molecules.lead_optimization import Ball
 from ctrlgen.domains.molecules.molecule_batches import Generated
 from ctrlgen.methods.projections import Normalize
@@ -62,6 +63,20 @@ def molecules_case() -> Case:
     return Case(Molecules, rows, rounding=None, part=build)
 
 
+def places_case() -> Case:
+    """The directions of a front; all seeds of the run are told to every row."""
+
+    def build() -> Places:
+        return Places(SEEDS.tolist())
+
+    def rows(index: Tensor, dtype: torch.dtype) -> Outputs:
+        held = pick(build(), index, dtype)
+        own = torch.tensor(held.seeds, device=index.device)[held.places]
+        return {"place": held.places, "seed": own}
+
+    return Case(Places, rows, rounding=None, part=build)
+
+
 def sound_rows_case() -> Case:
     """Two takes of two files; where a row belongs says all of it."""
 
@@ -111,5 +126,6 @@ ROW_HOLDERS = {
     **JUDGES,
     "found": found_case(),
     "molecules": molecules_case(),
+    "places": places_case(),
     "sound-rows": sound_rows_case(),
 }
