@@ -1,10 +1,9 @@
 r"""A scaffold that every molecule holds, against the same atoms asked for by a cost.
 
     python -m ctrlgen.experiments.molecules.scaffolds --molecules 16
-    python -m ctrlgen.experiments.molecules.scaffolds --rows scaffold --draws 32 --evaluations 12 \
-        --restarts 3 --out experiments/results/scaffold_molecules/defaults
 
-The second is `ctrlgen molecule generate` with its own settings.
+With `--rows scaffold --draws 32 --evaluations 12 --restarts 3` it is `ctrlgen molecule generate`
+with its own settings.
 
 Scaffolds are rings of five heavy atoms, positions by ETKDG and MMFF94, of which one carbon gives up
 a hydrogen; molecules have six to nine heavy atoms, drawn from p(n | gap), and a gap is asked for.
@@ -24,6 +23,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -170,7 +170,7 @@ def main(
         for what in wanted:
             designer, held, make = ways[what]
             told = designer.columns(tolerance=settings.tolerance)
-            done.get(what, lambda t=told, h=held, m=make: row(t, h, m))
+            done.get(what, partial(row, told, held, make))
         results["rings"][name] = done.rows
     publish(out or RESULTS / "scaffold_molecules", results, table(results))
 
