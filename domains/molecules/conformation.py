@@ -36,7 +36,7 @@ def conformer(smiles: str, field: Any, score: Any) -> dict[str, Any]:
         return {"status": "not read"}
     told: dict[str, Any] = {"scores": {name: float(score(name)(mol)) for name in SCORES}}
     whole = Chem.AddHs(mol)
-    options = rdDistGeom.ETKDGv3()
+    options: Any = rdDistGeom.ETKDGv3()
     options.randomSeed = SEED
     if rdDistGeom.EmbedMolecule(whole, options):
         options.useRandomCoords = True

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import sys
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_molecules import save_prior
+from torch import Tensor
 
 import ctrlgen as cg
 from ctrlgen.domains.molecules import (
     chemistry_process,
     conformers,
+    drug_quality,
     moses,
     moses_data,
     moses_gaps,
@@ -25,6 +30,9 @@ from ctrlgen.domains.molecules import (
 )
 from ctrlgen.domains.molecules.chemistry import Xtb
 from ctrlgen.domains.molecules.elements import DRUG
+from ctrlgen.domains.molecules.networks import build
+from ctrlgen.domains.molecules.perception import Names
+from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.regressor_trainer import RegressorTrainer
 from ctrlgen.domains.molecules.score_networks import ScoreNetwork
 from ctrlgen.domains.molecules.scoring import Guide
@@ -35,6 +43,9 @@ from ctrlgen.priors.cards import Card
 from ctrlgen.priors.factories import network_of
 from ctrlgen.rows.errors import UnknownName
 from ctrlgen.training.packed import write_packed
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
 
 TEXTS = {
     "train": ["CCS(=O)(=O)c1ccsc1Br", "Cc1nc(Cl)no1", "C", "OCCF", "CCS"],
@@ -225,14 +236,18 @@ def packed_data(folder: Path) -> Path:
 def test_the_recipes_train_on_a_packed_file(
     packed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two steps of the prior and of its guide, from the file to the card and back."""
+    """A step of the prior and of its guide, from the file to the card and back."""
     monkeypatch.chdir(tmp_path)
+    options = {**training.RECIPES["moses-heavy"].config, "scale": 0.2, "frequencies": [1 / 13] * 13}
+    with torch.device("meta"):
+        whole = build(**options)  # in half precision at most ten megabytes of the package
+    assert 2 * sum(part.numel() for part in whole.parameters()) < 10e6
     for name, changes in (("moses-heavy", {"network": "geot"}), ("moses-heavy-guide", {})):
         small = {**changes, "classes": 13, **TINY}
         recipe = replace(training.RECIPES[name], config=small, batch=3, places=(5, 27))
         monkeypatch.setitem(training.RECIPES, name, recipe)
     monkeypatch.setattr(PriorTrainer, "samples", 2)
-    card = training.train("moses-heavy", data=packed_data, steps=2, out="out")
+    card = training.train("moses-heavy", data=packed_data, steps=1, out="out")
     assert Card.read(card).data.startswith("MOSES (Polykovskiy et al. 2020; molsets 0.3.1), 12 mol")
     prior = cg.load(str(card))
     signal = prior.bind(counts=[5, 3]).sample([0, 1], prior.solver(2))
@@ -240,7 +255,7 @@ def test_the_recipes_train_on_a_packed_file(
     assert split(signal).counts.tolist() == [5, 3]
 
     guide = network_of(
-        Card.read(training.train("moses-heavy-guide", data=packed_data, steps=2, out="guide")),
+        Card.read(training.train("moses-heavy-guide", data=packed_data, steps=1, out="guide")),
         tmp_path / "guide",
     ).eval()
     assert isinstance(guide, ScoreNetwork) and guide.names == ("qed", "logp", "sa", "gap")
@@ -284,3 +299,65 @@ def test_molecules_without_a_label_teach_nothing_of_it(packed_data: Path) -> Non
     assert float((made.errors(group, targets) / torch.tensor(scale[1])).max()) < 0.01
     with pytest.raises(ValueError, match="names: expected some of qed, logp, sa, gap, got"):
         ScoreNetwork(["mu"], 13, [0.0], [1.0], **TINY)
+
+
+# ------------------------------------------------------------------ how good they are
+
+
+def test_every_sample_counts_and_what_is_lost_has_its_kind(
+    molecule: Callable[[str], Mol],
+) -> None:
+    texts = ["CNS(=O)(=O)c1ccsc1", "Cc1nc(Cl)no1", "CC(=O)NC1CC1", "CC(=O)NC1CC1"]
+    positions, classes, _ = tensors([molecule(text) for text in texts], "moses-heavy")
+    positions[1, 0] += 9  # a methyl group far away
+    found = drug_quality.measure(positions, classes, {texts[2]}, expected=texts, busted=False)
+    assert [found[k] for k in ("samples", "stable", "valid", "own SMILES")] == [4, 0.75, 0.75, 0.75]
+    assert found["unique"] == 0.5 and found["novel"] == 0.25 and found["connected"] == 0.75
+    assert found["reasons"] == found["lost"] == {"pieces": 1}
+    assert 0 <= found["strain"]["median"] < 3 and found["scores"]["sa"] > 1
+    assert "posebusters" not in found
+    # The wrong expectation is another molecule, and none of the shares changes.
+    other = drug_quality._returned([Names(smiles="CC")], ["CC"], ["CCO"])
+    assert other == {"own SMILES": 0.0, "lost": {"another molecule": 1}}
+    assert drug_quality.plain_smiles(Names(smiles="C[O-]", charged=1, mol=molecule("C"))) is None
+
+
+def test_a_prior_is_measured_with_the_sizes_of_the_data_into_its_card(
+    packed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    counts = moses_data.read(packed_data, "train").counts
+    drawn = drug_quality.draw_counts(counts, range(4000))
+    share = torch.bincount(drawn, minlength=6) / 4000
+    assert float((share - torch.bincount(counts, minlength=6) / 12).abs().max()) < 0.04
+    assert drug_quality.draw_counts(counts, [17]).tolist() == [int(drawn[17])]
+    card = save_prior(tmp_path / "card", 13, 27)
+    prior = cg.load(str(card))
+    whole = drug_quality.draw(prior, counts[:3], 1)
+    for one, other in zip(whole, drug_quality.draw(prior, counts[:3], 1, batch=2), strict=True):
+        torch.testing.assert_close(one, other)
+
+    def measure(positions: Tensor, classes: Tensor, known: object, *, busted: bool) -> Any:
+        assert known is None and positions.shape == (2, 27, 3)  # the wheel is not in a file
+        return {"valid": 0.5, "unique": 0.5, "strain": {"median": 7.0}}
+
+    monkeypatch.setattr(drug_quality, "measure", measure)
+    words = [
+        "x",
+        "--data",
+        str(packed_data),
+        "--prior",
+        str(card),
+        "--samples",
+        "2",
+        "--steps",
+        "1",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
+    drug_quality.main()
+    told = Card.read(card).quality
+    assert told["summary"].startswith("50.0% valid and in one piece") and told["steps"] == 1
+    assert '"valid": 0.5' in capsys.readouterr().out
+    with pytest.raises(SystemExit):  # of the data itself, no more than there are
+        monkeypatch.setattr(sys, "argv", ["x", "--data", str(packed_data), "--samples", "99"])
+        drug_quality.main()
