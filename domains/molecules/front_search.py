@@ -142,7 +142,9 @@ class FrontSearch:
                     made = steer(
                         prior, self._cost(counts, directions[rows[part]]), pool.seeds[which],
                         counts, self.settings,
-                        observer=course and course.part(turn, rows[part], pool.seeds[which]),
+                        observer=None
+                        if course is None
+                        else course.part(turn, rows[part], pool.seeds[which]),
                     )  # fmt: skip
                     made.satisfied = whole(made.samples, self.designer.name)
                     total += made.network

@@ -134,7 +134,7 @@ def show(
     """Complete the section of a run folder: drawings, and what was wanted."""
     samples = {sample.id: sample for sample in section.samples}
     about, parts = manifest.get("about") or {}, list[Any]()
-    rows = {}
+    rows: dict[int, dict[str, Any]] = {}
     for unit in units:
         rows |= {record["id"]: _counted(record) for record in unit.records}
         names = [n for n in unit.tensors if n.startswith(HISTORY + "draws ")]

@@ -216,7 +216,7 @@ def main(
     torch.set_num_threads(1)
     network = regressor(name)
     alphabet = "qm9-heavy" if network.classes > 5 else "qm9"
-    parts = {split_: read_out(network, read(alphabet, data, split_), count)  # type: ignore[arg-type]
+    parts = {split_: read_out(network, read(alphabet, data, split_), count)
              for split_ in ("D_b", "valid", "test")}  # fmt: skip
     covariance = fit(parts["D_b"][0], *parts["valid"])
     file, sha256 = _place(name)
