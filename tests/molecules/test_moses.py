@@ -310,7 +310,7 @@ def test_every_sample_counts_and_what_is_lost_has_its_kind(
     texts = ["CNS(=O)(=O)c1ccsc1", "Cc1nc(Cl)no1", "CC(=O)NC1CC1", "CC(=O)NC1CC1"]
     positions, classes, _ = tensors([molecule(text) for text in texts], "moses-heavy")
     positions[1, 0] += 9  # a methyl group far away
-    found = drug_quality.measure(positions, classes, {texts[2]}, expected=texts, busted=False)
+    found = drug_quality.measure(positions, classes, {texts[2]}, expected=texts)
     assert [found[k] for k in ("samples", "stable", "valid", "own SMILES")] == [4, 0.75, 0.75, 0.75]
     assert found["unique"] == 0.5 and found["novel"] == 0.25 and found["connected"] == 0.75
     assert found["reasons"] == found["lost"] == {"pieces": 1}
@@ -337,7 +337,7 @@ def test_a_prior_is_measured_with_the_sizes_of_the_data_into_its_card(
     for one, other in zip(whole, drug_quality.draw(prior, counts[:3], 1, batch=2), strict=True):
         torch.testing.assert_close(one, other)
 
-    def measure(positions: Tensor, classes: Tensor, known: object, *, busted: bool) -> Any:
+    def measure(positions: Tensor, classes: Tensor, known: object, *, busted: int) -> Any:
         assert known is None and positions.shape == (2, 27, 3)  # the wheel is not in a file
         return {"valid": 0.5, "unique": 0.5, "strain": {"median": 7.0}}
 
@@ -361,3 +361,7 @@ def test_a_prior_is_measured_with_the_sizes_of_the_data_into_its_card(
     with pytest.raises(SystemExit):  # of the data itself, no more than there are
         monkeypatch.setattr(sys, "argv", ["x", "--data", str(packed_data), "--samples", "99"])
         drug_quality.main()
+    with pytest.raises(SystemExit):
+        monkeypatch.setattr(sys, "argv", ["x", "--data", str(packed_data), "--posebusters", "-1"])
+        drug_quality.main()
+    assert "--posebusters: expected a positive number, got -1" in capsys.readouterr().err
