@@ -149,6 +149,6 @@ def fitting_orders(positions: Tensor, classes: Tensor, name: str) -> tuple[Tenso
     rest = np.zeros(numbers.shape, dtype=np.int64)
     for row, number in enumerate(numbers):
         own = np.flatnonzero(number)
-        found = solve(number[own], attached[row, own], where[row, own])
-        orders[(row, *np.ix_(own, own))], rest[row, own] = found
+        bonds, rest[row, own] = solve(number[own], attached[row, own], where[row, own])
+        orders[row][np.ix_(own, own)] = bonds
     return torch.from_numpy(orders).to(classes.device), torch.from_numpy(rest).to(classes.device)

@@ -116,7 +116,8 @@ def read_shard(path: Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: it is damaged.
     """
-    none = {"classes": np.empty(0, np.uint8), "steps": np.empty((3, 0), np.int16)}
+    none: dict[str, np.ndarray] = {}
+    none |= {"classes": np.empty(0, np.uint8), "steps": np.empty((3, 0), np.int16)}
     return {**none, **read_packed(path, "moses-shard")}
 
 
