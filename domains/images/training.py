@@ -47,7 +47,7 @@ RECIPES = {
     "cifar10-large": Recipe(
         name="cifar10-large",
         dataset="cifar10",
-        config={"network": "unet", **_CIFAR10, "widths": [120, 176, 224], "depth": 2}
+        config={"network": "unet", **_CIFAR10, "widths": [120, 168, 224], "depth": 2}
         | {"attention": 4},
         flips=True,
         dropout=0.2,

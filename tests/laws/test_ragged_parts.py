@@ -27,6 +27,7 @@ from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.domains.audio.states import Frames, LatentCodec
 from ctrlgen.domains.molecules.composition import CompositionCost
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
+from ctrlgen.domains.molecules.scaffold_pins import ScaffoldAtoms, ScaffoldPins
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
 from ctrlgen.methods.projections import Normalize
 from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
@@ -35,6 +36,7 @@ from ctrlgen.operators.base import LinearOperator, Measurement, Spectrum
 from ctrlgen.priors.codecs import Codec, Identity, Scaled
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
+from ctrlgen.priors.pins import PinnedCodec
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import MaskedGaussian, Source
 from ctrlgen.rows.batching import row_sum
@@ -45,6 +47,12 @@ DOUBLE = torch.float64
 SEEDS = torch.tensor([7, 3, 11, 2])
 COUNTS = torch.tensor([3, 9, 4, 5])
 FEATURES = 8  # three coordinates and five classes
+SCAFFOLD = torch.tensor([[-0.7, 0.0, 0.0], [0.7, 0.0, 0.0]])
+SITES = torch.stack((SCAFFOLD, SCAFFOLD.sign()), 1)
+"""Of two atoms: where more may come, and whereto."""
+PINS = ScaffoldPins(
+    nn.functional.pad(SCAFFOLD, (0, 5), value=0.1)[None].double(), torch.eye(5)[:2] > 0
+)
 PLACES = ([0], [1, 0, 2, 3])
 """The row of three alone, and among others in second place."""
 
@@ -78,6 +86,9 @@ SOURCES: dict[str, Callable[[list[int]], Source]] = {
     "masked": lambda rows: MaskedGaussian(masks(rows), FEATURES),
     "masked-free": lambda rows: MaskedGaussian(masks(rows), FEATURES, coordinates=0),
     "atoms": lambda rows: Atoms(masks(rows).shape[1], FEATURES, COUNTS[rows]),
+    "scaffold": lambda rows: ScaffoldAtoms(
+        masks(rows).shape[1], FEATURES, SCAFFOLD, SITES, False, COUNTS[rows]
+    ),
     "frames": lambda rows: Frames(masks(rows).shape[1], FEATURES, COUNTS[rows]),
 }
 REGULARIZERS = {"chi": Chi(0.3), "gaussian": GaussianNLL(0.3), "target": TargetNLL(0.3)}
@@ -132,6 +143,7 @@ CODECS: dict[str, Callable[[list[int]], Codec]] = {
     "identity": lambda rows: Identity(),
     "scaled": lambda rows: Scaled(2.0),
     "atoms": lambda rows: AtomCodec(1.4, 0.2),
+    "pinned": lambda rows: PinnedCodec(AtomCodec(1.4, 0.2), PINS),
 }
 
 

@@ -21,10 +21,13 @@ OPAQUE = {
     "codec:autoencoder": "vae: ",
     "codec:latent-audio": "network: ",
     "codec:pretrained-audio": "network: ",  # with the frames of a batch; without, by its card
+    "cost:chebyshev": "costs.predict: ",
+    "cost:chebyshev-several": "spec: ",
     "cost:level-set": "function: ",
     "cost:level-set-rows": "function: ",
     "cost:property": "predict: ",
     "cost:property-extreme": "predict: ",
+    "cost:uncertainty": "features: ",
     "prior:conditional": "prior: ",
     "prior:pinned": "prior: ",
     "rows:judge-likelihood": "prior: ",
