@@ -22,7 +22,7 @@ ROUNDING := tests/optimizers/test_optimizers.py tests/optimizers/test_optimizers
     tests/methods/test_optimal_control.py \
     tests/methods/test_flowgrad.py tests/laws/test_ragged.py
 
-.PHONY: venv demo test portable lint installed docs gallery format clean
+.PHONY: venv demo test portable lint style types installed docs gallery format clean
 
 venv: $(STAMP)
 
@@ -56,9 +56,13 @@ installed: $(STAMP)
 	rm -rf build $(CHECK)
 	$(BIN)/python -m pip install -q --no-compile --no-deps --target $(CHECK) .
 
-lint: $(STAMP) installed
+lint: style types
+
+style: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(STAMP) installed
 	cd $(CHECK) && $(abspath $(BIN))/mypy --config-file $(abspath pyproject.toml) \
 	    --cache-dir $(abspath .mypy_cache) -p ctrlgen
 
