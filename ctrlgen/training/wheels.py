@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["there", "wheel"]
+__all__ = ["needed", "there", "wheel"]
 
 
 def there(package: str, folder: str | Path, sha256: str | None = None) -> Path | None:
@@ -35,6 +35,25 @@ def there(package: str, folder: str | Path, sha256: str | None = None) -> Path |
     if file is None or sha256 in (None, hashlib.sha256(file.read_bytes()).hexdigest()):
         return file
     raise ValueError(f"{file}: expected {name} {version}, sha256 {sha256}")
+
+
+def needed(package: str, folder: str | Path, fetch: str, sha256: str | None = None) -> Path:
+    """The wheel of a package that a folder must have.
+
+    Args:
+        package: "name==version".
+        folder: where it would be.
+        fetch: dotted name of the function that fetches it, for the error.
+        sha256: that its bytes have.
+
+    Raises:
+        FileNotFoundError: it is not there; the call that fetches it is named.
+        ValueError: as in `there`.
+    """
+    file = there(package, folder, sha256)
+    if file is None:
+        raise FileNotFoundError(f"{folder}: no wheel of {package}; call {fetch}({str(folder)!r})")
+    return file
 
 
 def wheel(

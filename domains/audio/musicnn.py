@@ -30,9 +30,9 @@ from torch.nn import functional as F
 from ctrlgen.domains.audio.filters import check_signals
 from ctrlgen.domains.audio.tensor_bundle import read_bundle
 from ctrlgen.rows.frechet import frechet_distance
-from ctrlgen.training.wheels import there, wheel
+from ctrlgen.training.wheels import needed, wheel
 
-__all__ = ["RATE", "TAGS", "WHEEL", "Musicnn", "fetch", "frechet", "load", "mel_bands"]
+__all__ = ["PACKAGE", "RATE", "TAGS", "Musicnn", "fetch", "frechet", "load", "mel_bands"]
 
 RATE = 16000
 """Hz."""
@@ -46,10 +46,10 @@ TAGS = (
     "country", "metal", "female voice", "choral",
 )  # fmt: skip
 
-_PACKAGE, _FOLDER = "musicnn==0.1.0", "musicnn/MTT_musicnn/"
-WHEEL = "musicnn-0.1.0-py3-none-any.whl"
-"""The file that is fetched."""
+PACKAGE = "musicnn==0.1.0"
+"""Whose wheel has the weights."""
 
+_FOLDER = "musicnn/MTT_musicnn/"
 _SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 _SIZE, _HOP, _MELS = 512, 256, 96
 _LENGTHS = (128, 64, 32)
@@ -203,7 +203,7 @@ def fetch(into: str | Path) -> Path:
     Raises:
         RuntimeError: pip is missing or cannot download it.
     """
-    return wheel(_PACKAGE, into, sha256=_SHA256)
+    return wheel(PACKAGE, into, sha256=_SHA256)
 
 
 def load(folder: str | Path) -> Musicnn:
@@ -213,14 +213,9 @@ def load(folder: str | Path) -> Musicnn:
         FileNotFoundError: the wheel is not there; the call that fetches it is named.
         ValueError: the file is another one.
     """
-    file = there(_PACKAGE, folder, _SHA256)
-    if file is None:
-        raise FileNotFoundError(
-            f"{Path(folder) / WHEEL}: not there; "
-            f"call ctrlgen.domains.audio.musicnn.fetch({str(folder)!r})"
-        )
-    with zipfile.ZipFile(file) as wheel:
-        index, data = (wheel.read(_FOLDER + name) for name in (".index", ".data-00000-of-00001"))
+    file = needed(PACKAGE, folder, f"{__name__}.fetch", _SHA256)
+    with zipfile.ZipFile(file) as archive:
+        index, data = (archive.read(_FOLDER + name) for name in (".index", ".data-00000-of-00001"))
     return Musicnn(read_bundle(index, data))
 
 

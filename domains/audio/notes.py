@@ -32,7 +32,7 @@ from torch import Tensor
 from ctrlgen.domains.audio.filters import check_signals
 from ctrlgen.domains.audio.resampling import resample
 from ctrlgen.extras import require
-from ctrlgen.training.wheels import there, wheel
+from ctrlgen.training.wheels import needed, wheel
 
 __all__ = ["PACKAGE", "BasicPitch", "events", "fetch", "load", "note_f1"]
 
@@ -189,11 +189,6 @@ def load(folder: str | Path) -> BasicPitch:
         ValueError: the file is another one.
         MissingExtra: onnxruntime is not installed.
     """
-    file = there(PACKAGE, folder, _SHA256)
-    if file is None:
-        raise FileNotFoundError(
-            f"{folder}: no wheel of {PACKAGE}; "
-            f"call ctrlgen.domains.audio.notes.fetch({str(folder)!r})"
-        )
+    file = needed(PACKAGE, folder, f"{__name__}.fetch", _SHA256)
     with zipfile.ZipFile(file) as archive:
         return BasicPitch(archive.read(_MODEL))

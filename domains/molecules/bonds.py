@@ -76,6 +76,19 @@ def thresholds(device: torch.device | str | None = None) -> Tensor:
     return ((lengths() + margins) / 100).nan_to_num(-1.0).float().to(device)
 
 
+def check_atoms(positions: Tensor, classes: Tensor) -> None:
+    """Refuse positions and classes of other shapes than (B, A, 3) and (B, A).
+
+    Raises:
+        ValueError: which shapes came.
+    """
+    if positions.ndim != 3 or positions.shape[2] != 3 or classes.shape != positions.shape[:2]:
+        raise ValueError(
+            "positions, classes: expected (B, A, 3) and (B, A), "
+            f"got {tuple(positions.shape)} and {tuple(classes.shape)}"
+        )
+
+
 def bond_orders(positions: Tensor, classes: Tensor, alphabet: str = "qm9") -> Tensor:
     """Bond orders of every pair of atoms, 0 to 3.
 
@@ -90,11 +103,7 @@ def bond_orders(positions: Tensor, classes: Tensor, alphabet: str = "qm9") -> Te
     Raises:
         ValueError: shapes that do not match, or a class outside the alphabet.
     """
-    if positions.ndim != 3 or positions.shape[2] != 3 or classes.shape != positions.shape[:2]:
-        raise ValueError(
-            "positions, classes: expected (B, A, 3) and (B, A), "
-            f"got {tuple(positions.shape)} and {tuple(classes.shape)}"
-        )
+    check_atoms(positions, classes)
     numbers = atomic_numbers(classes, alphabet)
     difference = positions.unsqueeze(2) - positions.unsqueeze(1)
     distances = difference.square().sum(dim=3).sqrt()

@@ -31,9 +31,10 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry, moses, moses_data
-from ctrlgen.domains.molecules.molecule_batches import fitted
+from ctrlgen.domains.molecules.molecule_batches import drawn
 from ctrlgen.domains.molecules.perception import Names, perceive
 from ctrlgen.domains.molecules.perception import name as name_of
+from ctrlgen.domains.molecules.quality import rounded
 from ctrlgen.domains.molecules.rdkit_scores import RDKitScore
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import split
@@ -42,6 +43,7 @@ from ctrlgen.priors.cards import Card
 from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.seeds import uniform
 from ctrlgen.runs.json_files import dumps, write_json
+from ctrlgen.training.wheels import there
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -158,22 +160,14 @@ def draw_counts(counts: Tensor, seeds: Sequence[int]) -> Tensor:
 
 def draw(prior: Prior, counts: Tensor, steps: int, batch: int = 100) -> tuple[Tensor, Tensor]:
     """Positions (B, A, 3) and classes (B, A) of molecules of a prior, from seeds 0, 1, ..."""
-    signals = torch.zeros(len(counts), *prior.source.shape)
-    # batches of alike sizes: pairs of atoms that are padding cost as much as others
-    for seeds in torch.argsort(counts, stable=True).split(batch):
-        found = fitted(prior, counts[seeds]).sample(seeds, prior.solver(steps)).cpu()
-        signals[seeds, : found.shape[1]] = found
+    signals = drawn(prior, counts, prior.solver(steps), batch).cpu()
     parts = split(signals)
     return parts.positions, parts.hard
 
 
 def _training(folder: Path) -> set[str] | None:
     """SMILES of MOSES's train, canonical for this RDKit; None where the wheel is not there."""
-    return set(moses.smiles(folder, "train")) if (folder / moses.WHEEL).is_file() else None
-
-
-def _rounded(content: dict[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in content.items()}
+    return set(moses.smiles(folder, "train")) if there(moses.PACKAGE, folder) else None
 
 
 def main() -> None:
@@ -212,7 +206,7 @@ def main() -> None:
         molecules = draw(prior, counts, options.steps)
         content = {"steps": options.steps}
         content |= measure(*molecules, _training(options.data), busted=busted)
-    content = _rounded(content)
+    content = rounded(content)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(options.out, content)

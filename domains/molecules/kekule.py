@@ -24,7 +24,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from ctrlgen.domains.molecules.bonds import bond_orders, lengths, thresholds
+from ctrlgen.domains.molecules.bonds import bond_orders, check_atoms, lengths, thresholds
 from ctrlgen.domains.molecules.elements import NUMBERS, VALENCE, atomic_numbers, hydrogens
 
 __all__ = ["Orders", "fitting_orders", "orders_of", "solve"]
@@ -124,8 +124,9 @@ def orders_of(positions: Tensor, classes: Tensor, name: str) -> Tensor:
     Returns:
         (B, A, A) long, symmetric, zero where there is no bond.
     """
-    by_table = bond_orders(positions, classes, name)
-    return fitting_orders(positions, classes, name)[0] if name == "moses-heavy" else by_table
+    if name == "moses-heavy":
+        return fitting_orders(positions, classes, name)[0]
+    return bond_orders(positions, classes, name)
 
 
 def fitting_orders(positions: Tensor, classes: Tensor, name: str) -> tuple[Tensor, Tensor]:
@@ -141,8 +142,9 @@ def fitting_orders(positions: Tensor, classes: Tensor, name: str) -> tuple[Tenso
         there is no atom.
 
     Raises:
-        ValueError: a class outside the alphabet.
+        ValueError: shapes that do not match, or a class outside the alphabet.
     """
+    check_atoms(positions, classes)
     numbers, attached = (f(classes, name).cpu().numpy() for f in (atomic_numbers, hydrogens))
     where = positions.detach().cpu().double().numpy()
     orders = np.zeros((*numbers.shape, numbers.shape[1]), dtype=np.int64)

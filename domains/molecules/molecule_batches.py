@@ -20,8 +20,9 @@ from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
+from ctrlgen.solvers import Solver
 
-__all__ = ["Generated", "alphabet_of", "fitted", "gather", "padded", "whole"]
+__all__ = ["Generated", "alphabet_of", "drawn", "fitted", "gather", "padded", "whole"]
 
 _FEW = 9
 
@@ -82,6 +83,23 @@ def fitted(prior: Prior, counts: Tensor) -> Prior:
     places = max(2, int(counts.max()))
     clone.source = source.of(max(places, min(source.places, _FEW)), None)
     return clone.bind(counts=counts)
+
+
+def drawn(prior: Prior, counts: Tensor, solver: Solver, batch: int) -> Tensor:
+    """Signals (B, N, F) of a prior of molecules from seeds 0, 1, ...
+
+    Args:
+        prior: unconditional but for the numbers of atoms.
+        counts: atoms of each, shape (B,).
+        solver: of the flow.
+        batch: molecules at a time.
+    """
+    signals = torch.zeros(len(counts), *prior.source.shape, device=prior.device)
+    # batches of alike sizes: pairs of atoms that are padding cost as much as others
+    for seeds in torch.argsort(counts, stable=True).split(batch):
+        found = fitted(prior, counts[seeds]).sample(seeds, solver)
+        signals[seeds, : found.shape[1]] = found
+    return signals
 
 
 def padded(x: Tensor, prior: Prior) -> Tensor:

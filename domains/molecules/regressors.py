@@ -66,6 +66,7 @@ class Regressor(nn.Module):
     mean: Tensor
     deviation: Tensor
     baseline: Tensor
+    head_score: nn.Linear
 
     def __init__(
         self,
@@ -131,6 +132,11 @@ class Regressor(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             base = (composition.unsqueeze(1) * slope).sum(2) + constant
         return x, F.layer_norm(h, h.shape[2:]), v, base
+
+    def pooled(self, h: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
+        """Averages of the atoms, weighed by attention, one for each score, shape (B, S C)."""
+        scores = self.head_score(h).to(dtype).masked_fill(~kept, -torch.inf).softmax(1)
+        return torch.einsum("bns,bnc->bsc", scores, h.to(dtype)).flatten(1)
 
     def scaled(self, positions: Tensor, classes: Tensor, mask: Tensor) -> Tensor:
         """(property - mean)/deviation, shape (B, P); arguments as of `forward`."""
@@ -201,7 +207,7 @@ class PropertyNetwork(Regressor):
         dipole = torch.where(kept, charge * x + vectors, 0).sum(1)
         length = (dipole.square().sum(1) + 1e-6).sqrt()
 
-        orbital = self.head_orbital(self._pooled(h, kept, x.dtype)).to(x.dtype)
+        orbital = self.head_orbital(self.pooled(h, kept, x.dtype)).to(x.dtype)
 
         alpha, cv = base[:, 0] + sums[:, 0], base[:, 1] + sums[:, 1]
         homo, lumo = base[:, 2] + orbital[:, 0], base[:, 3] + orbital[:, 1]
@@ -209,11 +215,6 @@ class PropertyNetwork(Regressor):
         gap = (energy[:, 1] - energy[:, 0] - self.mean[1]) / self.deviation[1] + orbital[:, 2]
         mu = (length - self.mean[4]) / self.deviation[4]
         return torch.stack((alpha, gap, homo, lumo, mu, cv), dim=1)
-
-    def _pooled(self, h: Tensor, kept: Tensor, dtype: torch.dtype) -> Tensor:
-        """Three averages of the atoms, weighed by attention, shape (B, 3C)."""
-        scores = self.head_score(h).to(dtype).masked_fill(~kept, -torch.inf).softmax(1)
-        return torch.einsum("bns,bnc->bsc", scores, h.to(dtype)).flatten(1)
 
     def features(self, parts: Parts, types: Types = "straight-through") -> Tensor:
         """What the last layers of the heads read of a signal, shape (B, 2C); see `uncertainty`.
@@ -225,7 +226,7 @@ class PropertyNetwork(Regressor):
         kept = mask.unsqueeze(2)
         x, h, _, _ = self.atoms(positions, classes, mask)
         atoms = torch.where(kept, self.head_atom[:2](h).to(x.dtype), 0).sum(1)
-        orbital = self.head_orbital[:2](self._pooled(h, kept, x.dtype)).to(x.dtype)
+        orbital = self.head_orbital[:2](self.pooled(h, kept, x.dtype)).to(x.dtype)
         return torch.cat((atoms, orbital), 1)[:rows]
 
 

@@ -61,9 +61,7 @@ class ScoreNetwork(Regressor):
         kept = mask.unsqueeze(2)
         x, h, _, base = self.atoms(positions, classes, mask)
         sums = torch.where(kept, self.head_atom(h).to(x.dtype), 0).sum(1)
-        scores = self.head_score(h).to(x.dtype).masked_fill(~kept, -torch.inf).softmax(1)
-        pooled = torch.einsum("bns,bnc->bsc", scores, h.to(x.dtype)).flatten(1)
-        whole = self.head_pooled(pooled).to(x.dtype)
+        whole = self.head_pooled(self.pooled(h, kept, x.dtype)).to(x.dtype)
         columns = [sums if name in _ADDITIVE else whole for name in self.names]
         return base + torch.stack([part[:, i] for i, part in enumerate(columns)], dim=1)
 

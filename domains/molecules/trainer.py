@@ -27,7 +27,7 @@ from ctrlgen.domains.molecules.alignment import align
 from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
 from ctrlgen.domains.molecules.bonds import bond_orders
 from ctrlgen.domains.molecules.layers import centred
-from ctrlgen.domains.molecules.molecule_batches import fitted
+from ctrlgen.domains.molecules.molecule_batches import drawn
 from ctrlgen.domains.molecules.networks import Estimate, build
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, split
@@ -225,16 +225,11 @@ class PriorTrainer(Trainer):
         prior = Prior(flow, source, AtomCodec(self.recipe.position, self.recipe.one_hot), grid=GRID)
         # D_b is in random order; the split that is held back begins with the smallest molecules.
         counts = self.data.counts[: self.samples].cpu()
-        totals = torch.zeros(2, dtype=torch.long)
-        # Batches of alike sizes: pairs of atoms that are padding cost as much as others.
-        for seeds in torch.argsort(counts, stable=True).split(250):
-            signal = split(fitted(prior, counts[seeds]).sample(seeds, prior.solver(10)).cpu())
-            told = stability(signal.positions, signal.hard, self.recipe.dataset)
-            totals += torch.stack((told.molecules.sum(), told.atoms.sum()))
-        molecules, atoms = totals.tolist()
+        signal = split(drawn(prior, counts, prior.solver(10), 250).cpu())
+        told = stability(signal.positions, signal.hard, self.recipe.dataset)
         return {
-            "molecule_stable": molecules / len(counts),
-            "atom_stable": atoms / int(counts.sum()),
+            "molecule_stable": int(told.molecules.sum()) / len(counts),
+            "atom_stable": int(told.atoms.sum()) / int(counts.sum()),
         }
 
     @torch.no_grad()

@@ -268,10 +268,10 @@ def main(
     truth, source = clips_of(clips, data, music or ())
     truth = truth.to(device)
     network = None
-    if (data.parent / musicnn.WHEEL).is_file():
+    if there(musicnn.PACKAGE, data.parent):
         network = musicnn.load(data.parent).to(device)
     else:
-        typer.echo(f"without {EMBEDDER}: no {musicnn.WHEEL} in {data.parent}", err=True)
+        typer.echo(f"without {EMBEDDER}: no wheel of {musicnn.PACKAGE} in {data.parent}", err=True)
     pitch = None
     if there(notes.PACKAGE, data.parent):
         pitch = notes.load(data.parent)

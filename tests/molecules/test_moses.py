@@ -73,7 +73,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(conformers, "_HELD", 3)
     monkeypatch.setattr(conformers, "Helper", Direct)
     sums = {}
-    with zipfile.ZipFile(tmp_path / moses.WHEEL, "w") as wheel:
+    with zipfile.ZipFile(tmp_path / "molsets-0.3.1-py3-none-any.whl", "w") as wheel:
         for split, texts in TEXTS.items():
             lines = "\n".join(["SMILES", *(text.replace(" ", "_") for text in texts), ""])
             content = gzip.compress(lines.encode(), mtime=0)
