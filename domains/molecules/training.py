@@ -183,15 +183,31 @@ def _trainer(
         molecules = group_of(read(recipe.dataset, folder, "D_b"))
         return PriorTrainer(recipe, molecules, group_of(held, _VALIDATION), seed, device)
     known = read(recipe.dataset, folder, cast(Split, recipe.split))
-    values = targets_of(held).double()
-    mean = values.mean(0)
-    deviation = (values - mean).abs().mean(0)
+    return _regressor(
+        recipe, known, targets_of(known), held, targets_of(held), targets_of(held), seed, device
+    )
+
+
+def _regressor(
+    recipe: RegressorRecipe,
+    known: Molecules,
+    targets: Tensor,
+    held: Molecules,
+    checks: Tensor,
+    scale: Tensor,
+    seed: int,
+    device: torch.device | str,
+) -> RegressorTrainer:
+    """The trainer of properties (N, P), whose mean and deviation are those of `scale` (M, P)."""
+    scale = scale.double()
+    mean = scale.nanmean(0)
+    deviation = (scale - mean).abs().nanmean(0)
     return RegressorTrainer(
         recipe,
         group_of(known),
-        targets_of(known),
+        targets,
         group_of(held, _VALIDATION),
-        targets_of(held, _VALIDATION),
+        checks[:_VALIDATION],
         [round(float(part), 6) for part in mean],
         [round(float(part), 6) for part in deviation],
         seed,
@@ -217,19 +233,8 @@ def _drug_trainer(
     targets, checks = (
         torch.stack([part.properties[name] for name in names], 1) for part in (known, held)
     )
-    mean = targets.double().nanmean(0)
-    deviation = (targets - mean).abs().nanmean(0)
-    return RegressorTrainer(
-        replace(recipe, config={**recipe.config, "names": names}),
-        group_of(known),
-        targets,
-        group_of(held, _VALIDATION),
-        checks[:_VALIDATION],
-        [round(float(part), 6) for part in mean],
-        [round(float(part), 6) for part in deviation],
-        seed,
-        device,
-    )
+    recipe = replace(recipe, config={**recipe.config, "names": names})
+    return _regressor(recipe, known, targets, held, checks, targets, seed, device)
 
 
 def pack(
