@@ -22,7 +22,6 @@ is wrong everywhere: coverage of generated molecules has to be measured.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -41,9 +41,12 @@ from ctrlgen.domains.molecules.molecule_batches import fitted
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork, Types
 from ctrlgen.domains.molecules.scoring import EVALUATOR, score
+from ctrlgen.domains.molecules.splits import Split
 from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.priors.prior import load
 from ctrlgen.rows.constants import follow
+from ctrlgen.runs.fingerprint import file_digest
+from ctrlgen.runs.json_files import dumps, write_json
 
 __all__ = ["HeadCovariance", "UncertaintyCost", "fit", "head_covariance"]
 
@@ -129,9 +132,9 @@ def head_covariance(name: str, needed: bool = True) -> HeadCovariance | None:
             f"uncertainty: {name} has no head covariance, expected {file}; make it by "
             f"python -m ctrlgen.domains.molecules.uncertainty {name} --data FOLDER"
         )
-    with file.open("rb") as stream:
-        about = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    if about["__metadata__"]["weights"] != sha256:
+    with safe_open(file, framework="pt") as tensors:
+        about = tensors.metadata() or {}
+    if about.get("weights") != sha256:
         raise ValueError(f"uncertainty: {file} belongs to other weights than those of {name}")
     return HeadCovariance(**load_file(file))
 
@@ -212,22 +215,33 @@ def main(
     count: Annotated[int, typer.Option(help="molecules of each split, at most")] = 5000,
     generated: Annotated[int, typer.Option(help="draws that the evaluator judges, too")] = 0,
 ) -> None:
-    """Fit the head covariance of a property network, write it beside its weights, measure it."""
+    """Fit the head covariance of a network, write it beside its weights, measure it, in a card."""
     torch.set_num_threads(1)
     network = regressor(name)
     alphabet = "qm9-heavy" if network.classes > 5 else "qm9"
-    parts = {split_: read_out(network, read(alphabet, data, split_), count)
-             for split_ in ("D_b", "valid", "test")}  # fmt: skip
+    splits: tuple[Split, ...] = ("D_b", "valid", "test")
+    parts = {each: read_out(network, read(alphabet, data, each), count) for each in splits}
     covariance = fit(parts["D_b"][0], *parts["valid"])
     file, sha256 = _place(name)
     covariance.save(file, sha256)
-    told: dict[str, Any] = {"molecules of a split": count}
+    told: dict[str, Any] = {
+        "of": {"name": name, "sha256": sha256},
+        "weights": {"name": file.name, "sha256": file_digest(file)},
+        "data": "QM9: features of D_b, widths by the validation split, measured on the test split",
+        "licence": "MIT",
+        "command": f"python -m ctrlgen.domains.molecules.uncertainty {name} --data FOLDER "
+        f"--count {count} --generated {generated}",
+        "molecules of a split": count,
+    }
     told["test"] = measured(covariance, *parts["test"])
     if generated:
         features, errors = _draws(network, alphabet, generated)
         told["generated"] = measured(covariance, features, errors)
         told["generated"]["valid"] = [len(errors), generated]
-    print(json.dumps(told, indent=1))
+    card = file.parent / "quality" / f"{file.stem}.json"
+    card.parent.mkdir(exist_ok=True)
+    write_json(card, told)
+    print(dumps(told))
 
 
 def _draws(network: PropertyNetwork, alphabet: str, count: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from ctrlgen.domains.molecules.inputs import wish_of
 from ctrlgen.domains.molecules.judges import regressor
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.states import split
+from ctrlgen.domains.molecules.training import WEIGHTS
 from ctrlgen.domains.molecules.uncertainty import (
     SCALE,
     UncertaintyCost,
@@ -21,6 +22,8 @@ from ctrlgen.domains.molecules.uncertainty import (
     head_covariance,
     measured,
 )
+from ctrlgen.runs.fingerprint import file_digest
+from ctrlgen.runs.json_files import read_json
 
 rdkit = pytest.importorskip("rdkit")
 
@@ -53,6 +56,9 @@ def test_widths_are_found_in_errors_that_grow_with_the_distance() -> None:
 def test_the_embedded_guide_knows_how_unsure_it_is() -> None:
     known = head_covariance("qm9-heavy-guide")
     assert known is not None and known.whiten.shape == (192, 192)
+    card = read_json(WEIGHTS / "quality" / "qm9-heavy-guide.head.json")
+    assert card["weights"]["sha256"] == file_digest(WEIGHTS / card["weights"]["name"])
+    assert card["of"]["sha256"] == file_digest(WEIGHTS / "qm9-heavy-guide.safetensors")
     guide = regressor("qm9-heavy-guide")
     # benzene, and the same carbons in a heap
     ring = torch.linspace(0, 2 * torch.pi, 7)[:6]
