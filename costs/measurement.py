@@ -110,6 +110,11 @@ class NegativePSNR(MeasurementCost):
             raise ValueError(
                 f"projected: needs a linear operator, got {type(operator).__name__}; use False"
             )
+        if projected and operator.entries is not None:
+            raise ValueError(
+                "projected: a pseudo-inverse has no mean over the entries of samples of several "
+                "sizes, whose padding it would count; use False"
+            )
         self.peak, self.floor, self.projected = peak, floor, projected
 
     def least_squares(self, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ Where σ = 0, a residual of 1 % of the range of y counts as met and stands for t
 likelihood needs a codec that knows its change of volume, and LIKELIHOOD evaluations of the network
 with as many backward passes; these are the judge's, not the method's. High likelihood alone is no
 quality, since the likeliest signals of a prior are smooth; with the misfit it is what is known.
+
+d and the mean over entries count the numbers that a signal has, not the padding of its batch.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from ctrlgen.rows.batching import PerSample, flat
 from ctrlgen.rows.errors import short
 from ctrlgen.runs.job import Metric
 
-__all__ = ["LIKELIHOOD", "NAMED", "Criterion", "criterion", "judges", "tolerance"]
+__all__ = ["LIKELIHOOD", "NAMED", "Criterion", "criterion", "judges", "present", "tolerance"]
 
 NAMED = ("psnr", "posterior", "residual")
 """Criteria by name; a function of signals and true signals is one too."""
@@ -42,6 +44,17 @@ LIKELIHOOD = 2 * _STEPS
 
 _FLOOR = 1e-12
 _MET = 0.01
+
+
+def present(prior: Prior, x: Tensor) -> Tensor:
+    """Which numbers of signals x (B, *) there are, padding being none: bool, shape of x.
+
+    Args:
+        prior: of these samples.
+        x: signals, of whatever values.
+    """
+    state = x.new_zeros(()).expand(len(x), *prior.source.shape)
+    return prior.codec.present(x, prior.source.present(state))
 
 
 class Judge(PerSample, ABC):
@@ -56,16 +69,18 @@ class Judge(PerSample, ABC):
 
 
 class Psnr(Judge):
-    """Against the truth, in dB; `peak` is R, 2 for signals in [−1, 1]."""
+    """Against the truth, in dB, over the numbers that there are; `peak` is R, 2 for [−1, 1]."""
 
-    per_sample = ("truth",)
+    per_sample = ("truth", "there")
     unit, better = "dB", "higher"
 
-    def __init__(self, truth: Tensor, peak: float = 2.0) -> None:
-        self.truth, self.peak = truth, peak
+    def __init__(self, truth: Tensor, there: Tensor, peak: float = 2.0) -> None:
+        self.truth, self.there, self.peak = truth, there, peak
 
     def __call__(self, signals: Tensor) -> Tensor:
-        mse = flat(signals.double() - self.truth.to(signals).double()).square().mean(1)
+        there = flat(self.there.to(signals.device))
+        rest = flat(signals.double() - self.truth.to(signals).double())
+        mse = torch.where(there, rest, 0).square().sum(1) / there.sum(1)
         return 20 * math.log10(self.peak) - 10 * torch.log10(mse + _FLOOR)
 
 
@@ -107,11 +122,16 @@ class Residual(Judge):
 class Misfit(Residual):
     """‖Hx − y‖²/(2σ²d)."""
 
+    per_sample = ("operator", "y", "prior")
     unit, better = "nats per number", "lower"
+
+    def __init__(self, operator: Operator, y: Tensor, sigma: float, prior: Prior) -> None:
+        super().__init__(operator, y, sigma)
+        self.prior = prior
 
     def __call__(self, signals: Tensor) -> Tensor:
         total, _ = self.square(signals)
-        return total / (2 * self.sigma**2 * signals[0].numel())
+        return total / (2 * self.sigma**2 * flat(present(self.prior, signals)).sum(1))
 
 
 class Likelihood(Judge):
@@ -126,7 +146,7 @@ class Likelihood(Judge):
     def __call__(self, signals: Tensor) -> Tensor:
         x = signals.to(self.prior.device)
         value = log_likelihood(self.prior, x, self.prior.solver(_STEPS), seeds=self.seeds)
-        return value.to(signals.device) / signals[0].numel()
+        return value.to(signals.device) / flat(present(self.prior, signals)).sum(1)
 
 
 @dataclass(frozen=True)
@@ -225,7 +245,9 @@ def _has_likelihood(prior: Prior) -> bool:
     return True
 
 
-def judges(asked: Criterion, problem: Posed, prior: Prior, seeds: list[int]) -> dict[str, Metric]:
+def judges(
+    asked: Criterion, problem: Posed, prior: Prior, seeds: list[int], sigma: float
+) -> dict[str, Metric]:
     """The metrics of a run.
 
     Args:
@@ -233,15 +255,16 @@ def judges(asked: Criterion, problem: Posed, prior: Prior, seeds: list[int]) -> 
         problem: one row per sample.
         prior: of these samples.
         seeds: theirs.
+        sigma: of the noise, or what stands for it, one for all runs that are compared
+            (`tolerance`).
     """
-    sigma = tolerance(problem)
     made: dict[str, Metric] = {}
     if asked.function is not None:
         made[asked.name] = Own(asked.function, problem.truth)
     if problem.truth is not None:
-        made["psnr"] = Psnr(problem.truth)
+        made["psnr"] = Psnr(problem.truth, present(prior, problem.truth))
     made["residual"] = Residual(problem.operator, problem.y, sigma)
     if asked.likelihood:
-        made["misfit"] = Misfit(problem.operator, problem.y, sigma)
+        made["misfit"] = Misfit(problem.operator, problem.y, sigma, prior)
         made["likelihood"] = Likelihood(prior, torch.tensor(seeds))
     return made

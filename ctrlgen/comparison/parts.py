@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from ctrlgen.comparison.judges import Criterion, judges
+from ctrlgen.comparison.judges import Criterion, judges, present
 from ctrlgen.comparison.posed import Posed, Rows
 from ctrlgen.comparison.verdicts import means
 from ctrlgen.methods.base import Method
@@ -48,6 +49,7 @@ def run_part(
     prior: Prior,
     problem: Posed,
     asked: Criterion,
+    sigma: float,
     batch: int,
     observer: RunObserver | None = None,
 ) -> Store | str:
@@ -59,6 +61,7 @@ def run_part(
         prior: bound to a row of conditions per problem, or to none.
         problem: all problems.
         asked: what methods are ranked by.
+        sigma: of the noise of all problems, or what stands for it (`judges.tolerance`).
         batch: samples of a unit.
         observer: of the run.
 
@@ -78,7 +81,7 @@ def run_part(
         index = part.rows.index
         own, own_prior = problem.take(index), prior.take(index)
         seeds = part.rows.seeds
-        metrics = judges(asked, own, own_prior, seeds)
+        metrics = judges(asked, own, own_prior, seeds, sigma)
         job = Job(own_prior, own.cost(part.method), part.method, seeds, batch, metrics)
         domain = None if prior.card is None else prior.card.domain
         store = begin(job, folder, title=part.title, domain=domain)
@@ -96,13 +99,14 @@ def run_part(
     return store
 
 
-def outcome(store: Store, rows: Rows, asked: Criterion) -> dict[str, Any]:
+def outcome(store: Store, rows: Rows, asked: Criterion, prior: Prior) -> dict[str, Any]:
     """What a part came to, in numbers.
 
     Args:
         store: of it.
         rows: its samples.
         asked: what is ranked by.
+        prior: bound to a row of conditions per problem, or to none.
 
     Returns:
         `values` of the criterion per problem, means over the draws, None where one failed; means
@@ -121,7 +125,7 @@ def outcome(store: Store, rows: Rows, asked: Criterion) -> dict[str, Any]:
         "most": max(spent["evaluations"]),
         "failed": sum(bool(r["flags"]) for r in records),
         "metrics": {name: _mean([r["metrics"].get(name) for r in records]) for name in names},
-        "diversity": _diversity(store, rows) if rows.draws > 1 else None,
+        "diversity": _diversity(store, rows, prior) if rows.draws > 1 else None,
         "seconds": round(sum(r["seconds"] for r in records), 3),
     }
 
@@ -131,9 +135,11 @@ def _mean(values: Sequence[Any]) -> float | None:
     return math.fsum(finite) / len(finite) if finite else None
 
 
-def _diversity(store: Store, rows: Rows) -> float | None:
+def _diversity(store: Store, rows: Rows, prior: Prior) -> float | None:
     """Standard deviation of an entry among the draws of a problem, root mean square."""
     samples: Tensor = store.result().samples
+    there = flat(present(prior.take(rows.index), samples))[: len(rows.problems)]
     draws = flat(samples).double().reshape(rows.draws, len(rows.problems), -1)
-    value = float(draws.var(0).mean().sqrt())
+    variance = torch.where(there, draws.var(0), 0).sum(1) / there.sum(1)
+    value = float(variance.mean().sqrt())
     return value if math.isfinite(value) else None

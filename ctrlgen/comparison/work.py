@@ -11,7 +11,7 @@ import torch
 
 from ctrlgen.comparison import calibration, folder
 from ctrlgen.comparison.candidates import Candidate
-from ctrlgen.comparison.judges import Psnr, tolerance
+from ctrlgen.comparison.judges import Psnr, present, tolerance
 from ctrlgen.comparison.outcome import Comparison
 from ctrlgen.comparison.parts import Part, outcome, run_part
 from ctrlgen.comparison.posed import Rows
@@ -38,6 +38,7 @@ class Work:
         self, study: Study, place: Path, observer: Callable[[Part], RunObserver | None] | None
     ) -> None:
         self.study, self.place, self.observer = study, place, observer
+        self.sigma = tolerance(study.problem)
         self.chosen: dict[tuple[str, int], Method] = {}
         self.search = {"parts": 0, "evaluations": 0, "backward_passes": 0, "seconds": 0.0}
 
@@ -62,7 +63,7 @@ class Work:
             },
             "problems": {
                 "reported": list(study.reported.problems), "aside": list(study.aside.problems),
-                "draws": study.draws, "sigma": tolerance(study.problem), "plain": plain,
+                "draws": study.draws, "sigma": self.sigma, "plain": plain,
             },
             "metrics": list(metrics),
             "factors": list(study.factors),
@@ -83,7 +84,8 @@ class Work:
         try:
             signals = own.operator.pinv(own.y)
             assert own.truth is not None
-            return float(Psnr(own.truth)(signals).mean())
+            prior = study.prior.take(torch.tensor(study.reported.problems))
+            return float(Psnr(own.truth, present(prior, own.truth))(signals).mean())
         except (NotImplementedError, RuntimeError, ValueError):
             return None
 
@@ -91,11 +93,12 @@ class Work:
         study, part = self.study, Part(title, method, rows)
         observer = None if self.observer is None else self.observer(part)
         store = run_part(
-            part, where, study.prior, study.problem, study.criterion, study.batch, observer
-        )
+            part, where, study.prior, study.problem, study.criterion, self.sigma, study.batch,
+            observer,
+        )  # fmt: skip
         if isinstance(store, str):
             return store
-        made = outcome(store, rows, study.criterion)
+        made = outcome(store, rows, study.criterion, study.prior)
         made["calibration"] = None
         if rows is study.reported and calibration.is_known(study.prior, study.problem):
             samples = store.result().samples

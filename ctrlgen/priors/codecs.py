@@ -58,6 +58,16 @@ class Codec(PerSample, ABC):
         """
         return self.log_det(z) / z[0].numel()
 
+    def present(self, x: Tensor, state: Tensor) -> Tensor:
+        """Which numbers of each signal there are, padding being none: bool, shape of x.
+
+        Args:
+            x: signals.
+            state: which numbers of their states there are (`Source.present`). Signals of another
+                shape than that of the states are whole, unless a codec knows better.
+        """
+        return state if state.shape == x.shape else x.new_ones((), dtype=torch.bool).expand(x.shape)
+
     def given(self, conditions: Mapping[str, Tensor]) -> Codec:
         """The codec under the conditions of a prior; most do not depend on them."""
         return self

@@ -176,6 +176,9 @@ class PinnedCodec(Codec):
     def decode(self, z: Tensor) -> Tensor:
         return self.codec.decode(self.pins.put(z))
 
+    def present(self, x: Tensor, state: Tensor) -> Tensor:
+        return self.codec.present(x, state)
+
     def given(self, conditions: Mapping[str, Tensor]) -> PinnedCodec:
         return PinnedCodec(self.codec.given(conditions), self.pins)
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from ctrlgen.rows.batching import PerSample, row_sum, rows_of
+from ctrlgen.rows.batching import PerSample, flat, row_sum, rows_of
 from ctrlgen.rows.constants import derived, follow
 from ctrlgen.rows.errors import short
 from ctrlgen.rows.seeds import SOURCE, Seeds, normal
@@ -46,9 +46,13 @@ class Source(PerSample, ABC):
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
         """d of each sample, shape (B,), in the dtype of x."""
 
+    def present(self, x: Tensor) -> Tensor:
+        """Which numbers of each state there are, padding being none: bool, shape of x."""
+        return x.new_ones((), dtype=torch.bool).expand(x.shape)
+
     def entries(self, x: Tensor) -> Tensor:
         """How many numbers each state holds, padding not counted, shape (B,), in the dtype of x."""
-        return x.new_full((x.shape[0],), math.prod(x.shape[1:]))
+        return flat(self.present(x)).sum(1).to(x)
 
     def sample(
         self,
@@ -181,8 +185,8 @@ class MaskedGaussian(Source):
     def project(self, x: Tensor) -> Tensor:
         return centred(x, follow(self.mask, x), self.coordinates)
 
-    def entries(self, x: Tensor) -> Tensor:
-        return follow(self.mask, x).sum(1).to(x) * self.features
+    def present(self, x: Tensor) -> Tensor:
+        return follow(self.mask, x).unsqueeze(2).expand(x.shape)
 
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
         return self.entries(x) - self.coordinates
@@ -242,8 +246,8 @@ class Counted(Source):
             return centred(x, self.mask(x), self.coordinates)
         return torch.where(self.mask(x).unsqueeze(2), x, 0)
 
-    def entries(self, x: Tensor) -> Tensor:
-        return self.mask(x).sum(1).to(x) * self.features
+    def present(self, x: Tensor) -> Tensor:
+        return self.mask(x).unsqueeze(2).expand(x.shape)
 
     def degrees_of_freedom(self, x: Tensor) -> Tensor:
         return self.entries(x) - self.coordinates

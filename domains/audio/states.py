@@ -106,6 +106,14 @@ class LatentCodec(Codec):
         latents = z * follow(self.std, z) + follow(self.mean, z)
         return self.network.decode(latents, self.length, self.frames)
 
+    def present(self, x: Tensor, state: Tensor) -> Tensor:
+        if self.frames is None:
+            return super().present(x, state)
+        lengths = [self.network.samples(count) for count in self.frames.tolist()]
+        places = torch.arange(x.shape[2], device=x.device)
+        own = places < torch.tensor(lengths, device=x.device).unsqueeze(1)
+        return own.unsqueeze(1).expand(x.shape)
+
 
 class PretrainedCodec(LatentCodec):
     """The latent codec of a card of this package, with the statistics that lie in its weights.

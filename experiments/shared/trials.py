@@ -87,7 +87,7 @@ def measured(cost: CostLike, result: Result, trial: Trial) -> list[float]:
     """PSNR of the measurement of each image in dB; of other costs, their value is ‖Hx − y‖²."""
     if isinstance(cost, MeasurementCost):
         return psnr_of(cost, result.costs).tolist()
-    mse = result.costs / math.prod(trial.y.shape[1:])
+    mse = result.costs / trial.operator.measured(trial.y)
     return (20 * math.log10(2) - 10 * torch.log10(mse + 1e-12)).tolist()
 
 

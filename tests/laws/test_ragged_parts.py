@@ -103,6 +103,7 @@ def test_sources(name: str) -> None:
             "project": source.project(x),
             "freedom": source.degrees_of_freedom(x),
             "entries": source.entries(x),
+            "present": source.present(x).double(),
             "radius": source.radius(x),
             "gaussian": source.gaussian_nll(x),
             "chi": source.chi_nll(x),

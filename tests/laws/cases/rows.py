@@ -15,7 +15,7 @@ from ctrlgen.domains.molecules.front_search import Places
 from ctrlgen.domains.molecules.lead_optimization import Ball
 from ctrlgen.domains.molecules.molecule_batches import Generated
 from ctrlgen.methods.projections import Normalize
-from ctrlgen.priors import CondOT, Flow, Gaussian, Prior
+from ctrlgen.priors import CondOT, Flow, Gaussian, MaskedGaussian, Prior
 from tests.laws.cases.base import MASK, RATES, SEEDS, Case, Outputs, Vector, draw, pick
 from tests.laws.cases.operators import Diagonal
 
@@ -106,11 +106,12 @@ def likelihood() -> Likelihood:
 
 
 TRUTH = draw(4, 5, stream=48)
+RAGGED = Prior(Flow(Vector(), CondOT()), MaskedGaussian(MASK, 5), conditions={"mask": MASK})
 JUDGES = {
-    "judge-psnr": judge_case(lambda: Psnr(TRUTH)),
+    "judge-psnr": judge_case(lambda: Psnr(TRUTH, MASK.unsqueeze(2).expand(4, 4, 5))),
     "judge-own": judge_case(lambda: Own(lambda x, truth: (x * truth).mean((1, 2)), TRUTH)),
     "judge-residual": judge_case(lambda: Residual(Diagonal(TRUTH), TRUTH, 0.1)),
-    "judge-misfit": judge_case(lambda: Misfit(Diagonal(TRUTH), TRUTH, 0.1)),
+    "judge-misfit": judge_case(lambda: Misfit(Diagonal(TRUTH), TRUTH, 0.1, RAGGED)),
     "judge-likelihood": judge_case(likelihood),
 }
 
