@@ -4,7 +4,7 @@
     BlackBoxCost("mine.py:f", workers=4, timeout=20)       the same in processes of its own
     BlackBoxCost(Command(["tool", "{file}"]), workers=4)   a command, run for every sample
 
-A scorer has no gradient. `BestOf`, `EvolutionStrategy`, `ParticleResampling` and
+A scorer has no gradient. `BestOf`, `EvolutionStrategy`, `RenoisingSearch`, `ParticleResampling` and
 `TrustRegionSearch` steer by it; a method that needs a gradient refuses it before any compute, also
 as a part of a sum.
 

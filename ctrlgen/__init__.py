@@ -70,6 +70,7 @@ if TYPE_CHECKING:
         PiGDM,
         PnPFlow,
         REDDiff,
+        RenoisingSearch,
         TrustRegionSearch,
     )
     from ctrlgen.methods.blackbox.best_of import Rung
@@ -173,6 +174,7 @@ __all__ = [
     "PropertyCost",
     "REDDiff",
     "Refined",
+    "RenoisingSearch",
     "Result",
     "Reversed",
     "RuledMethod",

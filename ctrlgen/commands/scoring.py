@@ -1,6 +1,6 @@
 """Samples of a prior that a score of the user's steers: what all `sample` commands share.
 
-    --score FILE.py:NAME --method best-of|evolution|particles|trust-region --calls 200
+    --score FILE.py:NAME --method best-of|evolution|renoising|particles|trust-region --calls 200
 
 The score is a black box (`ctrlgen.costs.blackbox`): it is called in processes of its own, and what
 it cannot score is ranked last. Every method asks it at most `calls` times for every sample.
@@ -21,6 +21,7 @@ from ctrlgen.methods import (
     EvolutionStrategy,
     Method,
     ParticleResampling,
+    RenoisingSearch,
     TrustRegionSearch,
 )
 from ctrlgen.priors.prior import Prior
@@ -28,7 +29,7 @@ from ctrlgen.sampling.grids import Uniform
 
 __all__ = ["Scored", "Scoring"]
 
-Name = Literal["best-of", "evolution", "particles", "trust-region"]
+Name = Literal["best-of", "evolution", "renoising", "particles", "trust-region"]
 _PANEL = "The score"
 
 
@@ -132,6 +133,13 @@ class Scoring:
             return EvolutionStrategy(
                 draws=draws, population=population, solver=solver, device=device, sphere=True,
                 generations=max(1, (self.calls - draws) // population),
+            )  # fmt: skip
+        if self.name == "renoising":
+            draws = max(4, self.calls // 3)
+            children = min(8, self.calls - draws)
+            return RenoisingSearch(
+                draws=draws, parents=min(8, draws), children=children, solver=solver,
+                generations=(self.calls - draws) // children, device=device,
             )  # fmt: skip
         if self.name == "trust-region":
             draws = max(4, self.calls // 3)

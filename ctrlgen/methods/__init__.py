@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ctrlgen.methods.blackbox.best_of import BestOf
     from ctrlgen.methods.blackbox.evolution import EvolutionStrategy
     from ctrlgen.methods.blackbox.particles import ParticleResampling
+    from ctrlgen.methods.blackbox.renoising import RenoisingSearch
     from ctrlgen.methods.blackbox.trust_region import TrustRegionSearch
     from ctrlgen.methods.controls.blind import BlindNDTM
     from ctrlgen.methods.controls.ctdtm import CTDTM
@@ -70,6 +71,7 @@ __all__ = [
     "PiGDM",
     "PnPFlow",
     "REDDiff",
+    "RenoisingSearch",
     "TrustRegionSearch",
 ]
 

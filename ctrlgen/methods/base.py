@@ -233,8 +233,8 @@ def try_cost(
     if not differentiable(cost):
         if gradient:
             raise CostError(
-                f"cost: {cost} is a black box and has no gradient; BestOf, "
-                "EvolutionStrategy, ParticleResampling and TrustRegionSearch need none"
+                f"cost: {cost} is a black box and has no gradient; BestOf, EvolutionStrategy, "
+                "ParticleResampling, RenoisingSearch and TrustRegionSearch need none"
             )
         return
     with torch.set_grad_enabled(gradient):

@@ -28,7 +28,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     ),
     "variational and plug-and-play": ("red-diff", "flow-priors", "pnp-flow", "daps"),
     "without gradients": (
-        "best-of", "evolution-strategy", "particle-resampling", "trust-region-search",
+        "best-of", "evolution-strategy", "renoising-search", "particle-resampling",
+        "trust-region-search",
     ),
 }  # fmt: skip
 """Names of methods by family."""

@@ -128,6 +128,15 @@ class Flow:
                 "is, prior.on(VP())"
             )
 
+    def end(self, x: Tensor) -> Tensor:
+        """The data (B, *) that final states x (B, *) stand for: themselves."""
+        return x
+
+    def noised(self, x: Tensor, noise: Tensor, t: float) -> Tensor:
+        """States (B, *) at a time on the path from noise (B, *) to final states x: α x + σ ε."""
+        at = self.path(torch.tensor(t, dtype=torch.float64, device="cpu"))
+        return float(at.alpha) * x + float(at.sigma) * noise
+
     def velocity(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
         """u_t(x), shape of x."""
         return self.predict(x, t, **conditions).velocity

@@ -146,6 +146,14 @@ class PinnedFlow(Flow):
         super(PinnedFlow, moved).to(*args, **kwargs)
         return moved
 
+    def end(self, x: Tensor) -> Tensor:
+        return self.pins.put(x)
+
+    def noised(self, x: Tensor, noise: Tensor, t: float) -> Tensor:
+        """As `Flow.noised`; what of the state is noise is replaced."""
+        w = super().noised(x, noise, t)
+        return w + self.pins.project(noise - w)
+
     def predict(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Prediction:
         """One network evaluation, of x_t; see `Flow.predict`."""
         times = self._times(t, x)

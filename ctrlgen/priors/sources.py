@@ -77,6 +77,14 @@ class Source(PerSample, ABC):
             device = device or next(part.device for part in own if part is not None)
         return self.project(normal(seeds, self.shape, stream, dtype=dtype, device=device))
 
+    def coupled(self, noise: Tensor, data: Tensor) -> Tensor:
+        """Noise as the training joined it with data, both (B, *shape): as it is, by default.
+
+        A flow that learned from noise matched to its data (optimal transport) has seen no states
+        between data and other noise: what is drawn again from one breaks.
+        """
+        return noise
+
     def radius(self, x: Tensor) -> Tensor:
         """r = ‖x_0‖ of each sample, shape (B,)."""
         return self._square(x).sqrt()

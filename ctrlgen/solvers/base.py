@@ -140,6 +140,15 @@ class Solver(ABC):
         """The solver whose steps from t1 to t0 are those of this one from t0 to t1."""
         return self
 
+    def after(self, time: float) -> Self:
+        """The solver of what is left from a time in [0, 1) to t = 1, as it would go on from there.
+
+        One that chooses its own steps is the same for every interval.
+        """
+        if not 0 <= time < 1:
+            raise ValueError(f"time: expected one in [0, 1), got {time}")
+        return self
+
     @abstractmethod
     def _integrate(self, velocity: Velocity, x: Tensor, t0: float, t1: float) -> Tensor:
         """Solve, with the graph of the computation as `gradient` wants it."""

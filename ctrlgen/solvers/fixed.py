@@ -81,6 +81,21 @@ class FixedStep(Solver):
         clone.grid = [1 - position for position in reversed(self.grid)]
         return clone
 
+    def after(self, time: float) -> Self:
+        """The steps from [0, 1] that lie beyond a time; less than half a step joins the next one.
+
+        See `Solver.after`.
+        """
+        clone = copy.copy(super().after(time))
+        places = self.positions().tolist()
+        first = next(k for k in range(1, len(places)) if places[k] > time)
+        left = (places[first] - time) / (places[first] - places[first - 1])
+        if left < 0.5 and first < len(places) - 1:
+            first += 1
+        inside = [(place - time) / (1 - time) for place in places[first:-1]]
+        clone.grid, clone.steps = [0.0, *inside, 1.0], len(inside) + 1
+        return clone
+
     def config(self) -> dict[str, Any]:
         layout = {"grid": self.grid} if self.grid else {"steps": self.steps}
         return {**layout, "gradient": self.gradient}

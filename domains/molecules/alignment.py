@@ -67,7 +67,7 @@ def hungarian(benefit: Tensor, counts: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
     order = torch.arange(benefit.shape[1]).repeat(len(benefit), 1)
-    values = benefit.numpy()
+    values = benefit.detach().double().numpy()
     for row, n in enumerate(counts.tolist()):
         chosen = linear_sum_assignment(values[row, :n, :n], maximize=True)[1]
         order[row, :n] = torch.from_numpy(chosen)

@@ -13,12 +13,13 @@ standard Gaussian on the atoms that exist, positions of zero mean: n(3 + K) - 3 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ctrlgen.domains.molecules.alignment import align
 from ctrlgen.priors.codecs import Codec
 from ctrlgen.priors.sources import Counted
 
@@ -146,13 +147,17 @@ class Atoms(Counted):
         features: 3 + K numbers of an atom.
         counts: atoms of each molecule, shape (B,), long; None means N in every one. Set by
             `Prior.bind(counts=...)`.
+        aligned: whether the flow learned from noise that was matched to its molecules, see
+            `alignment`.
     """
 
     per_sample = ("counts",)
     coordinates = 3
     counts: Tensor | None
 
-    def __init__(self, places: int, features: int, counts: Tensor | None = None) -> None:
+    def __init__(
+        self, places: int, features: int, counts: Tensor | None = None, aligned: bool = True
+    ) -> None:
         if places < 2 or features < 4:
             raise ValueError(
                 f"places, features: expected at least 2 and 4, got {places} and {features}"
@@ -160,6 +165,20 @@ class Atoms(Counted):
         if counts is not None and bool((counts < 2).any()):
             raise ValueError("counts: expected at least two atoms in every molecule")
         super().__init__(places, features, counts)
+        self.aligned = aligned
+
+    def of(self, places: int, counts: Tensor | None) -> Self:
+        return type(self)(places, self.features, counts, self.aligned)
+
+    def coupled(self, noise: Tensor, data: Tensor) -> Tensor:
+        if not self.aligned:
+            return noise
+        near = data[..., :3].nan_to_num(0, 0, 0)  # a molecule that is lost harms no other
+        position = align(noise[..., :3], near.to(noise), self.mask(noise).sum(1))
+        return torch.cat((position, noise[..., 3:]), dim=2)
+
+    def config(self) -> dict[str, Any]:
+        return super().config() | ({} if self.aligned else {"aligned": False})
 
     def __repr__(self) -> str:
         bound = "" if self.counts is None else f", {len(self.counts)} counts"

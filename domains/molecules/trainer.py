@@ -221,7 +221,7 @@ class PriorTrainer(Trainer):
         network = self.build().to(self.device)
         network.load_state_dict(self.average.state_dict())
         flow = Flow(network.eval().requires_grad_(False), CondOT(), "velocity")
-        source = Atoms(self.recipe.places[-1], 3 + self.kinds)
+        source = Atoms(self.recipe.places[-1], 3 + self.kinds, aligned=self.recipe.align)
         prior = Prior(flow, source, AtomCodec(self.recipe.position, self.recipe.one_hot), grid=GRID)
         # D_b is in random order; the split that is held back begins with the smallest molecules.
         counts = self.data.counts[: self.samples].cpu()

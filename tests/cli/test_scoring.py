@@ -16,7 +16,13 @@ from ctrlgen.domains.audio.sampling import Drawing as Clips
 from ctrlgen.domains.molecules.options import Sample
 from ctrlgen.domains.molecules.sampling import Drawing as Molecules
 from ctrlgen.domains.molecules.views import Molecules as View
-from ctrlgen.methods import BestOf, EvolutionStrategy, ParticleResampling, TrustRegionSearch
+from ctrlgen.methods import (
+    BestOf,
+    EvolutionStrategy,
+    ParticleResampling,
+    RenoisingSearch,
+    TrustRegionSearch,
+)
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.testing.oracles import gaussian
@@ -77,7 +83,7 @@ def test_no_method_asks_more_often_than_it_may(calls: int, steps: int) -> None:
     law = gaussian(torch.zeros(2), torch.eye(2))
     prior = Prior(law.flow(), Gaussian((2,)))
     kinds = {"best-of": BestOf, "evolution": EvolutionStrategy, "particles": ParticleResampling}
-    kinds["trust-region"] = TrustRegionSearch
+    kinds |= {"trust-region": TrustRegionSearch, "renoising": RenoisingSearch}
     for name, kind in kinds.items():
         method = Scoring("mine.py:dark", name, calls).method(prior, steps)
         assert isinstance(method, kind)

@@ -114,6 +114,7 @@ def test_every_method_is_in_the_table() -> None:
         "BestOf",
         "EvolutionStrategy",
         "ParticleResampling",
+        "RenoisingSearch",
         "TrustRegionSearch",
     }
     assert kinds == set(methods.__all__) - {"Method"} - others

@@ -48,6 +48,7 @@ from ctrlgen.methods import (
     PiGDM,
     PnPFlow,
     REDDiff,
+    RenoisingSearch,
     TrustRegionSearch,
 )
 from ctrlgen.methods.analytic.cpigdm import truncated
@@ -180,6 +181,9 @@ METHODS: dict[str, tuple[Any, Callable[[Batch], CostLike]]] = {
     ),
     "particles": (
         ParticleResampling(population=4, looks=2, moves=2, depth=2), Batch.function,
+    ),
+    "renoising": (
+        RenoisingSearch(draws=4, parents=3, children=4, generations=3), Batch.function,
     ),
     "trust-region": (
         TrustRegionSearch(draws=4, batch=2, rounds=3, descent=4), Batch.function,

@@ -46,7 +46,10 @@ READS = {
 
 CONSTANTS = "ctrlgen/rows/constants.py"
 
-LEAVING = ("dflow", "dmplug", "evolution", "flowgrad", "oc-flow", "optimal-control", "trust-region")
+LEAVING = (
+    "dflow", "dmplug", "evolution", "flowgrad", "oc-flow", "optimal-control", "renoising",
+    "trust-region",
+)  # fmt: skip
 """Methods whose rows leave when they are done; all others take a fixed number of steps."""
 
 ON_THE_HOST = (

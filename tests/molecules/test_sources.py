@@ -120,3 +120,18 @@ def test_broken_molecules_are_named(positions: Tensor, classes: Tensor, match: s
 def test_broken_signals_are_named() -> None:
     with pytest.raises(ValueError, match=r"signal: expected shape \(B, N, 3 \+ K\)"):
         split(torch.zeros(2, 3))
+
+
+def test_noise_is_matched_to_molecules_as_in_the_training(source: Atoms) -> None:
+    """Atoms and turns of the best fit; none where the flow learned from noise as it came."""
+    noise, data = (source.sample([1, 2, 3], stream, dtype=torch.float64) for stream in (0, 1))
+    near = source.coupled(noise, data)
+    apart = [(x - data)[..., :3].square().sum((1, 2)) for x in (noise, near)]
+    assert (apart[1] < apart[0]).all() and torch.equal(near[..., 3:], noise[..., 3:])
+    turned = near[..., :3].square().sum(2).sort(1).values  # the same points, elsewhere
+    torch.testing.assert_close(turned, noise[..., :3].square().sum(2).sort(1).values)
+    data[1] = torch.nan  # a molecule that is lost harms no other
+    torch.testing.assert_close(source.coupled(noise, data)[[0, 2]], near[[0, 2]])
+    plain = Atoms(5, 7, aligned=False).given({"counts": COUNTS})
+    assert torch.equal(plain.coupled(noise, data), noise)
+    assert plain.config() == {"places": 5, "features": 7, "aligned": False}

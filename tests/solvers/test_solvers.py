@@ -316,3 +316,17 @@ def test_the_end_is_evaluated_by_those_that_say_so(kind: type[FixedStep]) -> Non
     assert times.min() == 0
     assert bool((times == 1).any()) == (kind in (Heun, RK4))
     assert times.max() <= 1
+
+
+def test_what_is_left_of_a_solve_are_its_later_steps() -> None:
+    """Less than half a step joins the next one; one that chooses its steps is the same."""
+    solver = Midpoint(grid=[0.0, 0.2, 0.5, 1.0])
+    assert solver.after(0.2).positions().tolist() == pytest.approx([0, 0.375, 1])
+    assert solver.after(0.25).positions().tolist() == pytest.approx([0, 1 / 3, 1])
+    assert solver.after(0.4).positions().tolist() == [0, 1]
+    assert solver.after(0.9).evaluations == 2 and Euler(3).after(0.0).positions().numel() == 4
+    dopri = Dopri5(1e-3, 1e-3)
+    assert dopri.after(0.5) is dopri
+    for each in (solver, dopri):
+        with pytest.raises(ValueError, match=r"time: expected one in \[0, 1\), got 1"):
+            each.after(1.0)

@@ -224,7 +224,7 @@ class ParticleResampling(Method):
     def _stepped(
         self, crowd: Population, data: Tensor, noise: Tensor, t: Level, s: Level, number: int
     ) -> Tensor:
-        z = crowd.noise(number) if self.rule.draws(t, s) else None
+        z = crowd.noise(number, data) if self.rule.draws(t, s) else None
         return self.rule(data, noise, t, s, z)
 
     def _weight(self, t: Level) -> float:
@@ -258,7 +258,8 @@ class ParticleResampling(Method):
         ends = crowd.ends = Ends(*(crowd.gather(part, ancestors) for part in ends))
         for move in range(self.moves):
             number = len(levels) + move * (self.depth + 1)
-            crowd.x = renoise(ends.states, levels[-1], levels[start], crowd.noise(number))
+            noise = crowd.noise(number, ends.states)
+            crowd.x = renoise(ends.states, levels[-1], levels[start], noise)
             crowd.alive = torch.ones_like(crowd.alive)
             for step, (t, s) in enumerate(pairwise(levels[start:])):
                 data, noise = crowd.predict(t, self.clip)

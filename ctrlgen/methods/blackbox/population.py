@@ -114,11 +114,12 @@ class Population:
             noise.append(seen.noise.unflatten(0, part.shape[:2]))
         return torch.cat(data, 1), torch.cat(noise, 1)
 
-    def noise(self, number: int) -> Tensor:
-        """Fresh noise of a step, shape (B, K, *)."""
+    def noise(self, number: int, data: Tensor) -> Tensor:
+        """Fresh noise of a step, joined with data (B, K, *) as in the training, shape of data."""
         like = self.x.flatten(0, 1)
         fresh = step_noise(self._source, self.seeds.flatten(), number, like)
-        return fresh.unflatten(0, self.seeds.shape)
+        ends = self._wide(self._count)[0].flow.end(data.flatten(0, 1))
+        return self._source.coupled(fresh, ends).unflatten(0, self.seeds.shape)
 
     def gather(self, value: Tensor, ancestors: Tensor) -> Tensor:
         """The rows of ancestors (B, K) among those of particles (B, K, *)."""

@@ -32,6 +32,7 @@ from ctrlgen.methods.base import (
 from ctrlgen.methods.blackbox.course import Course, lowest, unscored
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer, check_target
+from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like, flat, partition
 from ctrlgen.rows.checks import check_sizes
@@ -154,9 +155,25 @@ class Search:
             draws: their numbers (b, J), where they are draws.
             solver: in place of the search's own.
         """
+        return self.judged(points, self.solved(points, solver), draws)
+
+    def solved(self, x: Tensor, solver: Solver | None = None, start: float = 0.0) -> Tensor:
+        """Final states (b, J, *) of states x (b, J, *) at a time, in one batch."""
+        prior = self.prior.take(self.wide(x.shape[1]))
+        ends = (solver or self.solver)(BoundVelocity(prior), x.flatten(0, 1), start, 1.0)
+        return ends.unflatten(0, x.shape[:2])
+
+    def judged(self, points: Tensor, ends: Tensor, draws: Tensor | None = None) -> Tensor:
+        """Costs (b, J) of final states (b, J, *), infinite where there is none; in one batch.
+
+        Args:
+            points: what is remembered of each as its point, shape (b, J, *).
+            ends: states at t = 1.
+            draws: see `score`.
+        """
         shape, wide = points.shape[:2], self.wide(points.shape[1])
         prior, cost = self.prior.take(wide), cost_rows(self.cost, wide)
-        signals = prior.generate(points.flatten(0, 1), solver or self.solver)
+        signals = prior.codec.decode(ends.flatten(0, 1))
         whole = flat(signals).isfinite().all(1)
         costs = cost(signals).detach().to(points.dtype)
         costs = torch.where(whole & costs.isfinite(), costs, torch.inf).unflatten(0, shape)

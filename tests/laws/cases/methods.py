@@ -40,6 +40,7 @@ from ctrlgen.methods import (
     PiGDM,
     PnPFlow,
     REDDiff,
+    RenoisingSearch,
     TrustRegionSearch,
 )
 from ctrlgen.methods.analytic.cpigdm import truncated
@@ -196,6 +197,11 @@ METHODS: dict[str, Case] = {
     ),
     "trust-region": method_case(
         TrustRegionSearch(draws=4, batch=3, rounds=2, descent=4, solver=Euler(2))
+    ),
+    "renoising": method_case(
+        RenoisingSearch(
+            draws=4, parents=2, children=3, generations=2, times=(0.4,), solver=Euler(3)
+        )
     ),
     "evolution-sphere": method_case(
         EvolutionStrategy(population=4, generations=3, sphere=True, solver=Euler(2))

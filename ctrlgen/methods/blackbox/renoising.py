@@ -1,0 +1,189 @@
+r"""Renoising search: the best of each sample are put back to noise half-way and drawn again.
+
+A population of every sample begins with the best μ of its draws. In each generation
+
+    x_t = α_t x^p + σ_t ε,   ε of the source,   t one of a few times,     parents p by their rank
+    x'  = Φ_{t→1}(x_t)                                                    children, scored
+    the best of parents and children are the next parents.
+
+x_t is what the path of the flow makes of a datum, so that the child of a draw of the prior is one:
+where nothing is selected the law stays as it is, and where something is, the search keeps to the
+data, which a search on the source point need not. An early t draws nearly anew, a late one keeps
+most of the parent and costs little: from t on, only the steps of the solver that lie beyond it are
+taken. Mutation by noise and denoising is that of SDEdit (Meng et al., arXiv 2108.01073); to select
+among what comes of it is search over paths (Ma et al., arXiv 2501.09732) and, with a population,
+evolutionary search (He et al., arXiv 2505.17618).
+
+Noise is joined with data as the flow was trained (`Source.coupled`): one that learned from matched
+noise breaks what is renoised with any other.
+
+Selection keeps families apart: a parent and its children leave at most `family` of the next
+parents, so that the offspring of one lucky draw does not take the place of all others at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctrlgen.methods.blackbox.search import Search, SearchMethod
+from ctrlgen.rows.checks import check_sizes
+from ctrlgen.rows.seeds import further
+from ctrlgen.rows.status import Status
+from ctrlgen.solvers import Solver
+
+__all__ = ["RenoisingSearch"]
+
+_GENERATIONS = 2**56  # first stream of the generations; 2^52 to 2^55 are of others
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenoisingSearch(SearchMethod):
+    """Evolution on the data: parents are renoised to a time of the path and drawn again from there.
+
+    A run takes `draws + children × generations` calls of the cost a sample at most, and a full
+    solve for each draw, the rest of one for each child. `Result.controls` are final states, not
+    source points.
+
+    Args:
+        draws: of the source, scored first, >= parents.
+        parents: μ, that a generation begins with.
+        children: of a generation, shared out evenly among the times, >= as many as these.
+        generations: at most so many.
+        times: to which parents are put back, on the clock of the flow, in (0, 1).
+        family: at most so many of a parent and its children are parents again, >= 1.
+
+    Raises:
+        ValueError: for numbers out of range.
+    """
+
+    control: ClassVar[str] = "what is drawn again"
+
+    draws: int = 16
+    parents: int = 8
+    children: int = 8
+    generations: int = 20
+    times: tuple[float, ...] = (0.6, 0.7, 0.8, 0.88)
+    family: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("draws", "parents", "children", "generations", "family"):
+            check_sizes(**{name: getattr(self, name)})
+        if not isinstance(self.times, tuple) or not self.times:
+            raise ValueError(f"times: expected a tuple of times, got {self.times!r}")
+        if not all(0 < time < 1 for time in self.times):
+            raise ValueError(f"times: expected numbers in (0, 1), got {self.times}")
+        if self.draws < self.parents:
+            raise ValueError(
+                f"draws: expected at least the {self.parents} parents, got {self.draws}"
+            )
+        if self.children < len(self.times):
+            raise ValueError(
+                f"children: expected at least one for each of the {len(self.times)} times, "
+                f"got {self.children}"
+            )
+
+    def search(self, search: Search, z: Tensor) -> None:
+        """Draws, then generation by generation; see `SearchMethod`."""
+        draws = torch.arange(self.draws, device=z.device).expand(len(z), self.draws)
+        drawn = [_born(search, search.draw(part)) for part in draws.split(self.chunk, dim=1)]
+        best = _Best.joined(drawn).survivors(draws, 1, self.parents)
+        search.note(finished=False)
+        status = search.lost(best.costs.isfinite().any(1))
+        kept = search.leave(torch.where(search.reached, int(Status.TARGET), status))
+        best = best if kept is None else best.take(kept)
+        rest = [(time, search.solver.after(time)) for time in self.times]
+        own = torch.arange(self.children, device=z.device)
+        for generation in range(self.generations):
+            if not len(search.rows):
+                break
+            place = (own + generation) % self.parents
+            place = torch.where(best.costs[:, place].isfinite(), place, 0)  # (b, λ)
+            children = []
+            parts = own.tensor_split(len(rest))
+            for (time, solver), part in zip(rest, parts, strict=True):
+                for few in part.split(self.chunk):
+                    x = self._renoised(search, best.of(place[:, few]), few, time, generation)
+                    children.append(_born(search, x, solver, time))
+            new = _Best.joined(children)
+            search.note()
+            status = search.lost(new.costs.isfinite().any(1))
+            # a black box that has nothing to say of these children may have of the next
+            status = torch.where(status == Status.FAILED, int(Status.RUNNING), status)
+            kept = search.leave(torch.where(search.reached, int(Status.TARGET), status))
+            families = torch.arange(self.parents, device=z.device).expand_as(best.costs)
+            families = torch.cat((families, place), 1)
+            best = _Best.joined([best, new]).survivors(families, self.family, self.parents)
+            best = best if kept is None else best.take(kept)
+        search.end(Status.MAX_ITERATIONS)
+
+    def _renoised(
+        self, search: Search, states: Tensor, own: Tensor, time: float, generation: int
+    ) -> Tensor:
+        """States (b, J, *) at a time on the path from fresh noise to final states (b, J, *).
+
+        Args:
+            search: the samples.
+            states: of parents.
+            own: numbers of the children in their generation, shape (J,).
+            time: t.
+            generation: its number.
+        """
+        seeds = further(search.seeds.unsqueeze(1), own).flatten()
+        prior = search.prior.take(search.wide(len(own)))
+        x = states.flatten(0, 1)
+        stream = _GENERATIONS + generation
+        noise = prior.source.sample(seeds, stream, dtype=x.dtype, device=x.device)
+        noise = prior.source.coupled(noise, prior.flow.end(x))
+        x = prior.source.project(prior.flow.noised(x, noise, time))
+        return x.unflatten(0, states.shape[:2])
+
+
+class _Best(NamedTuple):
+    """Candidates of the samples at work.
+
+    Attributes:
+        states: final ones, shape (b, J, *).
+        costs: infinite where there is none, shape (b, J).
+    """
+
+    states: Tensor
+    costs: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[_Best]) -> _Best:
+        """All of some parts."""
+        return cls(*(torch.cat(rows, 1) for rows in zip(*parts, strict=True)))
+
+    def take(self, index: Tensor) -> _Best:
+        return _Best(*(part[index] for part in self))
+
+    def of(self, places: Tensor) -> Tensor:
+        """The states at places (b, K), shape (b, K, *)."""
+        each = torch.arange(len(places), device=places.device).unsqueeze(1)
+        return self.states[each, places]
+
+    def survivors(self, families: Tensor, most: int, count: int) -> _Best:
+        """The best `count`, best first; of each family the best `most`, others after all these.
+
+        Args:
+            families: numbers of them, shape (b, J).
+            most: of a family.
+            count: how many, <= J.
+        """
+        order = self.costs.argsort(dim=1, stable=True)
+        same = families.gather(1, order)
+        same = same.unsqueeze(2) == same.unsqueeze(1)  # [j, i]: i, which is better, is of j's
+        more = same.tril(-1).sum(2) >= most
+        order = order.gather(1, more.to(torch.int8).argsort(dim=1, stable=True)[:, :count])
+        return _Best(self.of(order), self.costs.gather(1, order))
+
+
+def _born(search: Search, x: Tensor, solver: Solver | None = None, start: float = 0.0) -> _Best:
+    """What comes of states (b, J, *) at a time, scored."""
+    ends = search.solved(x, solver, start)
+    return _Best(ends, search.judged(ends, ends))
