@@ -42,13 +42,9 @@ LARGE = ("cifar10-large",)
 
 
 def made_up(recipe: Any, count: int) -> Molecule:
-    """Molecules of QM9's sizes, or of 14 to 27 heavy atoms, atoms in any place."""
+    """Molecules of the sizes of the recipe's data, atoms in any place."""
     draw = torch.Generator().manual_seed(0)
-    if recipe.dataset == "moses-heavy":
-        counts = torch.randint(14, 28, (count,), generator=draw)
-    else:
-        counts = draw_counts(recipe.dataset, range(count))
-    places = recipe.places[-1]
+    counts, places = draw_counts(recipe.dataset, range(count)), recipe.places[-1]
     classes = torch.randint(recipe.config["classes"], (count, places), generator=draw)
     classes[torch.arange(places) >= counts.unsqueeze(1)] = -1
     positions = centred(1.4 * torch.randn(count, places, 3, generator=draw), classes >= 0)

@@ -1,4 +1,5 @@
-r"""Which sizes suit a request: p(n | c) from tables of QM9's half D_b, in either alphabet.
+r"""Which sizes suit a request: p(n | c) from tables of QM9's half D_b, in either alphabet; p(n) of
+MOSES's molecules, for which no property is tabled.
 
 A flow cannot change the number n of atoms of a molecule, so n is drawn first,
 
@@ -12,13 +13,14 @@ distance in mean absolute deviations, so that the nearest sizes are drawn.
 
 The tables are `atom_counts.json`, made by
 
-    python -m ctrlgen.domains.molecules.atom_counts --data FOLDER
+    python -m ctrlgen.domains.molecules.atom_counts --data data/qm9 --moses data/moses
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.elements import check_qm9
+from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request
 from ctrlgen.rows.seeds import Seeds, uniform
 from ctrlgen.runs.json_files import write_json
@@ -48,7 +50,7 @@ DEVIATION: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """What QM9's molecules of each number of atoms are like.
+    """What a data set's molecules of each number of atoms are like; MOSES's have no properties.
 
     Attributes:
         name: alphabet.
@@ -79,8 +81,8 @@ class Sizes:
         kept = torch.isin(self.atoms, torch.tensor(list(atoms)))
         if not bool(kept.any()):
             raise ValueError(
-                f"atoms: QM9 has molecules of {int(self.atoms[0])} to {int(self.atoms[-1])} atoms "
-                f"of the alphabet {self.name!r}, got {list(atoms)}"
+                f"atoms: the data have molecules of {int(self.atoms[0])} to {int(self.atoms[-1])} "
+                f"atoms of the alphabet {self.name!r}, got {list(atoms)}"
             )
 
         def rows(table: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -150,17 +152,18 @@ class Sizes:
 
 @cache
 def sizes(name: str) -> Sizes:
-    """The tables of an alphabet, "qm9" or "qm9-heavy".
+    """The tables of an alphabet, "qm9", "qm9-heavy" or "moses-heavy".
 
     Raises:
         ValueError: for another one.
     """
-    check_qm9(name)
+    alphabet(name)
     content = json.loads(FILE.read_text())[name]
 
     def table(key: str) -> dict[str, Tensor]:
-        return {name: torch.tensor(rows).double() for name, rows in content[key].items()}
+        return {name: torch.tensor(rows).double() for name, rows in content.get(key, {}).items()}
 
+    rows = len(content["atoms"])
     return Sizes(
         name=name,
         atoms=torch.tensor(content["atoms"]),
@@ -168,8 +171,8 @@ def sizes(name: str) -> Sizes:
         ranges=table("ranges"),
         edges=table("edges"),
         histogram=table("histogram"),
-        mean=torch.tensor(content["mean"]).double(),
-        covariance=torch.tensor(content["covariance"]).double(),
+        mean=torch.tensor(content.get("mean", [[]] * rows)).double(),
+        covariance=torch.tensor(content.get("covariance", [[]] * rows)).double(),
     )
 
 
@@ -215,16 +218,21 @@ def _short(row: Tensor, digits: int = 6) -> list[float]:
 
 
 def main() -> None:
-    """Command line: make `atom_counts.json` from QM9."""
+    """Command line: make `atom_counts.json` from QM9 and MOSES."""
+    from ctrlgen.domains.molecules import moses
     from ctrlgen.domains.molecules.data import read
 
     parser = argparse.ArgumentParser(description="Tables of p(n | property) from QM9's half D_b.")
     parser.add_argument("--data", type=Path, required=True, help="folder of QM9")
-    folder = parser.parse_args().data
+    parser.add_argument("--moses", type=Path, required=True, help="folder of MOSES")
+    options = parser.parse_args()
     content = {}
     for name in ("qm9", "qm9-heavy"):
-        data = read(name, folder, "D_b")
+        data = read(name, options.data, "D_b")
         content[name] = tables(data.counts, data.properties)
+    atoms = Counter(map(moses.heavy_atoms, moses.smiles(options.moses, "train")))
+    sizes = sorted(atoms)
+    content["moses-heavy"] = {"atoms": sizes, "members": [atoms[size] for size in sizes]}
     write_json(FILE, content, indent=None)
 
 

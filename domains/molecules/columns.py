@@ -19,10 +19,12 @@ from torch import Tensor
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.elements import alphabet
+from ctrlgen.domains.molecules.metrics import Assessment
 from ctrlgen.domains.molecules.perception import Names
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.rdkit import tensors
+from ctrlgen.domains.molecules.rdkit_scores import SCALES, RDKitScore
 from ctrlgen.domains.molecules.readers import Record
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.requirements import Wish
@@ -57,7 +59,7 @@ class Columns:
     """What is said of molecules, a metric of their signals: one mapping each.
 
     Attributes:
-        name: alphabet of the signals, "qm9" or "qm9-heavy".
+        name: alphabet of the signals; of "moses-heavy" RDKit's scores are told, not properties.
         wish: what was asked; None for molecules that nobody steered.
         guide: network of that alphabet.
         evaluator: network of the alphabet "qm9".
@@ -126,6 +128,9 @@ class Columns:
             self.wish, self.name, scores, signals, counts, self.tolerance, self.traded
         )  # fmt: skip
         unsure = self._unsure(signals)
+        drug_scores = {
+            key: RDKitScore(key)(scores.mols) for key in (SCALES if self.drug_like else ())
+        }
         rows = []
         for i, mol in enumerate(scores.mols):
             fresh = {key: flags[i] for key, flags in scores.novel.items()}
@@ -133,13 +138,15 @@ class Columns:
             row |= {
                 "atoms": None if mol is None else mol.GetNumAtoms(),
                 "atoms of the prior": int(counts[i]),
-                "stable (EDM)": bool(stable.stable[i]),
-                "valid (EDM)": bool(stable.valid[i]),
+                **self._whole(stable, i),
                 **asked[i],
             }
             if self.lead is not None:
                 row["similarity to the lead"] = likeness(self.lead, scores.names[i].mol)
-            row |= _values(bounds, scores.guide[i], scores.evaluator[i], i, unsure)
+            if self.drug_like:
+                row |= {f"score {key}": values[i] for key, values in drug_scores.items()}
+            else:
+                row |= _values(bounds, scores.guide[i], scores.evaluator[i], i, unsure)
             if dipoles is not None:
                 row["xtb mu (D)"] = dipoles[i].mu
             row |= {"strain (kcal/mol)": relaxed[i].strain, "MMFF rmsd (A)": relaxed[i].rmsd}
@@ -151,6 +158,18 @@ class Columns:
                 row["posebusters fails"] = busted[i].error or ", ".join(failed) or None
             rows.append(row | {MOLECULE: None if mol is None else packed(mol)})
         return rows
+
+    @property
+    def drug_like(self) -> bool:
+        """Whether molecules are beyond QM9, of which nothing here knows the properties."""
+        return self.name == "moses-heavy"
+
+    def _whole(self, stable: Assessment, place: int) -> dict[str, bool]:
+        """Columns of a molecule's bonds; EDM's table has none for aromatic rings and S."""
+        fits = bool(stable.stable[place])
+        if self.drug_like:
+            return {"stable": fits}
+        return {"stable (EDM)": fits, "valid (EDM)": bool(stable.valid[place])}
 
     def _unsure(self, signals: Tensor) -> Tensor | None:
         """Half widths (B, 6) of the guide's 68 % intervals, in the units of the properties."""

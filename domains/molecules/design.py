@@ -23,7 +23,7 @@ from ctrlgen.domains.molecules.elements import alphabet
 from ctrlgen.domains.molecules.generation import Task, Watch, generate
 from ctrlgen.domains.molecules.judges import judge, regressor
 from ctrlgen.domains.molecules.lead_optimization import Ball, source_of
-from ctrlgen.domains.molecules.molecule_batches import Generated, alphabet_of
+from ctrlgen.domains.molecules.molecule_batches import Generated, qm9_of
 from ctrlgen.domains.molecules.properties import PROPERTIES, parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.requirements import Wish, parse_atoms
@@ -129,7 +129,7 @@ class Designer:
         require("rdkit", "molecules")
         with concerning("prior"):
             self.prior = prior if isinstance(prior, Prior) else load(prior, device=device)
-        self.name, self.wish, self.types = alphabet_of(self.prior), wish, types
+        self.name, self.wish, self.types = qm9_of(self.prior), wish, types
         self.sizes, self.warnings = self._sizes(atoms)
         if wish.scaffold is not None:
             self.prior = wish.scaffold.hold(self.prior)

@@ -34,23 +34,21 @@ from ctrlgen.domains.molecules import chemistry, moses, moses_data
 from ctrlgen.domains.molecules.molecule_batches import drawn
 from ctrlgen.domains.molecules.perception import Names, perceive
 from ctrlgen.domains.molecules.perception import name as name_of
-from ctrlgen.domains.molecules.quality import rounded
+from ctrlgen.domains.molecules.quality import draw_counts, rounded
 from ctrlgen.domains.molecules.rdkit_scores import RDKitScore
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import split
 from ctrlgen.extras import require
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.prior import Prior, load
-from ctrlgen.rows.seeds import uniform
 from ctrlgen.runs.json_files import dumps, write_json
 from ctrlgen.training.wheels import there
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["draw", "draw_counts", "measure", "plain_smiles"]
+__all__ = ["draw", "measure", "plain_smiles"]
 
-_SIZE = 13  # stream of the draws of n
 _SCORES = ("qed", "logp", "sa")
 
 
@@ -151,13 +149,6 @@ def _returned(
     return {"own SMILES": same / len(wanted), "lost": dict(kinds.most_common())}
 
 
-def draw_counts(counts: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Numbers of atoms by the histogram of a data set's, one per seed, shape (B,)."""
-    share = torch.bincount(counts).double().cumsum(0) / len(counts)
-    places = uniform(seeds, (1,), _SIZE, dtype=torch.float64).flatten()
-    return torch.searchsorted(share, places).clamp_min(2)
-
-
 def draw(prior: Prior, counts: Tensor, steps: int, batch: int = 100) -> tuple[Tensor, Tensor]:
     """Positions (B, A, 3) and classes (B, A) of molecules of a prior, from seeds 0, 1, ..."""
     signals = drawn(prior, counts, prior.solver(steps), batch).cpu()
@@ -201,8 +192,7 @@ def main() -> None:
         content |= measure(data.positions, data.classes, expected=expected, busted=busted)
     else:
         prior = load(str(options.prior), device=options.device)
-        counts = moses_data.read(options.data, "train").counts
-        counts = draw_counts(counts, range(options.samples))
+        counts = draw_counts("moses-heavy", range(options.samples))
         molecules = draw(prior, counts, options.steps)
         content = {"steps": options.steps}
         content |= measure(*molecules, _training(options.data), busted=busted)

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.elements import DRUG
+from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
 from ctrlgen.solvers import Solver
 
-__all__ = ["Generated", "alphabet_of", "drawn", "fitted", "gather", "padded", "whole"]
+__all__ = ["Generated", "alphabet_of", "drawn", "fitted", "gather", "padded", "qm9_of", "whole"]
 
 _FEW = 9
 
@@ -54,21 +54,32 @@ class Generated(Result):
 
 
 def alphabet_of(prior: Prior) -> str:
-    """Alphabet of a prior of QM9's molecules, by its number of classes.
+    """Alphabet of a prior of molecules, by its number of classes.
 
     Raises:
-        ValueError: if it is no prior of molecules, or one of drug-like ones, for which there are no
-            tables of sizes, guides and evaluators of QM9's properties.
+        ValueError: if it is no prior of molecules.
     """
-    known = {8: "qm9", 17: "qm9-heavy"}
-    if isinstance(prior.source, Atoms) and prior.source.features == 3 + len(DRUG):
-        raise ValueError(
-            f"prior: expected one of QM9's molecules, got the drug-like {prior!r}; bind its "
-            "counts, and steer it by any cost of `cg.molecules.Molecules('moses-heavy')`"
-        )
+    known = {3 + len(alphabet(name)): name for name in MAX_ATOMS}
     if not isinstance(prior.source, Atoms) or prior.source.features not in known:
         raise ValueError(f"prior: expected one of molecules, got {prior!r}")
     return known[prior.source.features]
+
+
+def qm9_of(prior: Prior) -> str:
+    """Alphabet of a prior of QM9's molecules.
+
+    Raises:
+        ValueError: if it is another prior, also one of drug-like molecules, for which there are no
+            guides and evaluators of QM9's properties.
+    """
+    name = alphabet_of(prior)
+    if name == "moses-heavy":
+        raise ValueError(
+            f"prior: expected one of QM9's molecules, got the drug-like {prior!r}; it is steered "
+            "by scores, `molecule sample --score`, and in Python by any cost of "
+            "`cg.molecules.Molecules('moses-heavy')`"
+        )
+    return name
 
 
 def fitted(prior: Prior, counts: Tensor) -> Prior:

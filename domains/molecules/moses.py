@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from ctrlgen.training.wheels import needed, wheel
 
-__all__ = ["PACKAGE", "SPLITS", "fetch", "order", "smiles"]
+__all__ = ["PACKAGE", "SPLITS", "fetch", "heavy_atoms", "order", "smiles"]
 
 PACKAGE = "molsets==0.3.1"
 """Whose wheel has the molecules."""
@@ -33,6 +34,9 @@ SPLITS: dict[str, str] = {
     "test_scaffolds": "adffb2192c1bfe31ab0e13154d4af19a37dc18bdbf3cd7b4491e04405128adde",
 }
 """MOSES's splits and the sha256 of their files."""
+
+
+_ATOM = re.compile(r"\[[^]]*]|Cl|Br|[BCNOFSPIbcnops]")
 
 
 def fetch(into: str | Path) -> Path:
@@ -61,6 +65,11 @@ def smiles(folder: str | Path, split: str) -> list[str]:
     title, *lines = gzip.decompress(content).decode().split()
     assert title == "SMILES"
     return lines
+
+
+def heavy_atoms(text: str) -> int:
+    """Heavy atoms of a SMILES of MOSES, which writes hydrogens inside brackets alone."""
+    return len(_ATOM.findall(text))
 
 
 def order(texts: list[str]) -> np.ndarray:

@@ -36,7 +36,7 @@ __all__ = ["PANEL", "bounds", "drawn"]
 _COUNTS = ("evaluations", "backward passes", "objective calls", "iterations", "starts")
 _VERDICTS = ("satisfied (guide)", "satisfied (evaluator)", "composition", "fragment", "scaffold")
 _FRONT = ("front", "front rank")
-_QUALITY = ("valid", "stable (EDM)", "novel (D_b)", "novel (QM9)", "posebusters")
+_QUALITY = ("valid", "stable", "stable (EDM)", "novel (D_b)", "novel (QM9)", "posebusters")
 _APART = {"name", "seed", "cost", "status", "reason", *_COUNTS}
 
 
@@ -233,7 +233,7 @@ def _metrics(rows: Sequence[Mapping[str, Any]], asked: Sequence[str]) -> list[Me
         listed += [_key(who, name) for who in ("target", "guide", "evaluator", "error")]
     listed += [*_FRONT, *_VERDICTS, *_QUALITY, "strain (kcal/mol)"]
     if not asked:
-        listed += [key for key in keys if key.startswith("evaluator ")]
+        listed += [key for key in keys if key.startswith(("evaluator ", "score "))]
     digits = {
         _key(w, n): PROPERTIES[n].decimals
         for n in PROPERTIES

@@ -47,7 +47,7 @@ _SIZE = 12  # stream of the draws of n
 
 
 def draw_counts(name: str, seeds: Sequence[int]) -> Tensor:
-    """Numbers of atoms by the histogram of D_b, at least two, one per seed, shape (B,)."""
+    """Numbers of atoms by the data's histogram, at least two, one per seed, shape (B,)."""
     table = sizes(name)
     members = table.members.double() * (table.atoms > 1)
     share = members.cumsum(0) / members.sum()

@@ -105,8 +105,13 @@ def show(content: dict[str, Any], names: Sequence[str], most: int = 16) -> None:
     columns = ["record>" if "record" in rows[0] else "seed>", "formula", "SMILES"]
     for name in names:
         columns += [f"{name} wanted ({PROPERTIES[name].unit})>", "guide>", "evaluator>"]
-    bare = () if names else tuple(PROPERTIES)
+    bare = [
+        name for name in PROPERTIES
+        if not names and f"evaluator {name} ({PROPERTIES[name].unit})" in rows[0]
+    ]  # fmt: skip
+    scores = [key for key in rows[0] if key.startswith("score ")]
     columns += [f"{name} ({PROPERTIES[name].unit})>" for name in bare]
+    columns += [f"{key.removeprefix('score ')}>" for key in scores]
     likeness = [key for key in ("similarity", "similarity to the lead") if key in rows[0]]
     columns += [*(_SHORT[flag] for flag in flags), *(f"{key}>" for key in likeness)]
     refused = any(row.get("reason") for row in rows)
@@ -119,6 +124,7 @@ def show(content: dict[str, Any], names: Sequence[str], most: int = 16) -> None:
             cells.append(row[f"target {name} ({PROPERTIES[name].unit})"])
             cells += [_number(row, who, name) for who in ("guide", "evaluator")]
         cells += [_number(row, "evaluator", name) for name in bare]
+        cells += ["-" if row.get(key) is None else f"{row[key]:.2f}" for key in scores]
         cells += [_mark(row.get(flag)) for flag in flags]
         cells += ["-" if row.get(key) is None else f"{row[key]:.2f}" for key in likeness]
         cells += [str(row.get("evaluations", "-"))] * ("evaluations" in rows[0])
@@ -170,6 +176,7 @@ _SHORT = {
     "fragment": "fragment",
     "scaffold": "scaffold",
     "valid": "valid",
+    "stable": "stable",
     "stable (EDM)": "stable (EDM)",
     "novel (D_b)": "new to D_b",
     "novel (QM9)": "new to QM9",

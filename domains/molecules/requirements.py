@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LEAST_ATOMS", "Wish", "parse_atoms", "parse_extreme"]
 
-LEAST_ATOMS = {"qm9": 3, "qm9-heavy": 2}
+LEAST_ATOMS = {"qm9": 3, "qm9-heavy": 2, "moses-heavy": 8}
 """Fewest atoms of a molecule in either alphabet; a single atom has no flow."""
 
 
@@ -48,7 +48,7 @@ def parse_atoms(text: str | None, name: str) -> range:
         ValueError: no number, or one that the alphabet does not have.
     """
     least, most = LEAST_ATOMS[name], MAX_ATOMS[name]
-    kind = "heavy atoms" if name == "qm9-heavy" else "atoms, hydrogens included,"
+    kind = "atoms, hydrogens included," if name == "qm9" else "heavy atoms"
     if text is None:
         return range(least, most + 1)
     ends = text.split("..")

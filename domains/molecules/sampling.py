@@ -85,7 +85,7 @@ class Drawing(Molecules):
         return [] if scoring is None else scoring.code
 
     def job(self) -> Job:
-        """The job; numbers of atoms are drawn as QM9 has them.
+        """The job; numbers of atoms are drawn as the prior's data have them.
 
         Raises:
             ValueError: for a prior of something else, or numbers of atoms that it does not have.
@@ -97,7 +97,8 @@ class Drawing(Molecules):
         name = alphabet_of(prior)
         allowed = [n for n in parse_atoms(options.atoms, name) if n <= prior.source.shape[0]]
         columns = Columns(
-            name, evaluator=evaluator_of(options.evaluator, device),
+            name,
+            evaluator=None if name == "moses-heavy" else evaluator_of(options.evaluator, device),
             posebusters=options.posebusters,
         )  # fmt: skip
         method: Any = Draws(prior.solver(options.steps))

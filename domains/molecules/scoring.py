@@ -81,7 +81,7 @@ class Scores:
         names: what they are called, and why they are not valid.
         formulas: of the complete molecules, in Hill's order; None where there is none.
         novel: by table, "D_b" (what the embedded priors were trained on) and "QM9", whether no
-            molecule of it has this skeleton; None where there is no name.
+            molecule of it has this skeleton; None where there is no name. Empty for drug-like ones.
         assessment: stability and validity by EDM's table.
         guide: properties (B, 6) of the molecules as generated, exact classes; NaN without a guide.
         evaluator: properties (B, 6) of the complete molecules; NaN without an evaluator or where
@@ -154,7 +154,7 @@ def score(
 
     Args:
         signals: shape (B, N, 3 + K).
-        name: their alphabet, "qm9" or "qm9-heavy".
+        name: their alphabet.
         guide: network of that alphabet.
         evaluator: network of the alphabet "qm9".
         mols: the molecules of the signals where they are known, with all hydrogens: their bonds,
@@ -181,7 +181,7 @@ def score(
         mols=whole,
         names=names,
         formulas=[None if mol is None else described.CalcMolFormula(mol) for mol in whole],
-        novel=novelty(names),
+        novel={} if name == "moses-heavy" else novelty(names),
         assessment=assessment,
         guide=guided,
         evaluator=none if evaluator is None else evaluate(evaluator, whole),

@@ -13,8 +13,8 @@ __all__ = ["FLAGS", "summary"]
 
 FLAGS = (
     "satisfied (guide)", "satisfied (evaluator)", "composition", "fragment", "scaffold", "valid",
-    "stable (EDM)", "valid (EDM)", "novel (D_b)", "novel (QM9)", "duplicate", "posebusters",
-    "front",
+    "stable", "stable (EDM)", "valid (EDM)", "novel (D_b)", "novel (QM9)", "duplicate",
+    "posebusters", "front",
 )  # fmt: skip
 """Columns that hold yes or no, or nothing where nothing was asked or nothing is known."""
 

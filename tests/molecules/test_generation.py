@@ -459,7 +459,7 @@ def test_draws_of_sizes_have_the_distribution_and_belong_to_the_seed() -> None:
     share = torch.stack([(drawn == n).double().mean() for n in table.atoms])
     assert (share - table.given(requests)).abs().max() < 4 * math.sqrt(0.25 / 4000)
     assert torch.equal(table.draw(requests, [5, 7]), drawn[torch.tensor([5, 7])])
-    with pytest.raises(ValueError, match="atoms: QM9 has molecules of 3 to 29"):
+    with pytest.raises(ValueError, match="atoms: the data have molecules of 3 to 29"):
         sizes("qm9").only([40])
 
 

@@ -11,13 +11,12 @@ import pytest
 import torch
 
 from ctrlgen.domains.molecules import kekule
-from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.bonds import lengths
 from ctrlgen.domains.molecules.composition import element_table
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.elements import DRUG, HEAVY, alphabet
 from ctrlgen.domains.molecules.metrics import assess
-from ctrlgen.domains.molecules.molecule_batches import alphabet_of
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of, qm9_of
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.perception import name, perceive
 from ctrlgen.domains.molecules.rdkit import tensors
@@ -137,7 +136,8 @@ def test_what_is_of_qm9_alone_refuses_the_alphabet() -> None:
     network = build("geot", classes=13, scale=0.2, frequencies=[1 / 13] * 13, width=8, depth=1)
     drug_like = Prior(Flow(network, CondOT(), "velocity"), Atoms(27, 3 + len(DRUG)), AtomCodec())
     with pytest.raises(ValueError, match="prior: expected one of QM9's molecules, got the drug"):
-        alphabet_of(drug_like)
-    for refusing in (ValenceCost, sizes, element_table):
+        qm9_of(drug_like)
+    assert alphabet_of(drug_like) == "moses-heavy"
+    for refusing in (ValenceCost, element_table):
         with pytest.raises(ValueError, match="name: expected an alphabet of QM9"):
             refusing("moses-heavy")

@@ -23,7 +23,7 @@ from ctrlgen.priors.prior import Prior
 TRUNK = {"width": 8, "depth": 1, "pair": 4, "vectors": 2, "heads": 2, "bands": 6}
 
 
-@pytest.mark.parametrize("name", ["qm9", "qm9-heavy"])
+@pytest.mark.parametrize("name", ["qm9", "qm9-heavy", "moses-heavy"])
 def test_sizes_follow_the_histogram(name: str) -> None:
     counts = quality.draw_counts(name, range(20000))
     table = sizes(name)

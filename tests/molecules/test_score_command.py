@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_molecules import Cards, Command, ethanol, solved
+from tiny_molecules import Cards, Command, ethanol, save_prior, solved
 
+from ctrlgen.domains.molecules.columns import Columns
+from ctrlgen.domains.molecules.elements import DRUG
 from ctrlgen.domains.molecules.files import read_csv
 from ctrlgen.domains.molecules.networks import MoleculeVelocity
 from ctrlgen.domains.molecules.properties import PROPERTIES
+from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.sdf import read_sdf, write_sdf
+from ctrlgen.domains.molecules.states import join
 from ctrlgen.domains.molecules.xyz import write_xyz
 
 rdkit = pytest.importorskip("rdkit")
+for _module in ("Chem.Crippen", "Chem.QED", "Chem.rdDistGeom", "Chem.rdForceFieldHelpers"):
+    pytest.importorskip(f"rdkit.{_module}")
 
 
 def test_sample_draws_and_score_says_the_same_of_the_file(
@@ -41,6 +47,33 @@ def test_sample_draws_and_score_says_the_same_of_the_file(
     assert "2 molecules with tiny14" in ctrlgen(
         "sample", "-n", 2, "--atoms", "3", *words, "-o", "out.sdf", "--overwrite"
     ).out  # fmt: skip
+
+
+def test_a_drug_like_prior_is_drawn_with_the_scores_of_rdkit(
+    ctrlgen: Command, cards: Cards, tmp_path: Path
+) -> None:
+    words = ["--prior", save_prior(tmp_path, 13, 27), "--steps", 1]
+    refused = ctrlgen("generate", "--property", "gap=5eV", *words, "-o", "never.sdf")
+    assert refused.code == 2 and "expected one of QM9's molecules" in " ".join(refused.err.split())
+    drawn = solved(ctrlgen, "sample", "-n", 3, *words, "-o", "out.sdf")
+    for row in drawn["molecules"]:  # of a network that knows nothing: nothing, but they are there
+        assert {"score qed", "score logp", "score tpsa", "score sa", "stable"} <= row.keys()
+        assert not any(key.startswith(("evaluator ", "novel ")) for key in row)
+        assert 14 <= row["atoms of the prior"] <= 27 and row["valid"] is False and row["reason"]
+    words += ["--score", "qed>=0.5", "--method", "best-of", "--calls", 8]
+    assert "qed" in ctrlgen("sample", "-n", 2, "--atoms", "9..10", *words, "-o", "best.sdf").out
+
+
+def test_columns_of_a_drug_like_molecule() -> None:
+    mol = rdkit.Chem.AddHs(rdkit.Chem.MolFromSmiles("Clc1ccc(CN2CCNCC2)s1"))
+    assert rdkit.Chem.rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
+    assert rdkit.Chem.rdForceFieldHelpers.MMFFOptimizeMolecule(mol) == 0
+    positions, classes, counts = tensors([mol], "moses-heavy")
+    (row,) = Columns("moses-heavy")(join(positions, classes, len(DRUG)))
+    bare = rdkit.Chem.MolFromSmiles(row["smiles"])
+    assert row["smiles"] == rdkit.Chem.CanonSmiles("Clc1ccc(CN2CCNCC2)s1") and counts == 13
+    assert row["valid"] and row["stable"] and row["score qed"] == rdkit.Chem.QED.qed(bare)
+    assert row["score logp"] == pytest.approx(rdkit.Chem.Crippen.MolLogP(bare))
 
 
 def test_properties_are_listed_with_units_and_ranges(ctrlgen: Command) -> None:
