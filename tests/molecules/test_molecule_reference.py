@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_molecules import Cards, Command, ethanol, solved, unsure
+from tiny_molecules import Cards, Command, ethanol, save_prior, solved, unsure
 
 from ctrlgen.domains.molecules.files import read_csv
 from ctrlgen.domains.molecules.properties import PROPERTIES
@@ -53,6 +53,7 @@ def test_the_reference_page_has_every_column_and_key(
     asked += ["--score", "qed>=0.1"]
     asked += ["--rank", "mine.py:same"]
     bare = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "-n", 1]
+    drug_like = save_prior(tmp_path, 13, 27)
     contents = [
         solved(ctrlgen, "generate", *words, *asked, "--atoms", 4, "-o", "a.sdf"),
         unsurely(
@@ -65,8 +66,9 @@ def test_the_reference_page_has_every_column_and_key(
             ctrlgen, "generate", "--pareto", "gap,mu", "-n", 1, *cards.options, "--draws", 1,
             "--atoms", 3, "-o", "e.sdf", "--no-report",
         ),
+        solved(ctrlgen, "sample", "--prior", drug_like, *bare[4:], "-o", "f.sdf"),
     ]  # fmt: skip
-    columns = {name for file in "abcde" for name in read_csv(tmp_path / f"{file}.csv")[0]}
+    columns = {name for file in "abcdef" for name in read_csv(tmp_path / f"{file}.csv")[0]}
     rows = {name for content in contents for row in content["molecules"] for name in row}
     assert columns == rows | {"name"}
     page = documented("A row")
