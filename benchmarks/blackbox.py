@@ -50,6 +50,9 @@ def methods(calls: int, prior: cg.Prior) -> dict[str, Method]:
             draws=calls // 3, population=16, generations=calls // 24, solver=solver, chunk=16,
             sphere=True, tolerance=0.0,
         ),
+        "renoising": cg.RenoisingSearch(
+            draws=calls // 3, children=16, generations=calls // 24, solver=solver, chunk=16,
+        ),
         "particles": cg.ParticleResampling(
             population=16, grid=cg.Uniform(20), looks=0, moves=calls // 16 - 1, depth=6,
             strength=50.0, chunk=16,

@@ -15,10 +15,12 @@ with the same numbers of atoms and the same first noise:
     D-Flow           the best whole draw steered by its own L-BFGS, and again where it misses
     best whole of K  the draw that the guide likes best, whole ones first
     evolution        the best whole draw bred by a separable CMA-ES on its source point
+    renoising        the best whole draws put back to noise half-way and drawn again, and so on
     guidance         the best whole of guided samples: the gradient of the cost of the denoised
                      molecule in every step (DPS-like), of a strength chosen with other noise
 
-All have as many evaluations of the network as D-Flow took, forward and backward. Errors are
+All have as many evaluations of the network as D-Flow took, forward and backward, or as `--budget`
+says, and then there is no row of D-Flow. Errors are
 mean absolute deviations of QM9, the mean over the properties that were asked for: by the guide,
 which chose and steered, and by the evaluator, which never saw any of it and is the one to read. An
 evaluator was trained on what QM9 has: far outside it knows no more than the guide, so the
@@ -52,6 +54,8 @@ from ctrlgen.experiments.molecules.rare_rows import (
     dflow,
     evolution,
     guidance,
+    near,
+    renoising,
     targets_of,
 )
 from ctrlgen.experiments.shared.dft_labels import Labels
@@ -61,12 +65,15 @@ from ctrlgen.priors.prior import load
 
 __all__ = ["METHODS", "main", "run"]
 
-METHODS = ("unguided", "best whole of K", "evolution", "guidance")
+METHODS = ("unguided", "best whole of K", "evolution", "renoising", "guidance")
 """Rows beside D-Flow's."""
 
 
-def run(bench: Bench, rows: Rows, asked: Sequence[str]) -> None:
-    """The rows of a kind that are asked for, D-Flow first: its evaluations are the others' too."""
+def run(bench: Bench, rows: Rows, asked: Sequence[str], budget: float | None = None) -> None:
+    """The rows of a kind that are asked for, all of as many evaluations of the network a molecule.
+
+    Without a budget D-Flow comes first, and what it takes is it.
+    """
 
     def saved(name: str, compute: Callable[[], tuple[Tensor, dict[str, Any]]]) -> None:
         def row() -> tuple[dict[str, Any], Tensor]:
@@ -77,13 +84,15 @@ def run(bench: Bench, rows: Rows, asked: Sequence[str]) -> None:
 
         rows.get(name, row)
 
-    saved("D-Flow", lambda: dflow(bench))
-    budget = float(rows.rows["D-Flow"]["evaluations"])
+    if budget is None:
+        saved("D-Flow", lambda: dflow(bench))
+        budget = float(rows.rows["D-Flow"]["evaluations"])
     draws = max(1, round(budget / (2 * bench.settings.steps)))
     ways: dict[str, Callable[[], tuple[Tensor, dict[str, Any]]]] = {
         "unguided": lambda: best_of_draws(bench, 1),
         "best whole of K": lambda: best_of_draws(bench, draws),
         "evolution": lambda: evolution(bench, draws),
+        "renoising": lambda: renoising(bench, budget),
         "guidance": lambda: guidance(bench, budget),
     }
     for name, compute in ways.items():
@@ -100,6 +109,7 @@ def main(
     draws: Annotated[int, typer.Option(help="screened for each start of D-Flow")] = 32,
     evaluations: Annotated[int, typer.Option(help="of D-Flow's objective, per start")] = 12,
     restarts: Annotated[int, typer.Option(help="of D-Flow")] = 0,
+    budget: Annotated[float | None, typer.Option(min=1, help="evaluations, without D-Flow")] = None,
     strengths: Annotated[str, typer.Option(help="of guidance, to choose from")] = "0.1,1",
     out: Out = None,
     cache: Cache = Path("runs"),
@@ -118,23 +128,27 @@ def main(
     known, held = read("qm9-heavy", data, "D_b"), read("qm9-heavy", data, "test")
     tried = [float(word) for word in strengths.split(",")]
     assert prior.card is not None
-    key = {
+    key: dict[str, Any] = {
         "prior": prior.card.sha256, "molecules": molecules, "settings": repr(settings),
         "strengths": tried, "evolution": {"population": POPULATION, "sigma": SIGMA},
         "networks": {k: regressor_card(name)[0].sha256 for k, name in networks.items()},
     }  # fmt: skip
+    name = "rare_molecules"
+    if budget is not None:
+        key["budget"], name = budget, f"rare_molecules_{budget:.0f}"
     labels = Labels(data)
     results: dict[str, Any] = {**key, "kinds": {}}
     for kind in asked:
         wanted = targets_of(kind, molecules, known, held)
         bench = Bench(prior, guide, evaluator, wanted, settings, tried, labels)
-        rows = Rows(cache / "rare_molecules" / kind, key)
-        run(bench, rows, ways)
+        rows = Rows(cache / name / kind, key)
+        run(bench, rows, ways, budget)
         results["kinds"][kind] = {
             "targets": wanted.values.tolist(), "columns": wanted.columns.tolist(),
-            "counts": wanted.counts.tolist(), "rows": rows.rows,
+            "counts": wanted.counts.tolist(), "near": near(wanted, known).tolist(),
+            "rows": rows.rows,
         }  # fmt: skip
-    publish(out or RESULTS / "rare_molecules", results, table(results))
+    publish(out or RESULTS / name, results, table(results))
 
 
 if __name__ == "__main__":

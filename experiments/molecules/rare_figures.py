@@ -31,6 +31,11 @@ COLUMNS = (
     "evaluator, MAD", "guide, MAD", "their difference, MAD", "DFT label, MAD", "met", "stable",
     "valid", "not in QM9", "SA score", "strain, kcal/mol", "network evaluations", "s/molecule",
 )  # fmt: skip
+COMPARED = (
+    *(("D-Flow", other) for other in ("best whole of K", "evolution", "guidance")),
+    *(("renoising", other) for other in ("best whole of K", "evolution", "D-Flow")),
+)
+"""Rows whose errors are compared, pair by pair."""
 ERRORS = ("evaluator", "guide", "difference", "label")
 
 
@@ -67,7 +72,7 @@ def _median(values: Sequence[float]) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Markdown: one table per kind, and what D-Flow gains over the best draw, pair by pair."""
+    """Markdown: one table per kind, and what steering gains over others, pair by pair."""
     lines = ["# Rare and joint targets, prior `qm9-heavy`\n"]
     metric = Metric("error", "MAD", "lower")
     for kind, content in results["kinds"].items():
@@ -82,16 +87,35 @@ def table(results: dict[str, Any]) -> str:
             ]  # fmt: skip
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
-        for name in ("best whole of K", "evolution", "guidance"):
-            if name not in rows:
+        for name, other in COMPARED:
+            if name not in rows or other not in rows:
                 continue
-            told = paired(rows[name]["evaluator"], rows["D-Flow"]["evaluator"], metric)
+            told = paired(rows[other]["evaluator"], rows[name]["evaluator"], metric)
             if told.low is None or not told.first or told.second is None:
                 continue
             lines.append(
-                f"- D-Flow's error is {told.second / told.first:.2f} of that of {name} "
+                f"- {name}'s error is {told.second / told.first:.2f} of that of {other} "
                 f"({told.difference:+.2f} MAD [{told.low:+.2f}, {told.high:+.2f}], "
                 f"{told.valued} of {told.pairs} pairs)."
             )
         lines.append("")
+        if "near" in content:
+            lines += [*_by_target(content), ""]
     return "\n".join(lines)
+
+
+def _by_target(content: dict[str, Any]) -> list[str]:
+    """Markdown: the evaluator's error of each target, and how many molecules of D_b have it."""
+    rows, labels = content["rows"], list(PROPERTIES)
+    names = " | ".join(rows)
+    lines = head(f"| target | heavy atoms | molecules of D_b that have it | whole ones | {names} |")
+    each = zip(
+        content["columns"], content["targets"], content["counts"], content["near"], strict=True
+    )
+    for place, (columns, values, atoms, (there, whole)) in enumerate(each):
+        pairs = zip(columns, values, strict=True)
+        target = ", ".join(f"{labels[column]} {value:.5g}" for column, value in pairs)
+        errors = (row["evaluator"][place] for row in rows.values())
+        cells = " | ".join(f"{e:.2f}" if math.isfinite(float(e)) else "-" for e in errors)
+        lines.append(f"| {target} | {atoms} | {there} | {whole} | {cells} |")
+    return lines

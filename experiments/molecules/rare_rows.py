@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,8 +20,10 @@ from ctrlgen.domains.molecules.regressors import PropertyNetwork, Types
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import Standing, screen, standing
 from ctrlgen.domains.molecules.settings import Settings
+from ctrlgen.domains.molecules.stability import stability
+from ctrlgen.domains.molecules.verdicts import CONFIRMED
 from ctrlgen.experiments.dflow.molecules_rows import denoised_guidance
-from ctrlgen.methods import EvolutionStrategy
+from ctrlgen.methods import EvolutionStrategy, RenoisingSearch
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import PerSample
 from ctrlgen.rows.constants import follow
@@ -29,7 +31,7 @@ from ctrlgen.rows.seeds import further
 
 __all__ = [
     "KINDS", "Bench", "Predicted", "Targets", "best_of_draws", "dflow", "evolution", "guidance",
-    "targets_of",
+    "near", "renoising", "targets_of",
 ]  # fmt: skip
 
 KINDS = ("tail", "beyond", "joint")
@@ -86,6 +88,22 @@ def _ends(values: Tensor, kind: str) -> Tensor:
         return values.double().quantile(torch.tensor([TAIL, 1 - TAIL]).double())
     low, high = values.double().min(), values.double().max()
     return torch.stack((low - BEYOND * (high - low), high + BEYOND * (high - low)))
+
+
+def near(targets: Targets, known: Molecules) -> Tensor:
+    """Molecules of the data that have what is wanted, and whole ones among them, (B, 2), long.
+
+    They have it within `CONFIRMED` deviations. Whole by the table of bonds: what has a charge is
+    not, so that a target of which only zwitterions are is one that no whole molecule meets.
+    """
+    values = torch.stack([known.properties[name] for name in PROPERTIES], 1).double()
+    rows = []
+    for columns, wanted in zip(targets.columns, targets.values, strict=True):
+        away = ((values[:, columns] - wanted) / SCALE.double()[columns]).abs()
+        place = (away <= CONFIRMED).all(1).nonzero()[:, 0]
+        told = stability(known.positions[place], known.classes[place], "qm9-heavy")
+        rows.append([len(place), int((told.molecules & told.connected).sum())])
+    return torch.tensor(rows)
 
 
 class Predicted(PerSample):
@@ -171,6 +189,27 @@ def evolution(bench: Bench, draws: int) -> tuple[Tensor, dict[str, Any]]:
     result = method(fitted(bench.prior, counts), Standing(cost, name), seeds=bench.seeds)
     each = result.network.forward_rows / len(counts)
     return padded(result.samples, bench.prior), {"evaluations": each, "settings": repr(method)}
+
+
+def renoising(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
+    """Draws for a quarter of the evaluations, at most; the best drawn again with the rest."""
+    solver = bench.prior.solver(bench.settings.steps)
+    one = RenoisingSearch(solver=solver)
+    draws = int(min(bench.settings.draws, evaluations / 4 / solver.evaluations))
+    parts = torch.arange(one.children).tensor_split(len(one.times))
+    each = sum(
+        len(part) * solver.after(time).evaluations
+        for part, time in zip(parts, one.times, strict=True)
+    )
+    draws = max(one.parents, draws)
+    method = replace(
+        one, draws=draws,
+        generations=max(1, round((evaluations - draws * solver.evaluations) / each)),
+    )  # fmt: skip
+    cost = Standing(bench.cost(bench.seeds, "hard"), alphabet_of(bench.prior))
+    result = method(fitted(bench.prior, bench.targets.counts), cost, seeds=bench.seeds)
+    spent = result.network.forward_rows / len(result.seeds)
+    return padded(result.samples, bench.prior), {"evaluations": spent, "settings": repr(method)}
 
 
 def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:

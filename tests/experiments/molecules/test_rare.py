@@ -24,6 +24,8 @@ from ctrlgen.experiments.molecules.rare_rows import (
     dflow,
     evolution,
     guidance,
+    near,
+    renoising,
     targets_of,
 )
 from ctrlgen.priors.flows import Flow
@@ -55,6 +57,12 @@ def test_targets_are_quantiles_of_the_tails_values_beyond_and_joint_values_of_ot
     assert torch.allclose(
         beyond.values[:, 0], (place + 1.0).double() * torch.where(low, -100, 1100)
     )
+    reach = near(tail, known)
+    for row, column in enumerate(place.tolist()):
+        steps = int(0.5 * list(DEVIATION.values())[column] / (column + 1))
+        centre = 1 if row // 6 % 2 == 0 else 999
+        assert int(reach[row, 0]) == min(1000, centre + steps) - max(0, centre - steps) + 1
+    assert (reach[:, 1] == 0).all()  # nine atoms in one place are no molecule
     joint = targets_of("joint", 5, known, held)
     row = joint.values[:, 0] / (0.1 * (1 + LABELS.index(JOINT[0])))
     assert len(row.round().unique()) == 5
@@ -101,6 +109,9 @@ def test_every_row_is_nearer_than_a_draw_at_the_evaluations_that_it_says(
     assert account["evaluations"] == 14 * 6  # two draws and three generations of four
     assert (error(case, bred) <= torch.stack(each[:2]).min(0).values * (1 + 1e-4)).all()
     assert error(case, bred).sum() < error(case, drawn).sum()
+    again, account = renoising(case, 100.0)
+    assert account["evaluations"] == 8 * 6 + 3 * 16  # eight draws, three generations
+    assert (error(case, again) <= torch.stack(each).min(0).values * (1 + 1e-4)).all()
     guided, account = guidance(case, 48.0)
     assert account["evaluations"] == 48 and "best of 4" in account["settings"]
     assert error(case, guided).sum() < error(case, one).sum()
@@ -114,11 +125,22 @@ def test_the_table_has_means_with_intervals_and_what_dflow_gains() -> None:
         "strain": [10.0, 30.0, 20.0], "evaluations": 100.0, "seconds": 6.0,
     }  # fmt: skip
     far = {**row, "evaluator": [4.0, 6.5, 2.0]}
-    rows = {"D-Flow": row, "best whole of K": far, "evolution": row, "guidance": far}
-    content = {"rows": rows, "counts": [9, 9, 9]}
+    rows = {
+        "D-Flow": row,
+        "best whole of K": far,
+        "evolution": row,
+        "guidance": far,
+        "renoising": far,
+    }
+    content = {
+        "rows": rows, "counts": [9, 8, 9], "columns": [[4], [1, 0], [0]],
+        "targets": [[13.27], [500.0, 70.0], [80.0]], "near": [[13, 0], [5, 4], [90, 80]],
+    }  # fmt: skip
     text = table({"kinds": {"tail": content}})
     assert "| D-Flow | 2.00 [1.00, 3.00] (1 of 3 without) | 0.50 | 0.10 | - | 33 % |" in text
     assert "| 4.5 | 20.0 | 100 | 2.0 |" in text
+    assert "| gap 500, alpha 70 | 8 | 5 | 4 | 3.00 | 6.50 | 3.00 | 6.50 | 6.50 |" in text
+    assert "renoising's error is 2.62 of that of D-Flow (+3.25 MAD [+3.00, +3.50]" in text
     assert (
         "D-Flow's error is 0.38 of that of best whole of K (-3.25 MAD [-3.50, -3.00], 2 of 3"
         in text
