@@ -53,6 +53,10 @@ class MeasurementCost(Cost):
     def measurement(self) -> Measurement:
         return Measurement(self.operator, self.y, self.noise)
 
+    @property
+    def differentiable(self) -> bool:
+        return self.operator.differentiable
+
     def residual(self, x: Tensor) -> Tensor:
         """H(x) − y, shape (B, *measurement); zero where nothing is measured, whatever y holds.
 

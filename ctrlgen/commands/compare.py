@@ -58,7 +58,8 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Names with commas, see `ctrlgen methods`; all by default.",
+            help="Names with commas, see `ctrlgen methods`; all with settings for inverse problems "
+            "by default, and best-of where the measurement has no gradient.",
             rich_help_panel=_CONTEST,
         ),
     ] = None,
@@ -135,9 +136,10 @@ def compare(
       ctrlgen compare --prior my.json --problem mine.py:problem --budget evaluations=50,200
 
     Every third problem is held aside: there each method tries its main knob at a few multiples,
-    and the best setting is run on the others, which are reported. Six problems tell a large
-    difference, thirty a small one. Methods that cannot run are rows with the reason. A comparison
-    that is cut off goes on with [bold]ctrlgen resume FOLDER[/].
+    and the best setting is run on the others, which are reported. What is beyond doubt behind gets
+    no more problems, so give many: six tell a large difference, thirty a small one. Methods that
+    cannot run are rows with the reason. A comparison that is cut off goes on with
+    [bold]ctrlgen resume FOLDER[/].
     """
     from ctrlgen.commands import comparing
     from ctrlgen.comparison.candidates import entrants, parse_budget

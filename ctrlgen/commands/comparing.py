@@ -167,12 +167,14 @@ class _Watch:
         self.budgets = {id(m): c.budget for c in study.candidates for m in c.settings.values()}
 
     def __call__(self, part: Part) -> RunObserver:
-        self.progress.title = part.title
-        each = self.budgets[id(part.method)]
+        each, begun = self.budgets[id(part.method)], list[Begun]()
 
         def watch(event: Begun | Round | Finished | Note) -> None:
             if isinstance(event, Begun):
-                self.progress.advance(event.finished * each)
+                self.progress.title = event.title
+                if not begun:  # else it goes on with the next problems
+                    self.progress.advance(event.finished * each)
+                begun.append(event)
             elif isinstance(event, Finished):
                 self.progress.advance(len(event.records) * each)
             elif isinstance(event, Note):

@@ -50,11 +50,11 @@ def distance(prior: Prior, problem: Posed, samples: Tensor, rows: Rows) -> float
     assert isinstance(network, MixtureNetwork) and isinstance(operator, LinearOperator)
     mixture = network.mixture.to(torch.float64)
     x, total = flat(samples).double(), 0.0
-    draws = x.reshape(rows.draws, len(rows.problems), -1)
+    draws = x.reshape(len(rows.problems), rows.draws, -1)
     for place, p in enumerate(rows.problems):
         matrix = dense(operator, mixture.shape, row=p if operator.per_sample else 0)
         law = mixture.posterior(matrix, problem.y[p].double().reshape(-1), problem.noise)
-        rest = draws[:, place] - law.mean
+        rest = draws[place] - law.mean
         solved = torch.linalg.solve(law.covariance, rest.mT).mT
         total += float((rest * solved).sum(1).mean()) / x.shape[1]
     return total / len(rows.problems)

@@ -7,12 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ctrlgen.comparison.posed import Posed
+from ctrlgen.methods import BestOf
 from ctrlgen.methods.base import Method
-from ctrlgen.methods.tuned import METHODS, named
+from ctrlgen.methods.catalogue import spelled
+from ctrlgen.methods.tuned import METHODS
 from ctrlgen.methods.tuned.knobs import FACTORS, variants
 from ctrlgen.rows.errors import UnknownName, short
 
 __all__ = ["Candidate", "Entrant", "candidates", "check_budgets", "entrants", "parse_budget"]
+
+_BEST_OF = "best-of"
+_DRAW = 6  # evaluations of the network, as `SearchMethod` has them
 
 Entrant = Method | Callable[[int], Method]
 """A method of fixed settings, or one that is made for a number of evaluations."""
@@ -36,13 +41,15 @@ class Candidate:
 
 
 def entrants(
-    methods: Sequence[str] | Mapping[str, Entrant | None] | None,
+    methods: Sequence[str] | Mapping[str, Entrant | None] | None, gradient: bool = True
 ) -> dict[str, Entrant | None]:
     """Methods by their names, in their order; None for one whose settings are the tuned ones.
 
     Args:
         methods: names of `ctrlgen methods`; or by name a method, or a function from a number of
             evaluations to one; None for all that have tuned settings.
+        gradient: whether the measurement has one; where it has none, the best of as many draws as
+            the budget allows is one of all.
 
     Raises:
         UnknownName: for a name that is none.
@@ -50,7 +57,7 @@ def entrants(
         ValueError: without a method, or with one twice.
     """
     if methods is None:
-        return dict.fromkeys(METHODS)
+        return dict.fromkeys(METHODS if gradient else (_BEST_OF, *METHODS))
     if isinstance(methods, str):
         methods = methods.split(",")
     given = methods if isinstance(methods, Mapping) else dict.fromkeys(methods)
@@ -71,9 +78,9 @@ def entrants(
 
 def _name(word: str) -> str:
     try:
-        return named(word)
+        return spelled(word, (*METHODS, _BEST_OF))
     except UnknownName as error:
-        near = difflib.get_close_matches(word.lower(), METHODS, 3, 0.5)
+        near = difflib.get_close_matches(word.lower(), (*METHODS, _BEST_OF), 3, 0.5)
         if not near:
             raise
         raise ValueError(
@@ -140,6 +147,8 @@ def _candidate(
     problem: Posed, name: str, entrant: Entrant | None, budget: int, factors: Sequence[float]
 ) -> Candidate:
     def make(**options: str) -> Method:
+        if entrant is None and name == _BEST_OF:
+            return _best_of(budget)
         if entrant is None:
             return problem.method(name, evaluations=budget, **options)
         return entrant if isinstance(entrant, Method) else entrant(budget)
@@ -155,3 +164,9 @@ def _candidate(
     if not factors:
         settings = dict(list(settings.items())[:1])
     return Candidate(name, budget, settings)
+
+
+def _best_of(budget: int) -> BestOf:
+    if budget < _DRAW:
+        raise ValueError(f"evaluations: expected at least {_DRAW} for {_BEST_OF}, got {budget}")
+    return BestOf(n=budget // _DRAW)

@@ -28,7 +28,9 @@ class Comparison:
     @property
     def rows(self) -> list[dict[str, Any]]:
         """One per method and budget: `method`, `budget`, `reason` where it did not run, `values` of
-        the criterion per problem, `mean`, the counts, `setting`, `settings`."""
+        the criterion per problem as far as it came, `mean`, the counts, `setting`, `settings`.
+
+        The mean of one that was left behind is that of the best less their difference."""
         return list(self.content["rows"])
 
     @property
@@ -73,8 +75,9 @@ class Comparison:
         known = any(row.get("calibration") is not None for row in self.rows)
         unit = f" ({asked['unit']})" if asked["unit"] else ""
         heads = (
-            "method", "budget>", f"{asked['name']}{unit}>", "behind the best>", "evaluations>",
-            "backward>", *(f"{name}>" for name in others), *(["diversity>"] * several),
+            "method", "budget>", f"{asked['name']}{unit}>", "behind the best>", "problems>",
+            "evaluations>", "backward>", *(f"{name}>" for name in others),
+            *(["diversity>"] * several),
             *(["calibration>"] * known), "failed>", "setting",
         )  # fmt: skip
         lines = []
@@ -85,8 +88,8 @@ class Comparison:
                 continue
             lines.append((
                 row["method"], str(row["budget"]), _shown(row["mean"], asked["digits"]),
-                _behind(row, asked["digits"] + 1), _shown(row["evaluations"], 0),
-                _shown(row["backward_passes"], 0),
+                _behind(row, asked["digits"] + 1), str(row["problems"]),
+                _shown(row["evaluations"], 0), _shown(row["backward_passes"], 0),
                 *(_shown(row["metrics"].get(name), 2) for name in others),
                 *([_shown(row["diversity"], 3)] * several),
                 *([_shown(row["calibration"], 2)] * known), str(row["failed"]), row["setting"],

@@ -2,12 +2,13 @@
 
 Every third problem, 2, 5, 8, ... of 0, 1, 2, ..., is held aside: settings are chosen on these and
 judged on the others. Draw k of problem p has the seed first + p + kN, of N problems, so that a
-sample is the same whatever else is drawn.
+sample is the same whatever else is drawn. The draws of a problem stand side by side.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -74,27 +75,31 @@ class Rows:
         problems: places of these.
         draws: samples of each.
         of: problems there are in all.
-        first: seed of the first draw of the first problem.
+        seed: of the first draw of the first problem.
     """
 
     problems: tuple[int, ...]
     draws: int
     of: int
-    first: int = 0
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.problems) * self.draws
 
+    def first(self, number: int) -> Rows:
+        """The samples of the first so many problems."""
+        return replace(self, problems=self.problems[:number])
+
     @property
     def index(self) -> Tensor:
-        """The problem of every sample, draw after draw, int64."""
-        return torch.tensor(self.problems * self.draws, dtype=torch.int64)
+        """The problem of every sample, problem after problem, int64."""
+        return torch.tensor(self.problems, dtype=torch.int64).repeat_interleave(self.draws)
 
     @property
     def seeds(self) -> list[int]:
         """One per sample."""
-        return [self.first + p + k * self.of for k in range(self.draws) for p in self.problems]
+        return [self.seed + p + k * self.of for p in self.problems for k in range(self.draws)]
 
-    def by_problem(self, values: list[Any]) -> list[list[Any]]:
+    def by_problem(self, values: Sequence[Any]) -> list[Sequence[Any]]:
         """Values of all samples as lists of the draws of each problem."""
-        return [values[i :: len(self.problems)] for i in range(len(self.problems))]
+        return [values[i : i + self.draws] for i in range(0, len(self), self.draws)]

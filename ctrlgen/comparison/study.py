@@ -6,9 +6,11 @@ r"""A comparison: from a prior, problems and methods to a verdict at each budget
 
 At every budget each method runs with some settings (`ctrlgen.methods.tuned.knobs`) on the third of
 the problems that is held aside, and with the best of them, by the mean of the criterion, on the
-others; the usual setting wins ties. Nothing that is reported was tuned on. A method that cannot run
-is a row with the reason. What a method spent is counted, and one that spent more than the budget is
-not recommended.
+others; the usual setting wins ties. Nothing that is reported was tuned on, and where there is
+nothing to tune all problems are reported. Either is a race (`racing`): who is beyond doubt behind
+gets no more problems, and a method all of whose settings are left behind is not reported on. A
+method that cannot run is a row with the reason. What a method spent is counted, and one that spent
+more than the budget is not recommended.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from ctrlgen.comparison.judges import LIKELIHOOD, criterion
 from ctrlgen.comparison.outcome import Comparison
 from ctrlgen.comparison.parts import Part
 from ctrlgen.comparison.posed import Posed, Rows, check_posed, split
+from ctrlgen.comparison.racing import looks
 from ctrlgen.comparison.work import Work
 from ctrlgen.extras import require
 from ctrlgen.methods.tuned.knobs import FACTORS
@@ -83,12 +86,14 @@ class Study:
         self.prior, self.problem, self.batch, self.seed = prior, problem, batch, seed
         self.criterion = criterion(metric, problem, prior)
         self.budgets, self.factors = check_budgets(budgets), tuple(factors)
-        self.entrants = entrants(methods)
-        aside, reported = split(len(problem.y))
-        if not aside:
+        self.entrants = entrants(methods, problem.operator.differentiable)
+        every = len(problem.y)
+        if every < 3:
             self.factors = ()
-        self.aside, self.reported = self._rows(aside), self._rows(reported)
         self.candidates = candidates(problem, self.entrants, self.budgets, self.factors)
+        tuned = any(len(c.settings) > 1 for c in self.candidates)
+        aside, reported = split(every) if tuned else ([], list(range(every)))
+        self.aside, self.reported = self._rows(aside), self._rows(reported)
 
     def _rows(self, problems: Sequence[int]) -> Rows:
         return Rows(tuple(problems), self.draws, len(self.problem.y), self.seed)
@@ -101,6 +106,7 @@ class Study:
             "methods": {f"{c.name}-{c.budget}": fingerprint(c.settings) for c in self.candidates},
             "criterion": fingerprint(self.criterion),
             "draws": self.draws,
+            "looks": [looks(len(rows.problems)) for rows in (self.aside, self.reported)],
             "batch": self.batch,
             "seed": self.seed,
         }
@@ -114,7 +120,7 @@ class Study:
         """
         parts = search = reported = samples = 0
         for c in self.candidates:
-            tried = len(c.settings) if len(c.settings) > 1 else 0
+            tried = len(c.settings) if self.aside.problems else 0
             parts += tried + bool(c.settings)
             search += tried * len(self.aside) * c.budget
             reported += bool(c.settings) * len(self.reported) * c.budget

@@ -1,4 +1,4 @@
-"""A study at work in its folder: the search, the runs, the rows and what they say."""
+"""A study at work in its folder: the races, the rows and what they say."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ctrlgen.comparison import calibration, folder
+from ctrlgen.comparison import folder
 from ctrlgen.comparison.candidates import Candidate
 from ctrlgen.comparison.judges import Psnr, present, tolerance
 from ctrlgen.comparison.outcome import Comparison
-from ctrlgen.comparison.parts import Part, outcome, run_part
+from ctrlgen.comparison.parts import Part, PartRun
 from ctrlgen.comparison.posed import Rows
-from ctrlgen.comparison.verdicts import Verdict, completed, verdict
+from ctrlgen.comparison.racing import race
+from ctrlgen.comparison.verdicts import Verdict, compared, completed, verdict
 from ctrlgen.methods.base import Method
 from ctrlgen.runs.runner import RunObserver
 
@@ -48,11 +49,11 @@ class Work:
         rows, verdicts = list[dict[str, Any]](), list[Verdict]()
         plain = self._plain()
         for budget in study.budgets:
-            own = [self._row(c) for c in study.candidates if c.budget == budget]
+            own = self._rows([c for c in study.candidates if c.budget == budget])
             ran = {r["method"]: r["values"] for r in own if r["reason"] is None}
             final = verdict(budget, ran, study.criterion, plain)
             verdicts.append(final)
-            rows += _ranked(own, ran, final, study.criterion.sign)
+            rows += _ranked(own, final, study.criterion.sign)
         metrics = dict.fromkeys(n for r in rows if r["reason"] is None for n in r["metrics"])
         content = {
             "schema": folder.SCHEMA,
@@ -80,97 +81,122 @@ class Work:
         study = self.study
         if study.criterion.name != "psnr":
             return None
-        own = study.problem.take(torch.tensor(study.reported.problems))
+        index = torch.tensor(study.reported.problems)
+        own = study.problem.take(index)
         try:
             signals = own.operator.pinv(own.y)
             assert own.truth is not None
-            prior = study.prior.take(torch.tensor(study.reported.problems))
-            return float(Psnr(own.truth, present(prior, own.truth))(signals).mean())
+            there = present(study.prior.take(index), own.truth)
+            return float(Psnr(own.truth, there)(signals).mean())
         except (NotImplementedError, RuntimeError, ValueError):
             return None
 
-    def _part(self, title: str, method: Method, rows: Rows, where: Path) -> dict[str, Any] | str:
-        study, part = self.study, Part(title, method, rows)
+    def _rows(self, candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+        """The methods at a budget: searched, run and judged."""
+        able = [c for c in candidates if c.reason is None]
+        rows: dict[str, dict[str, Any]] = {
+            c.name: {"method": c.name, "budget": c.budget, "reason": c.reason} for c in candidates
+        }
+        if self.study.aside.problems:
+            self._search(able, rows)
+            able = [c for c in able if rows[c.name]["reason"] is None]
+        else:
+            for c in able:
+                rows[c.name] |= {"setting": next(iter(c.settings)), "tuned": {}, "tried": {}}
+        runs = {}
+        for c in able:
+            method = c.settings[rows[c.name]["setting"]]
+            words, title = (c.name, c.budget), f"{c.name}, {c.budget} evaluations"
+            runs[c.name] = self._run("runs", words, title, method, c.budget, self.study.reported)
+        self._race(runs, self.study.reported)
+        for name, run in runs.items():
+            row = rows[name]
+            self.chosen[name, run.budget] = run.part.method
+            row["reason"] = run.reason
+            if run.problems:
+                row |= run.outcome() | {
+                    "settings": repr(run.part.method),
+                    "folder": str(run.folder.relative_to(self.place)),
+                }
+            if run.reason is None:
+                row |= run.spread()
+                if row["failed"] == run.problems * self.study.draws:
+                    row["reason"] = "every sample failed or diverged"
+        return list(rows.values())
+
+    def _run(
+        self,
+        kind: str,
+        words: Sequence[object],
+        title: str,
+        method: Method,
+        budget: int,
+        rows: Rows,
+    ) -> PartRun:
+        part = Part(title, method, rows)
         observer = None if self.observer is None else self.observer(part)
-        store = run_part(
-            part, where, study.prior, study.problem, study.criterion, self.sigma, study.batch,
-            observer,
-        )  # fmt: skip
-        if isinstance(store, str):
-            return store
-        made = outcome(store, rows, study.criterion, study.prior)
-        made["calibration"] = None
-        if rows is study.reported and calibration.is_known(study.prior, study.problem):
-            samples = store.result().samples
-            made["calibration"] = calibration.distance(study.prior, study.problem, samples, rows)
-        return made
+        where = folder.part(self.place, kind, *words)
+        return PartRun(part, budget, where, self.study, self.sigma, observer)
 
-    def _row(self, candidate: Candidate) -> dict[str, Any]:
-        """A method at a budget: searched, run and judged."""
-        name, budget = candidate.name, candidate.budget
-        row: dict[str, Any] = {"method": name, "budget": budget, "reason": candidate.reason}
-        if candidate.reason is not None:
-            return row
-        setting, scores, reason = self._search(candidate)
-        row |= {"setting": setting, "tuned": scores}
-        if reason is not None:
-            return row | {"reason": reason}
-        method = candidate.settings[setting]
-        where = folder.part(self.place, "runs", name, budget)
-        title = f"{name}, {budget} evaluations"
-        made = self._part(title, method, self.study.reported, where)
-        if isinstance(made, str):
-            return row | {"reason": made}
-        self.chosen[name, budget] = method
-        row |= made | {"settings": repr(method), "folder": str(where.relative_to(self.place))}
-        if made["most"] > budget:
-            spent = f"it spent {made['most']} evaluations, more than the budget"
-            return row | {"reason": spent}
-        if made["failed"] == len(self.study.reported):
-            return row | {"reason": "every sample failed or diverged"}
-        return row
+    def _race(self, runs: Mapping[Any, PartRun], rows: Rows) -> Any:
+        values = race(runs, len(rows.problems), self.study.criterion.sign)
+        for run in runs.values():
+            run.finish()
+        return values
 
-    def _search(self, candidate: Candidate) -> tuple[str, dict[str, float | None], str | None]:
-        """The setting of the best mean on the problems held aside, all means, and a failure."""
-        labels, aside, asked = list(candidate.settings), self.study.aside, self.study.criterion
-        if len(labels) == 1:
-            return labels[0], {}, None
-        values: dict[str, Sequence[float | None]] = {}
-        reason = ""
-        for label in labels:
-            where = folder.part(self.place, "tune", candidate.name, candidate.budget, label)
-            title = f"{candidate.name}, {candidate.budget} evaluations, {label}, tuning"
-            made = self._part(title, candidate.settings[label], aside, where)
-            if isinstance(made, str):
-                reason = made
+    def _search(self, able: Sequence[Candidate], rows: Mapping[str, dict[str, Any]]) -> None:
+        """Give every row the best of its settings on the problems held aside, or a reason."""
+        aside, sign = self.study.aside, self.study.criterion.sign
+        runs = {
+            (c.name, label): self._run(
+                "tune", (c.name, c.budget, label),
+                f"{c.name}, {c.budget} evaluations, {label}, tuning", method, c.budget, aside,
+            )
+            for c in able for label, method in c.settings.items()
+        }  # fmt: skip
+        values = self._race(runs, aside)
+        for run in runs.values():
+            if run.problems:
+                made = run.outcome()
+                self.search["parts"] += 1
+                self.search["seconds"] = round(self.search["seconds"] + made["seconds"], 3)
+                for count in ("evaluations", "backward_passes"):
+                    self.search[count] += round(made[count] * run.problems * aside.draws)
+        whole = completed(values, sign)
+        means = {key: sum(v) / len(v) for key, v in whole.items()}
+        final = [key for key in whole if len(whole[key]) == len(aside.problems)]
+        leader = max(final, key=lambda key: sign * means[key], default=None)
+        for c in able:
+            own = {label: (c.name, label) for label in c.settings if (c.name, label) in whole}
+            row = rows[c.name]
+            row["tuned"] = {label: means[key] for label, key in own.items()}
+            row["tried"] = {label: len(whole[key]) for label, key in own.items()}
+            row["setting"] = next(iter(c.settings))
+            if not own:
+                row["reason"] = runs[c.name, row["setting"]].reason
                 continue
-            self.search["parts"] += 1
-            self.search["seconds"] = round(self.search["seconds"] + made["seconds"], 3)
-            for count in ("evaluations", "backward_passes"):
-                self.search[count] += round(made[count] * len(aside))
-            if made["most"] <= candidate.budget:
-                values[label] = made["values"]
-        if not values:
-            reason = reason or "every setting spent more than the budget"
-            return labels[0], {}, reason
-        whole = completed(values, asked.sign)
-        scores = {label: sum(v) / len(v) for label, v in whole.items()}
-        best = max(scores, key=lambda label: asked.sign * scores[label])
-        return best, dict(scores), None
+            # those that came furthest, and the best of these
+            far = max(own, key=lambda label: (len(whole[own[label]]), sign * means[own[label]]))
+            row["setting"] = far
+            if own[far] not in final:
+                assert leader is not None
+                lead = compared(whole[own[far]], whole[leader], self.study.criterion, leader[0])
+                row["reason"] = (
+                    f"left behind on {lead.problems} problems held aside, "
+                    f"{lead.interval(self.study.criterion.digits + 1)} from {', '.join(leader)}"
+                )
 
 
-def _ranked(
-    rows: list[dict[str, Any]], ran: Mapping[str, Any], final: Verdict, sign: int
-) -> list[dict[str, Any]]:
+def _ranked(rows: list[dict[str, Any]], final: Verdict, sign: int) -> list[dict[str, Any]]:
     """Rows with their means and how far they are behind, the best first, those without last."""
-    whole = completed(ran, sign) if ran else {}
-    behind = {a.method: asdict(a) for a in final.against}
-    for row in rows:
-        if row["reason"] is None:
-            values = whole[row["method"]]
-            row["mean"] = sum(values) / len(values)
-            row["behind"] = behind.get(row["method"])
-            row["share"] = final.shares.get(row["method"])
-    last = [row for row in rows if row["reason"] is not None]
-    first = [row for row in rows if row["reason"] is None]
-    return sorted(first, key=lambda row: -sign * row["mean"]) + last
+    behind = {a.method: a for a in final.against}
+    ran = [row for row in rows if row["reason"] is None]
+    for row in ran:
+        other = behind.get(row["method"])
+        assert final.mean is not None
+        row["mean"] = final.mean - (sign * other.difference if other else 0.0)
+        row["behind"] = other and asdict(other)
+        row["share"] = final.shares.get(row["method"])
+    order = [final.best, *behind]
+    ran.sort(key=lambda row: order.index(row["method"]))
+    return ran + [row for row in rows if row["reason"] is not None]

@@ -37,9 +37,13 @@ def contest_sections(place: Path, panels: Mapping[str, Panel], budget: float) ->
     largest = max(verdict["budget"] for verdict in content["verdicts"])
     ran = [row for row in content["rows"] if row["reason"] is None]
     shown = [row for row in ran if row["budget"] == largest][:MOST] or ran[:MOST]
-    sections = [
-        run_section(place / row["folder"], panels, budget / max(len(shown), 1)) for row in shown
-    ]
+    sections = []
+    for row in shown:
+        section = run_section(place / row["folder"], panels, budget / max(len(shown), 1))
+        if section.missing:
+            section.warnings.append(f"left behind after {row['problems']} problems")
+            section.missing, section.complete = [], True
+        sections.append(section)
     if not sections:
         sections = [Section(title=str(about.get("title") or place.name), samples=[])]
     first = sections[0]
@@ -56,7 +60,10 @@ def _contest(content: Mapping[str, Any]) -> dict[str, Any]:
         f"{len(problems['reported'])} problems are reported, {problems['draws']} samples of each. "
         f"The search was on {len(problems['aside'])} others: {search['parts']} runs, "
         f"{search['evaluations']} evaluations and {search['backward_passes']} backward passes.",
-        "Behind the best: mean difference of the pairs, with its 95 % bootstrap interval. "
+        "A method that is beyond doubt behind gets no more problems: Conover's test of ranks, the "
+        "best one is lost in at most 5 % of such races.",
+        "Behind the best: mean difference of the pairs, with its 95 % bootstrap interval; of a "
+        "method with fewer problems over these, and its mean is that of the best less it. "
         "A sample that failed counts as the worst of its problem.",
     ]
     if problems["plain"] is not None:
