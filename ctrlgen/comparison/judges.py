@@ -103,7 +103,7 @@ class Own(Judge):
 class Residual(Judge):
     """‖Hx − y‖ in units of the noise."""
 
-    per_sample = ("operator", "y")
+    per_sample: tuple[str, ...] = ("operator", "y")
 
     def __init__(self, operator: Operator, y: Tensor, sigma: float) -> None:
         self.operator, self.y, self.sigma = operator, y, sigma

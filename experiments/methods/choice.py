@@ -35,7 +35,7 @@ from ctrlgen.experiments.shared.options import Cache, Out, Threads, names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish, timed
 from ctrlgen.experiments.shared.trials import psnr
 from ctrlgen.methods import Method
-from ctrlgen.methods.tuned.knobs import USUAL
+from ctrlgen.methods.tuned.knobs import FACTORS, USUAL
 from ctrlgen.priors.prior import Prior
 from ctrlgen.runs.json_files import read_json
 
@@ -145,6 +145,9 @@ def main(
     tasks: Annotated[str, typer.Option(help="of the matrix, with commas")] = ",".join(TASKS),
     methods: Annotated[str, typer.Option(help="names, with commas")] = METHODS,
     budget: Annotated[int, typer.Option(help="evaluations per image")] = 50,
+    search: Annotated[
+        bool, typer.Option(help="choose settings on a third of the images that are held aside")
+    ] = False,
     out: Out = None,
     cache: Cache = Path("runs"),
     threads: Threads = 1,
@@ -162,8 +165,10 @@ def main(
     rows = Rows(place / "rows", {"sha256": model.card.sha256, "images": checked, "budget": budget})
     results: dict[str, Any] = {}
     for task in wanted:
-        study = Study(model, TASKS[task].problem(every[-images:]), methods.split(","), [budget])
-        made = study.run(place / f"{task}-{images}-{budget}")
+        problem = TASKS[task].problem(every[-images:])
+        factors = FACTORS if search else ()
+        study = Study(model, problem, methods.split(","), [budget], factors=factors)
+        made = study.run(place / f"{task}-{images}-{budget}{'' if search else '-usual'}")
         typer.echo(f"{task}: {made.sentences[0]}")
         scores, method = asked(matrix, task, budget), made.best()
         best = next(row for row in made.rows if row["reason"] is None)
@@ -183,6 +188,7 @@ def main(
         "sha256": model.card.sha256,
         "images": images,
         "budget": budget,
+        "search": search,
         "methods": methods.split(","),
         "matrix_images": matrix["images"],
         "checked": checked,
