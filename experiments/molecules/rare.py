@@ -25,8 +25,9 @@ mean absolute deviations of QM9, the mean over the properties that were asked fo
 which chose and steered, and by the evaluator, which never saw any of it and is the one to read. An
 evaluator was trained on what QM9 has: far outside it knows no more than the guide, so the
 difference of the two stands beside them, and the label of QM9's own calculation (DFT) where a
-molecule is one of QM9. Intervals are bootstrap 95 % (BCa of scipy). No molecule is left out of a
-share; means of errors leave out those without a value and say how many.
+molecule is one of QM9; `--uncertainty` makes it dear to be where the guide is unsure. Intervals are
+bootstrap 95 % (BCa of scipy). No molecule is left out of a share; means of errors leave out those
+without a value and say how many.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.judges import regressor, regressor_card
 from ctrlgen.domains.molecules.scoring import EVALUATOR, GUIDES
 from ctrlgen.domains.molecules.settings import Settings
+from ctrlgen.domains.molecules.uncertainty import head_covariance
 from ctrlgen.experiments.molecules.rare_figures import measure, table
 from ctrlgen.experiments.molecules.rare_rows import (
     KINDS,
@@ -110,6 +112,7 @@ def main(
     evaluations: Annotated[int, typer.Option(help="of D-Flow's objective, per start")] = 12,
     restarts: Annotated[int, typer.Option(help="of D-Flow")] = 0,
     budget: Annotated[float | None, typer.Option(min=1, help="evaluations, without D-Flow")] = None,
+    uncertainty: Annotated[float, typer.Option(min=0, help="weight of the guide's, squared")] = 0.0,
     strengths: Annotated[str, typer.Option(help="of guidance, to choose from")] = "0.1,1",
     out: Out = None,
     cache: Cache = Path("runs"),
@@ -136,11 +139,17 @@ def main(
     name = "rare_molecules"
     if budget is not None:
         key["budget"], name = budget, f"rare_molecules_{budget:.0f}"
+    covariance = None
+    if uncertainty:
+        key["uncertainty"], name = uncertainty, f"{name}_W{uncertainty:g}"
+        covariance = head_covariance(networks["guide"])
     labels = Labels(data)
     results: dict[str, Any] = {**key, "kinds": {}}
     for kind in asked:
         wanted = targets_of(kind, molecules, known, held)
-        bench = Bench(prior, guide, evaluator, wanted, settings, tried, labels)
+        bench = Bench(
+            prior, guide, evaluator, wanted, settings, tried, labels, uncertainty, covariance
+        )  # fmt: skip
         rows = Rows(cache / name / kind, key)
         run(bench, rows, ways, budget)
         results["kinds"][kind] = {

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.costs import PropertyCost
+from ctrlgen.costs import Cost, PropertyCost
 from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.data import Molecules
@@ -21,6 +21,7 @@ from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import Standing, screen, standing
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.stability import stability
+from ctrlgen.domains.molecules.uncertainty import HeadCovariance, features_of
 from ctrlgen.domains.molecules.verdicts import CONFIRMED
 from ctrlgen.experiments.dflow.molecules_rows import denoised_guidance
 from ctrlgen.methods import EvolutionStrategy, RenoisingSearch
@@ -125,6 +126,27 @@ class Predicted(PerSample):
         return (values / follow(SCALE, values)).gather(1, follow(self.columns, values))
 
 
+class Unsure(Cost):
+    """How unsure the guide is of the properties of each molecule, squared and summed.
+
+    Args:
+        network, columns, types: see `Predicted`.
+        covariance: of the guide's head.
+    """
+
+    per_sample = ("columns",)
+
+    def __init__(
+        self, network: PropertyNetwork, columns: Tensor, types: Types, covariance: HeadCovariance
+    ) -> None:
+        self.columns, self.covariance = columns, covariance
+        self.features = features_of(network, types)
+
+    def forward(self, x: Tensor) -> Tensor:
+        widths = self.covariance.widths(self.features(x))
+        return widths.gather(1, follow(self.columns, widths)).square().sum(1)
+
+
 @dataclass(frozen=True)
 class Bench:
     """Targets of a kind, and all that the rows share.
@@ -135,6 +157,8 @@ class Bench:
         settings: of D-Flow.
         strengths: of guidance, to choose from.
         labels: properties (B, 6) of molecules that QM9 has, from RDKit molecules; NaN elsewhere.
+        weight: of the squared uncertainty of the guide in the cost, and
+        covariance: of its head, which is needed where the weight is not zero.
     """
 
     prior: Prior
@@ -144,14 +168,24 @@ class Bench:
     settings: Settings
     strengths: Sequence[float]
     labels: Callable[[Sequence[Any]], Tensor]
+    weight: float = 0.0
+    covariance: HeadCovariance | None = None
 
     @property
     def seeds(self) -> Tensor:
         """Of the molecules, 0, 1, ..."""
         return torch.arange(len(self.targets.counts))
 
-    def cost(self, rows: Tensor, types: Types = "straight-through") -> PropertyCost:
+    def cost(self, rows: Tensor, types: Types = "straight-through") -> Cost:
         """The cost of some molecules, in squared deviations."""
+        cost: Cost = self.aim(rows, types)
+        if self.weight and self.covariance is not None:
+            columns = self.targets.columns[rows]
+            cost = cost + self.weight * Unsure(self.guide, columns, types, self.covariance)
+        return cost
+
+    def aim(self, rows: Tensor, types: Types = "straight-through") -> PropertyCost:
+        """The part of the cost that says whether molecules have what is wanted."""
         columns = self.targets.columns[rows]
         wanted = self.targets.values[rows] / SCALE.double()[columns]
         return PropertyCost(Predicted(self.guide, columns, types), wanted, wanted)
@@ -162,6 +196,7 @@ def dflow(bench: Bench) -> tuple[Tensor, dict[str, Any]]:
     task = Task(
         cost=lambda rows, counts: bench.cost(rows),
         counts=lambda rows, seeds: bench.targets.counts[rows],
+        aim=(lambda rows, counts: bench.aim(rows)) if bench.weight else None,
     )
     found = generate(bench.prior, task, bench.seeds, bench.settings)
     each = (found.network.forward_rows + found.network.vjp_rows) / len(found)
@@ -220,7 +255,7 @@ def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
     for strength in bench.strengths:
         with torch.no_grad():
             tried = _guided(bench, strength, further(bench.seeds, 2 * draws))
-            error = bench.cost(bench.seeds, "hard").errors(tried).abs()
+            error = bench.aim(bench.seeds, "hard").errors(tried).abs()
         errors.append(float(error.nan_to_num(nan=1e6).mean()))
     strength = bench.strengths[errors.index(min(errors))]
     best, order = None, torch.full((len(bench.seeds),), torch.inf, dtype=torch.float64)

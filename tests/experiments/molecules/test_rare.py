@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +15,14 @@ from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.settings import Settings
-from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms, Parts
 from ctrlgen.experiments.molecules import rare_rows
 from ctrlgen.experiments.molecules.rare_figures import table
 from ctrlgen.experiments.molecules.rare_rows import (
     JOINT,
     Bench,
     Targets,
+    Unsure,
     best_of_draws,
     dflow,
     evolution,
@@ -145,3 +148,29 @@ def test_the_table_has_means_with_intervals_and_what_dflow_gains() -> None:
         "D-Flow's error is 0.38 of that of best whole of K (-3.25 MAD [-3.50, -3.00], 2 of 3"
         in text
     )
+
+
+def test_how_unsure_the_guide_is_counts_by_the_properties_of_each_molecule() -> None:
+    case = bench()
+    widths = torch.tensor([[0.0, 1.0, 2.0, 3.0, 0.0, 0.0]]).expand(3, 6)
+    fixed = SimpleNamespace(widths=lambda features: widths[: len(features)])
+
+    class Featured:
+        """The radius, and something that a head reads."""
+
+        def __call__(self, *parts: Tensor) -> Tensor:
+            return radius(*parts)
+
+        def features(self, parts: Parts, types: str) -> Tensor:
+            return parts.positions[:, 0]
+
+    guide = Featured()
+    unsure = Unsure(guide, case.targets.columns, "hard", fixed)  # type: ignore[arg-type]
+    signals = case.prior.bind(counts=case.targets.counts).sample([0, 1, 2], case.prior.solver(1))
+    assert unsure(signals).tolist() == [1 + 4, 4 + 9, 1 + 9]
+    assert unsure.take(torch.tensor([2]))(signals[:1]).tolist() == [10]
+    plain = case.cost(case.seeds, "hard")(signals)
+    dearer = replace(case, weight=0.5, covariance=fixed, guide=guide)  # type: ignore[arg-type]
+    cost = dearer.cost(case.seeds, "hard")(signals)
+    assert torch.allclose(cost - plain, 0.5 * torch.tensor([5.0, 13.0, 10.0]))
+    assert torch.equal(dearer.aim(case.seeds, "hard")(signals), plain)
