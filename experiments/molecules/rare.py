@@ -121,7 +121,8 @@ def main(
 ) -> None:
     """Run the experiment, or what is left of it; writes results.json and a table."""
     torch.set_num_threads(threads)
-    asked, ways = names("kinds", kinds, KINDS), names("methods", methods, METHODS)
+    asked = names("kinds", kinds, KINDS)
+    ways = names("methods", methods, METHODS) if methods else []
     prior = load("qm9-heavy", device=device)
     networks = {"guide": GUIDES["qm9-heavy"], "evaluator": EVALUATOR}
     guide, evaluator = (regressor(name, device) for name in networks.values())
