@@ -1,6 +1,7 @@
 """What D-Flow spends until it explains a measurement, by what it descends and where it starts.
 
     python benchmarks/fewer_evaluations.py [--images 8] [--tasks sr2,inpaint]
+    python benchmarks/fewer_evaluations.py --tasks gap --forms cost,squares,secants
 
 The six tasks of the matrix of methods, on held-out digits. A row runs until the measurement has
 45 dB, or those of the noise where there is some, or L-BFGS has called the objective `--limit`
@@ -11,9 +12,14 @@ the network and backward passes together, those of the start included.
     squares          ‖Hx − y‖² below it (`DFlow(descend="squares")`)
     long             the same, and a first step of length 3 in place of the cautious 1/|g|_1
     coarse           the same, first through two steps of Euler until 30 dB, then through the solver
+    secants          squares, from a first point that forward solves alone bring towards the
+                     measurement (`MultiSecant`), which begins with the same noise
 
-from noise, and from the guided mean refined onto the measurement. Rows are written one at a time to
-benchmarks/results/fewer_evaluations.json, and one that is there is not run again.
+from noise, and from the guided mean refined onto the measurement. The task `gap` is eight molecules
+of `qm9-heavy` whose gap is to be half a deviation from where their draw has it, through ten
+midpoint steps, until it is to the tolerance of `ctrlgen molecule generate`, in 25 calls. Rows are
+written one at a time to benchmarks/results/fewer_evaluations.json, and one that is there is not run
+again.
 """
 
 from __future__ import annotations
@@ -32,7 +38,13 @@ from rich.table import Table
 from torch import Tensor
 
 import ctrlgen as cg
-from ctrlgen.costs import NegativePSNR
+from ctrlgen.costs import NegativePSNR, PropertyCost
+from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes
+from ctrlgen.domains.molecules.elements import MAX_ATOMS
+from ctrlgen.domains.molecules.judges import regressor
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted
+from ctrlgen.domains.molecules.scoring import GUIDES, Guide
+from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.experiments.methods.matrix import TASKS
 from ctrlgen.methods.result import Result
 from ctrlgen.methods.starts import Initializer
@@ -43,7 +55,9 @@ from ctrlgen.runs.json_files import read_json, write_json
 RESULTS = Path(__file__).parent / "results" / "fewer_evaluations.json"
 NOISELESS, COARSE = -45.0, -30.0
 LONG = 3.0
-FORMS = ("cost", "squares", "long", "coarse")
+MOLECULES, MOLECULE_STEPS, MOLECULE_CALLS = 8, 10, 25
+FORMS = ("cost", "squares", "long", "coarse", "secants")
+FROM_NOISE = ("coarse", "secants")
 
 
 class At(Initializer):
@@ -67,7 +81,9 @@ def run(
 ) -> list[Result]:
     """The results of a row, one for each of its phases."""
     seeds = range(len(cost.y))
-    first = None if form in ("cost", "squares") else LONG
+    first = LONG if form in ("long", "coarse") else None
+    if form == "secants":
+        start = cg.MultiSecant()
     optimizer = cg.LBFGS(max_iterations=limit, max_evaluations=limit, first_step=first)
     settings: dict[str, Any] = {"descend": "cost" if form == "cost" else "squares"}
     phases = []
@@ -83,18 +99,43 @@ def run(
     return phases
 
 
-def row(phases: Sequence[Result], truth: Tensor, target: float) -> dict[str, Any]:
-    """The numbers of a row, one per image."""
-    error = (phases[-1].samples - truth).square().flatten(1).mean(1)
+def gap(form: str) -> tuple[list[Result], float]:
+    """Molecules at a gap: their result and the target of their cost."""
+    prior, network, settings = cg.load("qm9-heavy"), regressor(GUIDES["qm9-heavy"]), Settings()
+    seeds, solver = torch.arange(MOLECULES), prior.solver(MOLECULE_STEPS)
+    name = alphabet_of(prior)
+    counts = sizes(name).only(range(3, MAX_ATOMS[name] + 1)).draw([], seeds)
+    bound = fitted(prior, counts)
+    with torch.no_grad():
+        drawn = Guide(network, ["gap"], "hard")(bound.sample(seeds, solver))
+    wanted = drawn + 0.5 * DEVIATION["gap"]
+    cost = PropertyCost(Guide(network, ["gap"]), wanted, wanted, scale=DEVIATION["gap"])
+    target = settings.tolerance**2
+    method = cg.DFlow(
+        solver=solver,
+        optimizer=cg.LBFGS(max_evaluations=MOLECULE_CALLS),
+        initializer=cg.MultiSecant(solver=solver) if form == "secants" else cg.SourceSample(),
+        descend="cost" if form == "cost" else "squares",
+        target=target,
+    )
+    return [method(bound, cost, seeds=seeds)], target
+
+
+def row(phases: Sequence[Result], truth: Tensor | None, target: float) -> dict[str, Any]:
+    """The numbers of a row, one per sample; the PSNR where the truth is known."""
     forward = sum(phase.evaluations for phase in phases)
     backward = sum(phase.backward_passes for phase in phases)
     assert isinstance(forward, Tensor) and isinstance(backward, Tensor)
+    numbers: dict[str, Any] = {}
+    if truth is not None:
+        error = (phases[-1].samples - truth).square().flatten(1).mean(1)
+        numbers["psnr"] = [round(v, 2) for v in (-10 * torch.log10(error / 4)).tolist()]
     return {
         "there": int((phases[-1].costs <= target).sum()),
         "passes": (forward + backward).tolist(),
         "evaluations": forward.tolist(),
         "calls": [phase.objective_calls.tolist() for phase in phases],
-        "psnr": [round(v, 2) for v in (-10 * torch.log10(error / 4)).tolist()],
+        **numbers,
     }
 
 
@@ -114,19 +155,25 @@ def main(
     if RESULTS.exists() and read_json(RESULTS)["setting"] == setting:
         rows = read_json(RESULTS)["rows"]
     for task in tasks.split(","):
-        problem = TASKS[task].problem(truth)
-        cost = NegativePSNR(problem.operator, problem.y, problem.sigma)
-        target = -20 * math.log10(2 / problem.sigma) if problem.sigma else NOISELESS
-        linear = isinstance(problem.operator, LinearOperator)
+        problem = None if task == "gap" else TASKS[task].problem(truth)
+        linear = problem is not None and isinstance(problem.operator, LinearOperator)
         for name, start in starts(linear).items():
             for form in forms.split(","):
                 key = f"{task}/{name}/{form}"
-                if key in rows or (name, form) == ("refined", "coarse"):
+                if key in rows or (name == "refined" and (form in FROM_NOISE or not problem)):
                     continue
                 begun = time.process_time()
-                phases = run(prior, cost, form, start, target, limit)
-                rows[key] = row(phases, truth, target) | {"target": target}
-                rows[key]["seconds"] = time.process_time() - begun
+                if problem is None:
+                    phases, target = gap(form)
+                else:
+                    cost = NegativePSNR(problem.operator, problem.y, problem.sigma)
+                    target = -20 * math.log10(2 / problem.sigma) if problem.sigma else NOISELESS
+                    phases = run(prior, cost, form, start, target, limit)
+                new = row(phases, truth if problem else None, target) | {"target": target}
+                new["seconds"] = time.process_time() - begun
+                if RESULTS.exists() and read_json(RESULTS)["setting"] == setting:
+                    rows = read_json(RESULTS)["rows"]  # another run may have written since
+                rows[key] = new
                 content = {"setting": setting, "machine": machine, "rows": rows}
                 write_json(RESULTS, content, named=True, indent=1)
                 Console().print(key, rows[key], soft_wrap=True)
@@ -140,9 +187,10 @@ def show(rows: dict[str, Any]) -> None:
         table.add_column(column, justify="left" if column in ("task", "start") else "right")
     for key, item in rows.items():
         passes = torch.tensor(item["passes"]).double()
-        quality = torch.tensor(item["psnr"]).quantile(0.5).item()
+        quality = torch.tensor(item.get("psnr", [])).double()
+        shown = f"{quality.quantile(0.5):.1f}" if len(quality) else ""
         there = f"{item['there']}/{len(passes)}"
-        numbers = (f"{passes.quantile(0.5):.0f}", f"{passes.max():.0f}", f"{quality:.1f}")
+        numbers = (f"{passes.quantile(0.5):.0f}", f"{passes.max():.0f}", shown)
         table.add_row(*key.split("/"), there, *numbers)
     Console(width=100).print(table)
 

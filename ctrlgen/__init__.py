@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         TrustRegionSearch,
     )
     from ctrlgen.methods.blackbox.best_of import Rung
+    from ctrlgen.methods.multisecant import MultiSecant
     from ctrlgen.methods.result import Result
     from ctrlgen.methods.source.tangent import Tangent
     from ctrlgen.methods.starts import Blend, GuidedStart, Refined, SourceSample
@@ -162,6 +163,7 @@ __all__ = [
     "Matrix",
     "Method",
     "Midpoint",
+    "MultiSecant",
     "NegativePSNR",
     "OCFlow",
     "Operator",

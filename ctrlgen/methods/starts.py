@@ -30,6 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctrlgen.methods.base import CostLike
 from ctrlgen.methods.guided_velocity import guided_velocity
 from ctrlgen.operators.base import LinearOperator, Measurement
 from ctrlgen.priors.conditions import BoundVelocity
@@ -48,6 +49,10 @@ class Initializer(ABC):
 
     def check(self, prior: Prior, measurement: Measurement | None) -> None:  # noqa: B027
         """Raise before any compute where the problem lacks what the initializer needs."""
+
+    def aimed(self, cost: CostLike, target: float | Tensor | None) -> Initializer:
+        """The initializer for a cost and a target; itself where the measurement says enough."""
+        return self
 
     @abstractmethod
     def __call__(

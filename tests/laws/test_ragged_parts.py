@@ -29,6 +29,7 @@ from ctrlgen.domains.molecules.composition import CompositionCost
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, ValenceCost
 from ctrlgen.domains.molecules.scaffold_pins import ScaffoldAtoms, ScaffoldPins
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.methods.multisecant import MultiSecant
 from ctrlgen.methods.projections import Normalize
 from ctrlgen.methods.regularizers import Chi, GaussianNLL, Regularizer, TargetNLL
 from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
@@ -240,6 +241,7 @@ STARTS: dict[str, Initializer] = {
     "guided": GuidedStart(3),
     "guided-adaptive": GuidedStart(3, solver=Dopri5(1e-2, 1e-2)),
     "refined": Refined(GuidedStart(3), 2),
+    "multisecant": MultiSecant(4, 2),
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ctrlgen.costs import NegativePSNR
 from ctrlgen.methods import DFlow
+from ctrlgen.methods.multisecant import MultiSecant
 from ctrlgen.methods.starts import (
     Blend,
     GuidedStart,
@@ -326,6 +327,7 @@ class Slow(torch.nn.Module):
         Blend(0.3),
         GuidedStart(3),
         Refined(Blend(0.3), 2),
+        MultiSecant(4, 2),
     ],
     ids=repr,
 )
@@ -358,7 +360,7 @@ def test_starts_lie_in_the_subspace_of_the_source(matrix_operator: Build) -> Non
     prior = Prior(Flow(lambda x, t: -x, CondOT()), source)
     z = source.sample([1, 2], **TORCH)
     given = Measurement(All(), normal([3, 4], (3, 3), **TORCH), 0.1)
-    for start in (Blend(0.5), Refined(Blend(0.5))):
+    for start in (Blend(0.5), Refined(Blend(0.5)), MultiSecant(3)):
         found = start(prior, given._replace(noise=0.0), [1, 2], z)
         assert torch.allclose(source.project(found), found, atol=1e-14)
 

@@ -162,7 +162,8 @@ class DFlow(Method):
         if self.descend == "squares":
             check_squares("descend='squares'", "descend='cost'", cost, self.regularizer)
         prior, meter = prior.metered(rows)
-        x0 = self.initializer.first_points(prior, measurement_of(cost), rows, z)
+        initializer = self.initializer.aimed(cost, self.target)
+        x0 = initializer.first_points(prior, measurement_of(cost), rows, z)
         source = SourceObjective(prior, cost, solver, self.regularizer, rows, x0)
         source.with_residual = self.optimizer.needs_residual
         source.of_squares = self.descend == "squares"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from ctrlgen.methods.multisecant import MultiSecant
 from ctrlgen.methods.source.dflow import DFlow
 from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.methods.tuned.case import Case, Settings
@@ -22,6 +23,7 @@ INITIALIZERS: dict[str, Callable[[], Initializer]] = {
     "guided": GuidedStart,
     "mean": _mean,
     "refined": lambda: Refined(_mean()),
+    "secants": MultiSecant,
     "blend": Blend,
     "source": SourceSample,
 }

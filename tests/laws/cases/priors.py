@@ -18,6 +18,7 @@ from ctrlgen.domains.images.tiles import Canvas
 from ctrlgen.domains.molecules.lead_optimization import Given
 from ctrlgen.domains.molecules.scaffold_pins import ScaffoldAtoms, ScaffoldPins
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.methods.multisecant import MultiSecant
 from ctrlgen.methods.starts import Blend, GuidedStart, Initializer, Refined, SourceSample
 from ctrlgen.operators.base import Measurement
 from ctrlgen.priors.codecs import Codec, Identity, Scaled
@@ -218,6 +219,7 @@ INITIALIZERS: dict[str, Case] = {
     "guided": initializer_case(GuidedStart(3)),
     "projected": initializer_case(Projected(3)),
     "refined": initializer_case(Refined(GuidedStart(3), 2)),
+    "multisecant": initializer_case(MultiSecant(4, 2)),
     "guided-adaptive": initializer_case(GuidedStart(3, solver=Dopri5(1e-5, 1e-5))),
 }
 
