@@ -79,8 +79,13 @@ class Run(Generic[S]):
         """Standard normal noise of a step, shape of `like`; each draw is another."""
         return step_noise(self.prior.source, self.seeds, step, like, draw)
 
+    def joined(self, step: int, data: Tensor, draw: int = 0) -> Tensor:
+        """The noise of a step as the training would have joined it with data, shape of data."""
+        ends = self.prior.flow.end(data.detach())
+        return self.prior.source.coupled(self.noise(step, data, draw), ends)
+
     def move(self, data: Tensor, noise: Tensor, step: int, draw: int = 0) -> Tensor:
         """x_s by the rule, from x̂ and ε̂, with the step's fresh noise where the rule takes it."""
         t, s = self.at(step)
-        z = self.noise(step, data, draw) if self.rule.mix(t, s).fresh else None
+        z = self.joined(step, data, draw) if self.rule.mix(t, s).fresh else None
         return self.rule(data, noise, t, s, z)

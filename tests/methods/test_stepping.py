@@ -12,8 +12,20 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import Cost, FunctionCost, Reversed, SquaredError
-from ctrlgen.methods import DDRM, DPS, FTM, NDTM, TFG, ClassifierGuidance, Method
+from ctrlgen.methods import (
+    DAPS,
+    DDRM,
+    DPS,
+    FTM,
+    NDTM,
+    TFG,
+    ClassifierGuidance,
+    Method,
+    PnPFlow,
+    REDDiff,
+)
 from ctrlgen.methods.stepping import RuledMethod, Run
+from ctrlgen.operators.matrix import Matrix
 from ctrlgen.optimizers import Event
 from ctrlgen.priors.codecs import Scaled
 from ctrlgen.priors.flows import Flow
@@ -23,8 +35,9 @@ from ctrlgen.priors.sources import Gaussian, MaskedGaussian
 from ctrlgen.rows.errors import UnknownName
 from ctrlgen.rows.seeds import normal
 from ctrlgen.rows.status import Status
-from ctrlgen.sampling.grids import DDPMUniform, Uniform, ddpm
+from ctrlgen.sampling.grids import DDPMUniform, Karras, Uniform, ddpm
 from ctrlgen.sampling.steps import DDIM, EDMStep, HeunStep, walk
+from ctrlgen.testing.oracles import gaussian
 
 Build = Callable[..., Any]
 D = 3
@@ -218,3 +231,32 @@ def test_bad_seeds_and_rows() -> None:
         Plain()(fragile([False] * 4), cost, seeds=SEEDS[:3])
     with pytest.raises(ValueError, match="seeds"):
         Plain()(fragile([False] * 4), cost, seeds=[-1])
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        DPS(grid=DDPMUniform(3), rule=DDIM(1.0), **DOUBLE),
+        PnPFlow(grid=Uniform(3), draws=2, **DOUBLE),
+        REDDiff(grid=DDPMUniform(3), **DOUBLE),
+        DAPS(grid=Karras(3, 0.1, 10.0), ode_steps=1, langevin_steps=1, **DOUBLE),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_fresh_noise_is_joined_with_data_as_the_source_says(method: Method) -> None:
+    """By its signs here; a source that joins it as it comes changes nothing."""
+
+    class Toward(Gaussian):
+        def coupled(self, noise: Tensor, data: Tensor) -> Tensor:
+            return noise.abs() * data.sign() if self.asked else noise
+
+        asked = False
+
+    source = Toward((D,))
+    prior = Prior(gaussian(torch.zeros(D).double(), torch.eye(D).double()).flow(), source)
+    cost = SquaredError(Matrix(torch.eye(D).double()), rows(D), 0.5)
+    plain = method(prior, cost, seeds=SEEDS).samples
+    source.asked = True
+    assert not torch.allclose(method(prior, cost, seeds=SEEDS).samples, plain)
+    prior.source = Gaussian((D,))
+    assert torch.equal(method(prior, cost, seeds=SEEDS).samples, plain)

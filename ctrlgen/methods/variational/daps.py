@@ -160,7 +160,7 @@ class DAPS(SteppedMethod):
             cost = run.value(centre)
         if s.sigma == 0:
             return s.alpha * sample, cost
-        return s.alpha * sample + s.sigma * run.noise(step, x), cost
+        return s.alpha * sample + s.sigma * run.joined(step, sample), cost
 
     def _inverse(self, run: Run) -> float:
         """What the data term is multiplied by, 1/τ² or 2/τ²."""

@@ -88,6 +88,6 @@ class PnPFlow(SteppedMethod):
         with torch.no_grad():
             total = torch.zeros_like(z)
             for draw in range(self.draws):
-                noisy = t.alpha * z + t.sigma * run.noise(step, z, draw)
+                noisy = t.alpha * z + t.sigma * run.joined(step, z, draw)
                 total = total + run.predict(noisy, t).data
             return total / self.draws, cost

@@ -167,7 +167,7 @@ class REDDiff(SteppedMethod[Stepwise]):
         fit, cost = slope(run, centre, "cost" if self.form == "cost" else "squared")
         assert cost is not None
         with torch.no_grad():
-            noise = run.noise(step, mu)
+            noise = run.joined(step, mu)
             pull = run.predict(t.alpha * centre + t.sigma * noise, t).noise - noise
             if self.form == "mean":
                 assert run.measurement is not None
