@@ -90,7 +90,8 @@ class PartRun:
     ) -> None:
         self.part, self.budget, self.folder, self.study = part, budget, folder, study
         self.sigma, self.observer = sigma, observer
-        self.problems, self.reason = 0, None  # type: tuple[int, str | None]
+        self.problems = 0
+        self.reason: str | None = None
         self._work: tuple[Job, Store] | None = None
 
     def __call__(self, problems: int) -> list[float | None] | None:

@@ -10,7 +10,7 @@ settings. Of every task, in dB of the mean PSNR, which is what the comparison ra
     regret          best of the matrix − recommended method at its usual settings, by the matrix
     regret, median  the same of the medians over the images
     regret, chosen  best of the matrix − recommended method at the settings that the comparison
-                    chose, on the first images of the matrix
+                    chose, on the first images of the matrix where they are not the usual ones
 
 so that all are judged on images that the comparison never had. Below zero is better than the best
 of the matrix. The cost is that of the comparison.
@@ -76,7 +76,7 @@ def judged(made: Comparison, scores: dict[str, list[float]], chosen: list[float]
         chosen: that of the recommended method at the chosen settings, of the first of these images.
     """
     (verdict,) = made.content["verdicts"]
-    name, few = verdict["best"], len(chosen)
+    name, few, every = verdict["best"], len(chosen), len(made.content["problems"]["reported"])
     best = max(scores, key=lambda each: mean(scores[each]))
     passes = {
         "evaluations": made.content["search"]["evaluations"],
@@ -97,10 +97,7 @@ def judged(made: Comparison, scores: dict[str, list[float]], chosen: list[float]
         "regret_median": max(map(median, scores.values())) - median(scores[name]),
         "regret_chosen": max(mean(each[:few]) for each in scores.values()) - mean(chosen),
         "problems": {row["method"]: row.get("problems", 0) for row in made.rows},
-        "left": sum(row["reason"] is None and not row["behind"] for row in made.rows)
-        + sum(
-            a["problems"] == len(made.content["problems"]["reported"]) for a in verdict["against"]
-        ),
+        "left": sum(row["reason"] is None and row["problems"] == every for row in made.rows),
         "cost": {**passes, "seconds": made.content["seconds"]},
         "values": {row["method"]: row.get("mean") for row in made.rows},
     }
@@ -111,8 +108,8 @@ def table(results: dict[str, Any]) -> str:
     lines = [
         f"`ctrlgen compare` on {results['images']} images of {results['prior']}, "
         f"{results['budget']} evaluations, {len(results['methods'])} methods; regret in dB of the "
-        f"mean PSNR over the {results['matrix_images']} images of the matrix, of the chosen "
-        f"settings over the first {results['checked']}.",
+        f"mean PSNR over the {results['matrix_images']} images of the matrix, of other settings "
+        f"than the usual ones over the first {results['checked']}.",
         "",
         "| task | recommended | best in draws | methods left | best of the matrix | regret | "
         "regret, median | regret, chosen | evaluations | backward passes | seconds |",
@@ -173,7 +170,7 @@ def main(
         scores, method = asked(matrix, task, budget), made.best()
         best = next(row for row in made.rows if row["reason"] is None)
         if best["setting"] == USUAL:  # as the matrix has it
-            chosen = scores[best["method"]][:checked]
+            chosen = scores[best["method"]]
         else:
             name, truth = f"{task}-{best['method']}-{best['setting']}", every[:checked]
             rows.get(name, partial(tuned_row, model, TASKS[task], truth, method))
