@@ -135,7 +135,7 @@ def table(results: dict[str, Any]) -> str:
 
 def main(
     prior: Annotated[str, typer.Option(help="mnist or cifar10")] = "mnist",
-    images: Annotated[int, typer.Option(min=3, help="of the comparison, the last ones")] = 24,
+    images: Annotated[int, typer.Option(min=3, help="of the comparison, the last ones")] = 16,
     checked: Annotated[
         int, typer.Option(min=1, help="of the matrix, at settings that are not the usual ones")
     ] = 32,
