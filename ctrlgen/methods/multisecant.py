@@ -32,7 +32,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.costs.measurement import SquaredError
 from ctrlgen.methods.base import CostLike, cost_rows
 from ctrlgen.methods.source.objective import check_squares
 from ctrlgen.methods.starts import Initializer
@@ -121,6 +120,8 @@ class MultiSecant(Initializer):
         cost = self._cost
         if cost is None:
             assert measurement is not None  # `check` has seen to it
+            from ctrlgen.costs.measurement import SquaredError  # which imports methods itself
+
             cost = SquaredError(*measurement)
         goal = _goal(measurement, self._target, z)
         solver = self.solver or prior.solver(3)
