@@ -10,7 +10,8 @@ the network and backward passes together, those of the start included.
 
     cost             −PSNR, as in the paper
     squares          ‖Hx − y‖² below it (`DFlow(descend="squares")`)
-    long             the same, and a first step of length 3 in place of the cautious 1/|g|_1
+    long             the same, and a first step of length 3 in place of the cautious 1/|g|_1; of
+                     molecules, L-BFGS as `ctrlgen molecule generate` sets it
     coarse           the same, first through two steps of Euler until 30 dB, then through the solver
     secants          squares, from a first point that forward solves alone bring towards the
                      measurement (`MultiSecant`), which begins with the same noise
@@ -28,6 +29,7 @@ import math
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,9 +113,13 @@ def gap(form: str) -> tuple[list[Result], float]:
     wanted = drawn + 0.5 * DEVIATION["gap"]
     cost = PropertyCost(Guide(network, ["gap"]), wanted, wanted, scale=DEVIATION["gap"])
     target = settings.tolerance**2
+    optimizer = cg.LBFGS(max_evaluations=MOLECULE_CALLS)
+    if form == "long":
+        own = settings.method(bound, bound.source.mask(seeds)).optimizer  # type: ignore[attr-defined]
+        optimizer = replace(own, max_evaluations=MOLECULE_CALLS)
     method = cg.DFlow(
         solver=solver,
-        optimizer=cg.LBFGS(max_evaluations=MOLECULE_CALLS),
+        optimizer=optimizer,
         initializer=cg.MultiSecant(solver=solver) if form == "secants" else cg.SourceSample(),
         descend="cost" if form == "cost" else "squares",
         target=target,
