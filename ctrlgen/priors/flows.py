@@ -132,10 +132,9 @@ class Flow:
         """The data (B, *) that final states x (B, *) stand for: themselves."""
         return x
 
-    def noised(self, x: Tensor, noise: Tensor, t: float) -> Tensor:
-        """States (B, *) at a time on the path from noise (B, *) to final states x: α x + σ ε."""
-        at = self.path(torch.tensor(t, dtype=torch.float64, device="cpu"))
-        return float(at.alpha) * x + float(at.sigma) * noise
+    def noised(self, x: Tensor, noise: Tensor, alpha: float, sigma: float) -> Tensor:
+        """States (B, *) on the path from noise (B, *) to final states x, at a level: α x + σ ε."""
+        return alpha * x + sigma * noise
 
     def velocity(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Tensor:
         """u_t(x), shape of x."""

@@ -149,9 +149,9 @@ class PinnedFlow(Flow):
     def end(self, x: Tensor) -> Tensor:
         return self.pins.put(x)
 
-    def noised(self, x: Tensor, noise: Tensor, t: float) -> Tensor:
+    def noised(self, x: Tensor, noise: Tensor, alpha: float, sigma: float) -> Tensor:
         """As `Flow.noised`; what of the state is noise is replaced."""
-        w = super().noised(x, noise, t)
+        w = super().noised(x, noise, alpha, sigma)
         return w + self.pins.project(noise - w)
 
     def predict(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Prediction:

@@ -16,6 +16,7 @@ from ctrlgen.methods.blackbox.search import Search
 from ctrlgen.priors.paths import VP, CondOT, Path
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import level_at
 from ctrlgen.solvers import RK4, Euler, Midpoint
 from ctrlgen.testing.oracles import gaussian
 
@@ -59,7 +60,9 @@ def test_a_child_of_a_draw_of_the_prior_is_one(path: Path, time: float) -> None:
         own, lambda x: x[:, 0], solver, torch.tensor([0]), z, None, 8, None, own.metered(z[:, 0])[1]
     )
     method = cg.RenoisingSearch()
-    x = method._renoised(search, parents.unsqueeze(0), torch.arange(5), time, 0)
+    x = method._renoised(
+        search, parents.unsqueeze(0), torch.arange(5), level_at(own.flow.path, time), 0
+    )
     ends = _born(search, x, solver.after(time), time).states[0]
     shift, slope = ends[0], (ends[1:] - ends[0]).T
     a, b = slope[:, :2], slope[:, 2:]
@@ -136,7 +139,9 @@ def test_noise_is_joined_with_data_as_the_source_says() -> None:
         own, distance, Euler(2), torch.tensor([5]), z, None, 8, None, own.metered(z[:, 0])[1]
     )
     parents = torch.tensor([[[1.0, -2.0], [0.5, 0.1]]], dtype=DOUBLE)
-    x = cg.RenoisingSearch()._renoised(search, parents, torch.arange(2), 0.5, 0)
+    x = cg.RenoisingSearch()._renoised(
+        search, parents, torch.arange(2), level_at(own.flow.path, 0.5), 0
+    )
     away = (x - 0.5 * parents) * parents.sign()
     assert (away > 0).all() and float(away.max()) > 0.1
 

@@ -124,7 +124,7 @@ def test_molecules_put_back_to_matched_noise_are_molecules_again() -> None:
         noise = bound.source.sample(seeds, 1)
         shares = []
         for each in (noise, bound.source.coupled(noise, x)):
-            put = bound.flow.noised(x, each, 0.8)
+            put = bound.flow.noised(x, each, 0.8, 0.2)
             again = solver(BoundVelocity(bound), put, 0.8, 1.0)
             shares.append(float(whole(bound.codec.decode(again), "qm9-heavy").double().mean()))
     assert shares[1] > 0.6 and shares[0] < 0.35

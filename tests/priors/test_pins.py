@@ -125,7 +125,7 @@ def test_pins_refuse(tmp_path: Path) -> None:
 def test_back_on_the_path_the_pinned_part_is_noise() -> None:
     prior = correlated(0.5)
     x, noise = prior.start([1, 2], dtype=torch.float64), prior.start([3, 4], dtype=torch.float64)
-    w = prior.flow.noised(x, noise, 0.25)
+    w = prior.flow.noised(x, noise, 0.25, 0.75)
     assert torch.equal(w[:, 0], noise[:, 0])
     assert torch.allclose(w[:, 1], 0.25 * x[:, 1] + 0.75 * noise[:, 1])
     assert torch.equal(prior.codec.decode(x), prior.flow.end(x))

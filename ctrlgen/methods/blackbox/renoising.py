@@ -33,6 +33,7 @@ from ctrlgen.methods.blackbox.search import Search, SearchMethod
 from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Level, level_at
 from ctrlgen.solvers import Solver
 
 __all__ = ["RenoisingSearch"]
@@ -96,7 +97,8 @@ class RenoisingSearch(SearchMethod):
         status = search.lost(best.costs.isfinite().any(1))
         kept = search.leave(torch.where(search.reached, int(Status.TARGET), status))
         best = best if kept is None else best.take(kept)
-        rest = [(time, search.solver.after(time)) for time in self.times]
+        path = search.prior.flow.path
+        rest = [(level_at(path, time), search.solver.after(time)) for time in self.times]
         own = torch.arange(self.children, device=z.device)
         for generation in range(self.generations):
             if not len(search.rows):
@@ -105,10 +107,10 @@ class RenoisingSearch(SearchMethod):
             place = torch.where(best.costs[:, place].isfinite(), place, 0)  # (b, λ)
             children = []
             parts = own.tensor_split(len(rest))
-            for (time, solver), part in zip(rest, parts, strict=True):
+            for (level, solver), part in zip(rest, parts, strict=True):
                 for few in part.split(self.chunk):
-                    x = self._renoised(search, best.of(place[:, few]), few, time, generation)
-                    children.append(_born(search, x, solver, time))
+                    x = self._renoised(search, best.of(place[:, few]), few, level, generation)
+                    children.append(_born(search, x, solver, level.time))
             new = _Best.joined(children)
             search.note()
             status = search.lost(new.costs.isfinite().any(1))
@@ -122,15 +124,15 @@ class RenoisingSearch(SearchMethod):
         search.end(Status.MAX_ITERATIONS)
 
     def _renoised(
-        self, search: Search, states: Tensor, own: Tensor, time: float, generation: int
+        self, search: Search, states: Tensor, own: Tensor, level: Level, generation: int
     ) -> Tensor:
-        """States (b, J, *) at a time on the path from fresh noise to final states (b, J, *).
+        """States (b, J, *) at a level on the path from fresh noise to final states (b, J, *).
 
         Args:
             search: the samples.
             states: of parents.
             own: numbers of the children in their generation, shape (J,).
-            time: t.
+            level: of t.
             generation: its number.
         """
         seeds = further(search.seeds.unsqueeze(1), own).flatten()
@@ -139,7 +141,7 @@ class RenoisingSearch(SearchMethod):
         stream = _GENERATIONS + generation
         noise = prior.source.sample(seeds, stream, dtype=x.dtype, device=x.device)
         noise = prior.source.coupled(noise, prior.flow.end(x))
-        x = prior.source.project(prior.flow.noised(x, noise, time))
+        x = prior.source.project(prior.flow.noised(x, noise, level.alpha, level.sigma))
         return x.unflatten(0, states.shape[:2])
 
 
