@@ -33,20 +33,19 @@ import torch
 from torch import Tensor
 
 from ctrlgen.methods.base import CostLike, cost_rows
+from ctrlgen.methods.secants import Secants
 from ctrlgen.methods.source.objective import check_squares
 from ctrlgen.methods.starts import Initializer
 from ctrlgen.operators.base import Measurement
 from ctrlgen.optimizers.base import check_target
 from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.prior import Prior
-from ctrlgen.rows.batching import expand_like, flat, row_sum, take
+from ctrlgen.rows.batching import PerSample, expand_like, flat, row_sum, take
+from ctrlgen.rows.constants import follow
 from ctrlgen.rows.seeds import Seeds
 from ctrlgen.solvers import Solver
 
 __all__ = ["MultiSecant"]
-
-_DEPENDENT = 1e-3
-"""Share of a secant's image that is new, below which it says nothing."""
 
 
 class MultiSecant(Initializer):
@@ -120,9 +119,7 @@ class MultiSecant(Initializer):
         cost = self._cost
         if cost is None:
             assert measurement is not None  # `check` has seen to it
-            from ctrlgen.costs.measurement import SquaredError  # which imports methods itself
-
-            cost = SquaredError(*measurement)
+            cost = _Misfit(measurement)
         goal = _goal(measurement, self._target, z)
         solver = self.solver or prior.solver(3)
         rows, final = torch.arange(len(z), device=z.device), z.clone()
@@ -192,6 +189,22 @@ class MultiSecant(Initializer):
             return torch.autograd.grad(prior.predict(x, self.time).data, x, step)[0]
 
 
+class _Misfit(PerSample):
+    """What there is where a method tells no more than the measurement: its residual."""
+
+    per_sample = ("operator", "y")
+
+    def __init__(self, measurement: Measurement) -> None:
+        self.operator, self.y, self.noise = measurement
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return row_sum(self.least_squares(x).square())
+
+    def least_squares(self, x: Tensor) -> Tensor:
+        seen = self.operator(x)
+        return flat(self.operator.observed(seen - follow(self.y, seen)))
+
+
 class _Search:
     """The best point of every row, its trust region and its secants.
 
@@ -211,7 +224,7 @@ class _Search:
     met: Tensor
 
     def __init__(self, memory: int, radius: Tensor) -> None:
-        self.radius, self.secants = radius, _Secants(memory)
+        self.radius, self.secants = radius, Secants(memory)
         self.failures = torch.zeros_like(radius, dtype=torch.int64)
         self.value = torch.full_like(radius, torch.inf)
         self.promised = torch.zeros_like(radius)
@@ -238,11 +251,8 @@ class _Search:
 
     def known(self) -> tuple[Tensor, Tensor]:
         """S Qᵀ r, shape (b, *), and (I − QQᵀ) r, shape (b, m), of the best points."""
-        back, rest = torch.zeros_like(flat(self.x)), self.residual
-        for s, q in self.secants.pairs:
-            share = row_sum(q * rest)[:, None]
-            back, rest = back + share * s, rest - share * q
-        return back.reshape(self.x.shape), rest
+        back, rest = self.secants.solved(self.residual)
+        return back.reshape(self.x.shape) if back.ndim else back, rest
 
     def within(self, step: Tensor) -> Tensor:
         """The points at the end of steps (b, *), cut to the trust region."""
@@ -255,30 +265,6 @@ class _Search:
         for name in ("x", "state", "residual", "met", "failures", "value", "promised", "radius"):
             setattr(self, name, take(getattr(self, name), index))
         self.secants.take(index)
-
-
-class _Secants:
-    """Moves s_i (b, d) and their images q_i (b, m), orthonormal; zero where they say nothing."""
-
-    def __init__(self, memory: int) -> None:
-        self.memory, self.pairs = memory, list[tuple[Tensor, Tensor]]()
-
-    def add(self, move: Tensor, image: Tensor) -> None:
-        """Another pair, made orthogonal to the others by Gram and Schmidt; the oldest may go."""
-        self.pairs = self.pairs[-self.memory + 1 :] if self.memory > 1 else []
-        whole = torch.linalg.vector_norm(image, dim=1)
-        for s, q in self.pairs:
-            share = row_sum(q * image)[:, None]
-            move, image = move - share * s, image - share * q
-        length = torch.linalg.vector_norm(image, dim=1)
-        new = (length > _DEPENDENT * whole) & move.isfinite().all(1)
-        scale = torch.where(new, length, 1)[:, None]
-        zero = move.new_zeros(())
-        move, image = (torch.where(new[:, None], v / scale, zero) for v in (move, image))
-        self.pairs.append((move, image))
-
-    def take(self, index: Tensor) -> None:
-        self.pairs = [(s[index], q[index]) for s, q in self.pairs]
 
 
 def _goal(measurement: Measurement | None, target: float | Tensor | None, z: Tensor) -> Tensor:
