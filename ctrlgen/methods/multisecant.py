@@ -40,7 +40,7 @@ from ctrlgen.operators.base import Measurement
 from ctrlgen.optimizers.base import check_target
 from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.prior import Prior
-from ctrlgen.rows.batching import PerSample, expand_like, flat, row_sum, take
+from ctrlgen.rows.batching import PerSample, expand_like, flat, partition, row_sum, take
 from ctrlgen.rows.constants import follow
 from ctrlgen.rows.seeds import Seeds
 from ctrlgen.solvers import Solver
@@ -134,18 +134,19 @@ class MultiSecant(Initializer):
             search.see(trial, state, residual, met=height.to(z) <= goal)
             final[rows] = search.x
             going = ~search.met & (search.failures < self.patience)
-            if round == self.rounds or not bool(going.any()):
+            along = going & ((search.failures % 2 == 1) | (round < self.tangents))
+            left, turned = torch.stack((going, along)).sum(1).tolist()  # the round's one read
+            if round == self.rounds or not left:
                 break
-            if not bool(going.all()):
-                (kept,) = going.nonzero(as_tuple=True)
-                rows, goal = rows[kept], goal[kept]
+            if left < len(rows):
+                kept, _ = partition(going, left)
+                rows, goal, along = rows[kept], goal[kept], along[kept]
                 cost, prior = cost_rows(cost, kept), prior.take(kept)
                 search.take(kept)
             back, rest = search.known()
             step = self._correction(prior, cost, search.state, rest)
-            along = (search.failures % 2 == 1) | (round < self.tangents)
-            if bool(along.any()):
-                (where,) = along.nonzero(as_tuple=True)
+            if turned:
+                where, _ = partition(along, turned)
                 tangent = self._tangent(prior.take(where), search, where, step[where])
                 step = step.index_copy(0, where, tangent)
             trial = search.within(prior.source.project(step) - back)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,12 +24,14 @@ from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.judges import regressor
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.methods import TFG, DFlow
+from ctrlgen.methods.multisecant import MultiSecant
 from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import LBFGS, FunctionObjective
 from ctrlgen.optimizers.workingset import WorkingSet
 from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import Midpoint
 from ctrlgen.testing import DEVICE, Accelerator, Ledger, watched
+from tests.laws.cases import CASES
 
 SEEDS = [7, 3, 11, 2]
 ENDS = 20
@@ -103,6 +106,13 @@ def test_a_method_does_not_keep_the_device_waiting(
         steps(ledger)
     host = {where for _, where in ledger.host if not where.startswith(ON_THE_HOST)}
     assert not host, ledger.host
+
+
+def test_secants_do_not_keep_the_device_waiting(accelerator: Accelerator) -> None:
+    """One read a round, whoever leaves and whoever turns along the tangent."""
+    method, prior, cost = CASES["method:dflow"].problem(torch.arange(4).to(DEVICE), torch.float64)
+    method = replace(method, initializer=MultiSecant(6, 2, patience=1))
+    check(watched(accelerator, method, prior, cost, SEEDS), 1)
 
 
 @pytest.mark.parametrize(
