@@ -160,7 +160,7 @@ def test_damaged_cards_and_weights(
         (("--centre", 4, "--noise", -1), "noise: expected a standard deviation"),
         (
             ("--centre", 4, "--init", "lucky"),
-            "init: expected one of guided, mean, refined, blend, source",
+            "init: expected one of guided, mean, refined, secants, blend, source",
         ),
         (("--centre", 4, "--label", 4), "label: expected integers from 0 to 3, got [4]"),
         (("--centre", 4, "--seeds", "1,x"), "seeds: expected integers as in 3,5,8"),

@@ -178,7 +178,7 @@ def test_options_go_to_methods_that_have_them() -> None:
                 with pytest.raises(ValueError, match=f"{option}: {name} has none; it is for d-f"):
                     build(name, case, **{option: value})
     with pytest.raises(
-        ValueError, match="init: expected one of guided, mean, refined, blend, source"
+        ValueError, match="init: expected one of guided, mean, refined, secants, blend, source"
     ):
         build("d-flow", case, init="lucky")
     with pytest.raises(ValueError, match="target: expected a PSNR in dB, got nan"):

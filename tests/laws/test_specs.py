@@ -31,6 +31,7 @@ OPAQUE = {
     "prior:conditional": "prior: ",
     "prior:pinned": "prior: ",
     "rows:judge-likelihood": "prior: ",
+    "rows:judge-misfit": "prior: ",
     "rows:judge-own": "function: ",
 }
 """Cases that hold a network or a lambda, and what their errors begin with."""

@@ -74,8 +74,8 @@ METHODS: dict[str, Method] = {
         optimizer=Adam(learning_rate=0.05),
     ),
     "ctdtm": CTDTM(
-        **_STEPS, clock=None, mode="linear", iterations=4, terminal_weight=0.3,
-        optimizer=Adam(learning_rate=0.2),
+        **_STEPS, clock=None, mode="linear", iterations=6, terminal_weight=1.0,
+        optimizer=Adam(learning_rate=0.4),
     ),
     "ftm": FTM(
         **_STEPS, iterations=2, terminal_weight=20.0, optimizer=Adam(learning_rate=0.02)

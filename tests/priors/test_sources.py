@@ -153,8 +153,8 @@ def test_mean_square_radius_is_the_degrees_of_freedom():
     """5,000 draws of every row's molecule, within five standard errors."""
     for row in range(3):
         source = MaskedGaussian(MASK[row].expand(5000, 5), 4)
-        square = source.radius(source.sample(range(5000), dtype=torch.float64)) ** 2
-        d = float(source.degrees_of_freedom(square[:1])[0])
+        x = source.sample(range(5000), dtype=torch.float64)
+        square, d = source.radius(x) ** 2, float(source.degrees_of_freedom(x)[0])
         assert abs(float(square.mean()) - d) < 5 * math.sqrt(2 * d / 5000)
 
 
