@@ -16,14 +16,13 @@ dislike it. With τ > 0 it is smooth (Lin et al., arXiv 2402.19078), and larger 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from ctrlgen.costs.base import Cost, as_cost
 from ctrlgen.costs.property import PropertyCost
-from ctrlgen.rows.batching import PerSample
 from ctrlgen.rows.constants import follow
 
 __all__ = ["ChebyshevCost", "scalarised"]
@@ -52,8 +51,8 @@ class ChebyshevCost(Cost):
     """The worst of several weighted costs.
 
     Args:
-        costs: K costs; or a `PropertyCost` of K properties, whose terms are the costs, with one
-            evaluation of its network for all.
+        costs: K costs, in a sequence or by name; or a `PropertyCost` of K properties, whose terms
+            are the costs, with one evaluation of its network for all.
         weights: w >= 0, not all zero: shape (K,), or one row per sample, shape (B, K).
         reference: r: a number, shape (K,), or one row per sample, shape (B, K).
         rho: ρ >= 0.
@@ -67,15 +66,22 @@ class ChebyshevCost(Cost):
 
     def __init__(
         self,
-        costs: Sequence[CostLike] | PropertyCost,
+        costs: Sequence[CostLike] | Mapping[str, CostLike] | PropertyCost,
         weights: Tensor | Sequence[float],
         reference: Tensor | Sequence[float] | float = 0.0,
         *,
         rho: float = 0.01,
         smoothing: float = 0.0,
     ) -> None:
-        self.costs = costs if isinstance(costs, PropertyCost) else _Several(costs)
-        number = self.costs.properties
+        self.costs: PropertyCost | dict[str, Cost]
+        if isinstance(costs, PropertyCost):
+            self.costs, number = costs, costs.properties
+        elif isinstance(costs, Sequence | Mapping):
+            named = costs if isinstance(costs, Mapping) else dict(enumerate(costs))
+            self.costs = {str(name): as_cost(cost) for name, cost in named.items()}
+            number = len(self.costs)
+        else:
+            raise TypeError(f"costs: expected a sequence of costs, got {type(costs).__name__}")
         if number < 2:
             raise ValueError(f"costs: expected at least 2, got {number}")
         self.weights = _table("weights", weights, number)
@@ -91,11 +97,15 @@ class ChebyshevCost(Cost):
 
     @property
     def differentiable(self) -> bool:
-        return self.costs.differentiable
+        if isinstance(self.costs, PropertyCost):
+            return self.costs.differentiable
+        return all(cost.differentiable for cost in self.costs.values())
 
     def terms(self, x: Tensor) -> Tensor:
         """The costs c_k of signals x (B, *), shape (B, K)."""
-        return self.costs.terms(x)
+        if isinstance(self.costs, PropertyCost):
+            return self.costs.terms(x)
+        return torch.stack([cost(x) for cost in self.costs.values()], 1)
 
     def forward(self, x: Tensor) -> Tensor:
         values = self.terms(x)
@@ -103,32 +113,8 @@ class ChebyshevCost(Cost):
         return scalarised(values, weights, reference, self.rho, self.smoothing)
 
     def __repr__(self) -> str:
-        return f"ChebyshevCost({self.costs})"
-
-
-class _Several(PerSample):
-    """Costs side by side."""
-
-    per_sample = ("parts",)
-
-    def __init__(self, costs: Sequence[CostLike]) -> None:
-        if not isinstance(costs, Sequence):
-            raise TypeError(f"costs: expected a sequence of costs, got {type(costs).__name__}")
-        self.parts = {str(place): as_cost(cost) for place, cost in enumerate(costs)}
-
-    @property
-    def properties(self) -> int:
-        return len(self.parts)
-
-    @property
-    def differentiable(self) -> bool:
-        return all(cost.differentiable for cost in self.parts.values())
-
-    def terms(self, x: Tensor) -> Tensor:
-        return torch.stack([cost(x) for cost in self.parts.values()], 1)
-
-    def __repr__(self) -> str:
-        return ", ".join(map(repr, self.parts.values()))
+        parts = [self.costs] if isinstance(self.costs, PropertyCost) else self.costs.values()
+        return f"ChebyshevCost({', '.join(map(repr, parts))})"
 
 
 def _table(name: str, value: Tensor | Sequence[float] | float, number: int) -> Tensor:

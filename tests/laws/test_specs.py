@@ -22,7 +22,6 @@ OPAQUE = {
     "codec:latent-audio": "network: ",
     "codec:pretrained-audio": "network: ",  # with the frames of a batch; without, by its card
     "cost:chebyshev": "costs.predict: ",
-    "cost:chebyshev-several": "spec: ",
     "cost:level-set": "function: ",
     "cost:level-set-rows": "function: ",
     "cost:property": "predict: ",
