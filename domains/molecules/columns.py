@@ -24,7 +24,7 @@ from ctrlgen.domains.molecules.perception import Names
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.rdkit import tensors
-from ctrlgen.domains.molecules.rdkit_scores import SCALES, RDKitScore
+from ctrlgen.domains.molecules.rdkit_scores import RDKitScore
 from ctrlgen.domains.molecules.readers import Record
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.requirements import Wish
@@ -59,7 +59,7 @@ class Columns:
     """What is said of molecules, a metric of their signals: one mapping each.
 
     Attributes:
-        name: alphabet of the signals; of "moses-heavy" RDKit's scores are told, not properties.
+        name: alphabet of the signals; of "moses-heavy" no properties are told.
         wish: what was asked; None for molecules that nobody steered.
         guide: network of that alphabet.
         evaluator: network of the alphabet "qm9".
@@ -69,6 +69,7 @@ class Columns:
         posebusters: make PoseBusters' checks as well.
         traded: properties of a front, which no verdict asks for.
         covariance: of the guide's head, from which its uncertainty is told.
+        scores: RDKit's that are told, keys of `rdkit_scores.SCALES`.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Columns:
     posebusters: bool = False
     traded: tuple[str, ...] = ()
     covariance: HeadCovariance | None = None
+    scores: tuple[str, ...] = ()
 
     def __call__(self, signals: Tensor) -> list[dict[str, Any]]:
         """Columns of signals (B, N, 3 + K)."""
@@ -128,9 +130,7 @@ class Columns:
             self.wish, self.name, scores, signals, counts, self.tolerance, self.traded
         )  # fmt: skip
         unsure = self._unsure(signals)
-        drug_scores = {
-            key: RDKitScore(key)(scores.mols) for key in (SCALES if self.drug_like else ())
-        }
+        shown = {key: RDKitScore(key)(scores.mols) for key in self.scores}
         rows = []
         for i, mol in enumerate(scores.mols):
             fresh = {key: flags[i] for key, flags in scores.novel.items()}
@@ -143,9 +143,8 @@ class Columns:
             }
             if self.lead is not None:
                 row["similarity to the lead"] = likeness(self.lead, scores.names[i].mol)
-            if self.drug_like:
-                row |= {f"score {key}": values[i] for key, values in drug_scores.items()}
-            else:
+            row |= {f"score {key}": values[i] for key, values in shown.items()}
+            if not self.drug_like:
                 row |= _values(bounds, scores.guide[i], scores.evaluator[i], i, unsure)
             if dipoles is not None:
                 row["xtb mu (D)"] = dipoles[i].mu

@@ -18,7 +18,7 @@ from ctrlgen.domains.molecules.judges import judge
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
 from ctrlgen.domains.molecules.options import Sample
 from ctrlgen.domains.molecules.plans import METRIC, Molecules
-from ctrlgen.domains.molecules.rdkit_scores import parse_score
+from ctrlgen.domains.molecules.rdkit_scores import SCALES, parse_score
 from ctrlgen.domains.molecules.reports import finish
 from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.scoring import EVALUATOR
@@ -96,11 +96,8 @@ class Drawing(Molecules):
             prior = load(options.prior, device=device)
         name = alphabet_of(prior)
         allowed = [n for n in parse_atoms(options.atoms, name) if n <= prior.source.shape[0]]
-        columns = Columns(
-            name,
-            evaluator=None if name == "moses-heavy" else evaluator_of(options.evaluator, device),
-            posebusters=options.posebusters,
-        )  # fmt: skip
+        drug_like = name == "moses-heavy"
+        shown = set(SCALES if drug_like else ())
         method: Any = Draws(prior.solver(options.steps))
         cost: Any = None
         scoring = options.scoring
@@ -108,8 +105,15 @@ class Drawing(Molecules):
             if scoring.code:
                 cost = BlackBoxCost(**scoring.box(), view=MoleculeView(name))
             else:
-                cost = parse_score(scoring.reference).cost(name)
+                wish = parse_score(scoring.reference)
+                cost, shown = wish.cost(name), {*shown, wish.name}
             method = scoring.method(prior, options.steps)
+        columns = Columns(
+            name,
+            evaluator=None if drug_like else evaluator_of(options.evaluator, device),
+            posebusters=options.posebusters,
+            scores=tuple(key for key in SCALES if key in shown),
+        )
         bound = prior.bind(counts=sizes(name).only(allowed).draw([], seeds))
         unit = options.size(len(seeds))
         return Job(bound, cost, method, seeds, unit, {METRIC: columns}, patience=None)

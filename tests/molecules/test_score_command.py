@@ -60,8 +60,11 @@ def test_a_drug_like_prior_is_drawn_with_the_scores_of_rdkit(
         assert {"score qed", "score logp", "score tpsa", "score sa", "stable"} <= row.keys()
         assert not any(key.startswith(("evaluator ", "novel ")) for key in row)
         assert 14 <= row["atoms of the prior"] <= 27 and row["valid"] is False and row["reason"]
-    words += ["--score", "qed>=0.5", "--method", "best-of", "--calls", 8]
-    assert "qed" in ctrlgen("sample", "-n", 2, "--atoms", "9..10", *words, "-o", "best.sdf").out
+    asked = ["--score", "logp<=2", "--method", "best-of", "--calls", 8, "-n", 1, "-o", "best.sdf"]
+    assert "qed" in ctrlgen("sample", "--atoms", "9..10", *words, *asked).out
+    words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "--atoms", 2]
+    (row,) = solved(ctrlgen, "sample", *words, *asked, "--overwrite")["molecules"]
+    assert [key for key in row if key.startswith("score ")] == ["score logp"]
 
 
 def test_columns_of_a_drug_like_molecule() -> None:
@@ -69,7 +72,7 @@ def test_columns_of_a_drug_like_molecule() -> None:
     assert rdkit.Chem.rdDistGeom.EmbedMolecule(mol, randomSeed=1) == 0
     assert rdkit.Chem.rdForceFieldHelpers.MMFFOptimizeMolecule(mol) == 0
     positions, classes, counts = tensors([mol], "moses-heavy")
-    (row,) = Columns("moses-heavy")(join(positions, classes, len(DRUG)))
+    (row,) = Columns("moses-heavy", scores=("qed", "logp"))(join(positions, classes, len(DRUG)))
     bare = rdkit.Chem.MolFromSmiles(row["smiles"])
     assert row["smiles"] == rdkit.Chem.CanonSmiles("Clc1ccc(CN2CCNCC2)s1") and counts == 13
     assert row["valid"] and row["stable"] and row["score qed"] == rdkit.Chem.QED.qed(bare)
