@@ -24,7 +24,7 @@ from ctrlgen.domains.molecules.perception import Names
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.rdkit import tensors
-from ctrlgen.domains.molecules.rdkit_scores import RDKitScore
+from ctrlgen.domains.molecules.rdkit_scores import ScoreWish
 from ctrlgen.domains.molecules.readers import Record
 from ctrlgen.domains.molecules.regressors import PropertyNetwork
 from ctrlgen.domains.molecules.requirements import Wish
@@ -130,7 +130,7 @@ class Columns:
             self.wish, self.name, scores, signals, counts, self.tolerance, self.traded
         )  # fmt: skip
         unsure = self._unsure(signals)
-        shown = {key: RDKitScore(key)(scores.mols) for key in self.scores}
+        shown = {key: ScoreWish(key).values(scores.mols) for key in self.scores}
         rows = []
         for i, mol in enumerate(scores.mols):
             fresh = {key: flags[i] for key, flags in scores.novel.items()}

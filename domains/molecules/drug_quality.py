@@ -178,8 +178,7 @@ def main() -> None:
     for key in ("samples", "steps", "posebusters"):
         if getattr(options, key) < (key != "posebusters"):
             parser.error(f"--{key}: expected a positive number, got {getattr(options, key)}")
-    there = importlib.util.find_spec("posebusters") is not None
-    busted = options.posebusters if there else 0
+    busted = options.posebusters if importlib.util.find_spec("posebusters") else 0
     content: dict[str, Any] = {}
     if options.prior is None:
         data = moses_data.read(options.data, options.split)

@@ -79,6 +79,16 @@ def test_columns_of_a_drug_like_molecule() -> None:
     assert row["score logp"] == pytest.approx(rdkit.Chem.Crippen.MolLogP(bare))
 
 
+def test_what_rdkit_cannot_read_has_no_score() -> None:
+    """One piece, five valences at its middle: a row with its reason, and its mate has a score."""
+    positions = torch.zeros(2, 3, 3)
+    positions[:, :, 0] = torch.tensor([0.0, 1.53, 3.06])
+    classes = torch.tensor([[3, 3, 3], [3, 2, 3]])  # CH3 CH3 CH3, and propane
+    bad, good = Columns("moses-heavy", scores=("qed",))(join(positions, classes, len(DRUG)))
+    assert bad["score qed"] is None and not bad["valid"] and bad["reason"]
+    assert good["valid"] and 0 < good["score qed"] < 1
+
+
 def test_properties_are_listed_with_units_and_ranges(ctrlgen: Command) -> None:
     found = json.loads(ctrlgen("properties", "--json").out)
     assert [p["name"] for p in found] == list(PROPERTIES)
