@@ -96,22 +96,26 @@ class UncertaintyCost(Cost):
     Args:
         features: of signals (B, N, 3 + K), shape (B, D), differentiable.
         covariance: of the head.
-        columns: places of the properties in `PROPERTIES`.
+        columns: places of the properties in `PROPERTIES`, shape (P,), or of each sample (B, P).
     """
 
     def __init__(
         self,
         features: Callable[[Tensor], Tensor],
         covariance: HeadCovariance,
-        columns: Sequence[int],
+        columns: Sequence[int] | Tensor,
     ) -> None:
-        if not columns:
-            raise ValueError("columns: expected at least one property")
-        self.features, self.covariance, self.columns = features, covariance, list(columns)
+        self.columns = torch.as_tensor(columns, dtype=torch.int64)
+        if not self.columns.numel() or self.columns.ndim > 2:
+            raise ValueError("columns: expected at least one property, shape (P,) or (B, P)")
+        self.features, self.covariance = features, covariance
+        if self.columns.ndim == 2:
+            self.per_sample = ("columns",)
 
     def forward(self, x: Tensor) -> Tensor:
         widths = self.covariance.widths(self.features(x))
-        return torch.stack([widths[:, place] for place in self.columns], 1).square().sum(1)
+        columns = follow(self.columns, widths).expand(len(widths), -1)
+        return widths.gather(1, columns).square().sum(1)
 
 
 def head_covariance(name: str, needed: bool = True) -> HeadCovariance | None:

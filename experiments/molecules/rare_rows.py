@@ -21,7 +21,7 @@ from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import Standing, screen, standing
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.stability import stability
-from ctrlgen.domains.molecules.uncertainty import HeadCovariance, features_of
+from ctrlgen.domains.molecules.uncertainty import HeadCovariance, UncertaintyCost, features_of
 from ctrlgen.domains.molecules.verdicts import CONFIRMED
 from ctrlgen.experiments.dflow.molecules_rows import denoised_guidance
 from ctrlgen.methods import EvolutionStrategy, RenoisingSearch
@@ -126,27 +126,6 @@ class Predicted(PerSample):
         return (values / follow(SCALE, values)).gather(1, follow(self.columns, values))
 
 
-class Unsure(Cost):
-    """How unsure the guide is of the properties of each molecule, squared and summed.
-
-    Args:
-        network, columns, types: see `Predicted`.
-        covariance: of the guide's head.
-    """
-
-    per_sample = ("columns",)
-
-    def __init__(
-        self, network: PropertyNetwork, columns: Tensor, types: Types, covariance: HeadCovariance
-    ) -> None:
-        self.columns, self.covariance = columns, covariance
-        self.features = features_of(network, types)
-
-    def forward(self, x: Tensor) -> Tensor:
-        widths = self.covariance.widths(self.features(x))
-        return widths.gather(1, follow(self.columns, widths)).square().sum(1)
-
-
 @dataclass(frozen=True)
 class Bench:
     """Targets of a kind, and all that the rows share.
@@ -180,8 +159,9 @@ class Bench:
         """The cost of some molecules, in squared deviations."""
         cost: Cost = self.aim(rows, types)
         if self.weight and self.covariance is not None:
+            features = features_of(self.guide, types)
             columns = self.targets.columns[rows]
-            cost = cost + self.weight * Unsure(self.guide, columns, types, self.covariance)
+            cost = cost + self.weight * UncertaintyCost(features, self.covariance, columns)
         return cost
 
     def aim(self, rows: Tensor, types: Types = "straight-through") -> PropertyCost:

@@ -16,13 +16,13 @@ from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, Parts
+from ctrlgen.domains.molecules.uncertainty import UncertaintyCost, features_of
 from ctrlgen.experiments.molecules import rare_rows
 from ctrlgen.experiments.molecules.rare_figures import table
 from ctrlgen.experiments.molecules.rare_rows import (
     JOINT,
     Bench,
     Targets,
-    Unsure,
     best_of_draws,
     dflow,
     evolution,
@@ -165,7 +165,8 @@ def test_how_unsure_the_guide_is_counts_by_the_properties_of_each_molecule() -> 
             return parts.positions[:, 0]
 
     guide = Featured()
-    unsure = Unsure(guide, case.targets.columns, "hard", fixed)  # type: ignore[arg-type]
+    features = features_of(guide, "hard")  # type: ignore[arg-type]
+    unsure = UncertaintyCost(features, fixed, case.targets.columns)  # type: ignore[arg-type]
     signals = case.prior.bind(counts=case.targets.counts).sample([0, 1, 2], case.prior.solver(1))
     assert unsure(signals).tolist() == [1 + 4, 4 + 9, 1 + 9]
     assert unsure.take(torch.tensor([2]))(signals[:1]).tolist() == [10]
