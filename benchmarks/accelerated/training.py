@@ -17,6 +17,8 @@ import torch
 from benchmarks.accelerated.session import Clock, Record
 from benchmarks.accelerated.workbench import Workbench, synchronise
 from ctrlgen.domains.audio import training as audio_training
+from ctrlgen.domains.audio.data import Music
+from ctrlgen.domains.audio.encodec_trainer import EnCodecRecipe, EnCodecTrainer
 from ctrlgen.domains.audio.trainer import FlowRecipe, FlowTrainer
 from ctrlgen.domains.images import training as image_training
 from ctrlgen.domains.images.data import Images
@@ -43,6 +45,7 @@ DATA: dict[str, Training[Any]] = {
 SHARES = {
     "moses-heavy": 0.4, "moses-heavy-guide": 0.1,
     "qm9": 0.2, "cifar10-large": 0.15, "qm9-heavy": 0.075, "freedoom-music": 0.075,
+    "encodec-16k": 0.1,
 }  # fmt: skip
 """Networks to train in order of value, and what each takes of the time; those whose data are there
 share it all.
@@ -87,6 +90,12 @@ def _tiny(name: str, device: torch.device) -> Trainer:
 
 def _tiny_music(name: str, device: torch.device) -> Trainer:
     known = audio_training.RECIPES[name]
+    if isinstance(known, EnCodecRecipe):
+        tiny = {"hidden_size": 4, "num_filters": 2, "upsampling_ratios": [4, 2]}
+        codec = replace(known, config={**known.config, **tiny}, batch=2, length=1600, validation=2)
+        noise = torch.randn(8000, generator=torch.Generator().manual_seed(0))
+        music = Music(((3000 * noise).short().numpy(),), ("noise",))
+        return EnCodecTrainer(codec, music, music, 0, device)
     assert isinstance(known, FlowRecipe)
     config = {"features": 8, "width": 16, "depth": 1, "heads": 2}
     recipe = replace(known, config=config, batch=4, validation=4)

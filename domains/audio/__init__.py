@@ -36,7 +36,11 @@ domain = Domain(
     command="audio",
     app="ctrlgen.domains.audio.cli:app",
     demo="ctrlgen.domains.audio.demo:run",
-    recipes={"mdct-16k": _TRAIN, "mdct-16k-compact": _TRAIN, "freedoom-music": _TRAIN},
-    builders=("ctrlgen.domains.audio.networks:build", "ctrlgen.domains.audio.spectral:build"),
+    recipes=dict.fromkeys(
+        ("mdct-16k", "mdct-16k-compact", "encodec-16k", "freedoom-music"), _TRAIN
+    ),
+    builders=tuple(
+        f"ctrlgen.domains.audio.{part}:build" for part in ("networks", "spectral", "encodec")
+    ),
     panel="ctrlgen.domains.audio.panel:PANEL",
 )

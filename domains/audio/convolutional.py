@@ -24,6 +24,8 @@ from ctrlgen.priors.weights import content_hash
 
 __all__ = ["ConvolutionalCodec"]
 
+_LENGTHS = {"stride", "kernel_size", "padding_total"}
+
 
 class ConvolutionalCodec(nn.Module):
     """Encoder and decoder of a model of transformers; a base, see `EnCodec` and `DAC`.
@@ -65,6 +67,11 @@ class ConvolutionalCodec(nn.Module):
                 parametrize.remove_parametrizations(module, "weight")
             elif any(isinstance(hook, WeightNorm) for hook in module._forward_pre_hooks.values()):
                 remove_weight_norm(module)
+            # Lengths that transformers keeps as buffers: on a card each would be waited for.
+            for name, length in list(module.named_buffers(recurse=False)):
+                if name in _LENGTHS:
+                    delattr(module, name)
+                    setattr(module, name, torch.tensor(int(length)))
         self.register_buffer("mean", torch.zeros(self.size))
         self.register_buffer("std", torch.ones(self.size))
         self.requires_grad_(False).eval()

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ctrlgen.domains.audio.convolutional import ConvolutionalCodec
 from ctrlgen.domains.audio.spectral import SpecCodec, frame_mask
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.codecs import Codec
@@ -116,10 +117,11 @@ class LatentCodec(Codec):
 
 
 class PretrainedCodec(LatentCodec):
-    """The latent codec of a card of this package, with the statistics that lie in its weights.
+    """The latent codec of a card, with the statistics that lie in its weights.
 
     Args:
-        card: its name, e.g. "mdct-16k".
+        card: its name in this package, e.g. "mdct-16k", or the path of one's own, a .json file with
+            its weights beside it.
         sha256: of its weights, where a prior insists on those that it was trained on.
         length: samples of the decoded signal; a whole number of hops when None.
 
@@ -129,15 +131,20 @@ class PretrainedCodec(LatentCodec):
 
     named = True
 
-    def __init__(self, card: str, sha256: str | None = None, length: int | None = None) -> None:
-        file = WEIGHTS / f"{card}.json" if plain_name(card) else None
-        if file is None or not file.is_file():
-            raise CardError(f"card: expected a codec of this package, got {short(card)}")
+    def __init__(
+        self, card: str | Path, sha256: str | None = None, length: int | None = None
+    ) -> None:
+        card = str(card)
+        file = Path(card) if card.endswith(".json") else WEIGHTS / f"{card}.json"
+        if not (plain_name(card) or card.endswith(".json")) or not file.is_file():
+            raise CardError(
+                f"card: expected a codec of this package, or its .json, got {short(card)}"
+            )
         described = Card.read(file)
         if sha256 is not None and described.sha256 != sha256:
             raise CardError(f"sha256: codec {card} has other weights, {described.sha256}")
-        network = network_of(described, WEIGHTS)
-        if not isinstance(network, SpecCodec):
+        network = network_of(described, file.parent)
+        if not isinstance(network, SpecCodec | ConvolutionalCodec):
             raise CardError(f"card: expected a codec, {card} is none")
         network.eval().requires_grad_(False)
         super().__init__(network, network.mean, network.std, length)

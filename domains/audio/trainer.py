@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from ctrlgen.domains.audio.data import Music
 from ctrlgen.domains.audio.loudness import gain
 from ctrlgen.domains.audio.mdct import mdct
 from ctrlgen.domains.audio.metrics import mrstft, snr
+from ctrlgen.domains.audio.resident import Resident, resident
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer, generator
 
@@ -55,6 +56,8 @@ class CodecRecipe(Schedule):
         validation: clips of the held-out music that are validated on.
     """
 
+    factory: ClassVar[str] = "ctrlgen.domains.audio.spectral:build"
+
     length: int = 32000
     noise: float = 0.05
     spectra: float = 0.3
@@ -66,7 +69,7 @@ class FlowRecipe(Schedule):
     """What is trained and how; everything a run needs beside the data and the budget.
 
     Attributes:
-        codec: name of the codec whose latents it flows on.
+        codec: name of the codec, or path of its card, whose latents it flows on.
         length: samples of a training clip.
         emphasis: p, the power of the variances that weighs the numbers of a frame.
         validation: clips of the held-out music that are validated on.
@@ -82,7 +85,7 @@ Latents = Callable[[Tensor], Tensor]
 """Places in [0, 1), shape (B,), to standardised latents (B, T, D) of the clips that begin there."""
 
 
-def levelled(music: Music, places: Tensor, length: int) -> Tensor:
+def levelled(music: Music | Resident, places: Tensor, length: int) -> Tensor:
     """Clips at the level of `loudness`, shape (B, 1, length); see `Music.clips`."""
     x = music.clips(places, length).unsqueeze(1)
     return x * gain(x)[:, None, None]
@@ -111,11 +114,11 @@ def covariance(music: Music, hop: int, length: int = 64000, count: int | None = 
 
 
 class CodecTrainer(Trainer):
-    """Training of a `SpecCodec`.
+    """Training of a `SpecCodec`; another codec says how it is built, started and evaluated.
 
     Args:
         recipe: what to train.
-        music: to train on.
+        music: to train on; it moves to a card as a whole.
         held: to validate on.
         seed: of the weights and of every draw.
         device: where to train.
@@ -131,17 +134,21 @@ class CodecTrainer(Trainer):
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.recipe, self.music = recipe, music
+        self.recipe, self.music = recipe, resident(music, device)
         super().__init__(recipe, seed, device)
-        for codec in (self.network, self.average):
-            assert isinstance(codec, spectral.SpecCodec)
-            codec.fit(covariance(music, codec.hop))
+        self.start(music)
         places = (torch.arange(recipe.validation) + 0.5) / recipe.validation
         self.held = levelled(held, places, recipe.length).to(device)
         self.evaluate: Callable[[Tensor, Tensor], Tensor] = self._reconstruct
 
     def build(self) -> nn.Module:
         return spectral.build(**self.recipe.config)
+
+    def start(self, music: Music) -> None:
+        """Set what the training music decides of the fresh weights."""
+        for codec in (self.network, self.average):
+            assert isinstance(codec, spectral.SpecCodec)
+            codec.fit(covariance(music, codec.hop))
 
     def compile(self) -> None:
         self.evaluate = torch.compile(self._reconstruct)
@@ -153,11 +160,11 @@ class CodecTrainer(Trainer):
 
     def loss(self, draw: torch.Generator) -> Tensor:
         recipe = self.recipe
-        # Where clips begin is drawn on the host: the pieces lie there, on disk.
+        # Where clips begin is drawn on the host: the same places on every device.
         places = torch.rand(recipe.batch, generator=generator(self.seed, 4, self.steps))
         x = levelled(self.music, places, recipe.length).to(self.device)
         frames = self.network.frames(recipe.length)  # type: ignore[operator]
-        shape = (recipe.batch, frames, self.recipe.config["size"])
+        shape = (recipe.batch, frames, self.network.size)
         noise = recipe.noise * torch.randn(shape, generator=draw, device=self.device)
         with self.autocast():
             y = self.evaluate(x, noise).float()

@@ -22,7 +22,9 @@ from torch import Tensor
 from ctrlgen.domains.audio import data as music_data
 from ctrlgen.domains.audio import packed
 from ctrlgen.domains.audio.data import Music
+from ctrlgen.domains.audio.encodec_trainer import EnCodecRecipe, EnCodecTrainer
 from ctrlgen.domains.audio.metrics import snr
+from ctrlgen.domains.audio.resident import resident
 from ctrlgen.domains.audio.spectral import SpecCodec
 from ctrlgen.domains.audio.states import WEIGHTS, PretrainedCodec
 from ctrlgen.domains.audio.trainer import (
@@ -51,6 +53,20 @@ RECIPES: dict[str, CodecRecipe | FlowRecipe] = {
         config={"hop": 640, "size": 384, "width": 256, "depth": 4},
         batch=16,
         cuda={"batch": 128, "warmup": 0.02, "compiled": True},
+    ),
+    # 50 frames a second, 10.0 million weights.
+    "encodec-16k": EnCodecRecipe(
+        name="encodec-16k",
+        config={
+            "sampling_rate": 16000,
+            "hidden_size": 64,
+            "num_filters": 32,
+            "upsampling_ratios": [8, 5, 4, 2],
+            "num_lstm_layers": 1,
+        },
+        batch=16,
+        length=16000,
+        cuda={"batch": 64},
     ),
     "freedoom-music": FlowRecipe(
         name="freedoom-music",
@@ -96,7 +112,7 @@ def _codec_card(recipe: CodecRecipe, command: str) -> Card:
     return Card(
         name=recipe.name,
         domain="audio",
-        factory="ctrlgen.domains.audio.spectral:build",
+        factory=recipe.factory,
         config=recipe.config,
         path={},
         prediction="",
@@ -135,9 +151,11 @@ def pack(
 def latents_of(codec: PretrainedCodec, music: Music, length: int, device: torch.device) -> Latents:
     """Standardised latents of the clips of music that begin at given places."""
 
+    pieces = resident(music, device)
+
     def latents(places: Tensor) -> Tensor:
         with torch.no_grad():
-            return codec.encode(levelled(music, places, length).to(device))
+            return codec.encode(levelled(pieces, places, length).to(device))
 
     return latents
 
@@ -153,8 +171,9 @@ def _flow_trainer(
     standing = torch.cat(
         [latents_of(codec, held, recipe.length, device)(part) for part in places.split(16)]
     )
-    variance = network.axes.square().sum(0)
-    weights = variance**recipe.emphasis
+    weights = None
+    if isinstance(network, SpecCodec):
+        weights = network.axes.square().sum(0) ** recipe.emphasis
     return FlowTrainer(recipe, latents, standing, weights, seed, device)
 
 
@@ -210,6 +229,8 @@ def _trainer(
     device: torch.device | str,
 ) -> CodecTrainer | FlowTrainer:
     music, held = _music(data)
+    if isinstance(recipe, EnCodecRecipe):
+        return EnCodecTrainer(recipe, music, held, seed, device)
     if isinstance(recipe, CodecRecipe):
         return CodecTrainer(recipe, music, held, seed, device)
     return _flow_trainer(recipe, music, held, seed, device)
@@ -219,7 +240,7 @@ def _closed(
     recipe: CodecRecipe | FlowRecipe, data: str | Path | None, folder: Path, command: str
 ) -> Path | None:
     """A codec without a network, which takes a minute or two."""
-    if isinstance(recipe, CodecRecipe) and not recipe.config["depth"]:
+    if isinstance(recipe, CodecRecipe) and recipe.config.get("depth") == 0:
         return fit(recipe, *_music(data), folder, command)
     return None
 

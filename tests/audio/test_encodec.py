@@ -68,8 +68,21 @@ def test_the_gradient_of_decoding(codec: EnCodec) -> None:
 
 def test_lstms_alone_are_in_training_mode(codec: EnCodec) -> None:
     codec.train()
-    modes = {type(m).__name__ for m in codec.modules() if m.training}
-    assert modes == {"LSTM"}
+    training = [m for m in codec.modules() if m.training]
+    assert training and all(isinstance(m, torch.nn.LSTM) for m in training)
+
+
+def test_autocast_leaves_lstms_in_their_precision(codec: EnCodec) -> None:
+    (lstm,) = (m for m in codec.decoder.modules() if isinstance(m, torch.nn.LSTM))
+    x = torch.randn(3, 2, lstm.input_size, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = lstm(x.bfloat16())[0]
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, lstm(x.bfloat16().float())[0], rtol=0, atol=0)
+
+
+def test_a_card_has_no_lengths_to_wait_for(codec: EnCodec) -> None:
+    assert {name for name, _ in codec.named_buffers()} == {"mean", "std"}
 
 
 def test_chunks_agree_with_the_whole_away_from_their_edges(codec: EnCodec) -> None:
