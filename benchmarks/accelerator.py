@@ -29,8 +29,9 @@ In one process and in order of value, each part within its share of the time:
 
 What is known is written at once, to OUT/<part>.json and OUT/summary.json, so a run that is cut off
 leaves what it has. A part that raises is recorded with its traceback, and the next one begins.
-`--only speed,forms` picks parts. `--rehearse` does the same on a CPU with tiny networks and random
-data, in two minutes at most:
+`--only speed,forms` picks parts, `--networks qm9,moses-heavy` what is trained: such commands side
+by side train more on a card that one of them does not fill. `--rehearse` does the same on a CPU
+with tiny networks and random data, in two minutes at most:
 
     python benchmarks/accelerator.py --rehearse
 
@@ -117,16 +118,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, help="of wall time, for all parts")
     parser.add_argument("--data", action="append", default=[], metavar="NAME=FILE")
     parser.add_argument("--only", default="", metavar="PART,...", help="these parts, in order")
+    parser.add_argument("--networks", default="", metavar="NAME,...", help="train these, in order")
     parser.add_argument("--rehearse", action="store_true", help="tiny, on a CPU")
     options = parser.parse_args(arguments)
     try:
         device = _device(options.rehearse)
         sizes = TINY if options.rehearse else REAL
-        bench = Workbench(device, sizes, options.rehearse, _data(options.data))
+        networks = tuple(options.networks.split(",")) if options.networks else ()
+        if unknown := sorted(set(networks) - training.SHARES.keys()):
+            names = ", ".join(training.SHARES)
+            raise ValueError(f"--networks: expected some of {names}, got {', '.join(unknown)}")
+        bench = Workbench(device, sizes, options.rehearse, _data(options.data), networks)
         parts, minutes = parts_of(bench), options.minutes
         chosen = options.only.split(",") if options.only else [part.name for part in parts]
-        unknown = sorted(set(chosen) - {part.name for part in parts})
-        if unknown:
+        if unknown := sorted(set(chosen) - {part.name for part in parts}):
             names = ", ".join(part.name for part in parts)
             raise ValueError(f"--only: expected some of {names}, got {', '.join(unknown)}")
         if minutes is None and not options.rehearse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -63,7 +65,7 @@ def run(record: Record, clock: Clock, tests: list[str], marker: str) -> None:
         raise FileNotFoundError(f"tests: expected some of {tests} in {ROOT}, there are none")
     command = [
         sys.executable, "-c", _START.format(root=str(ROOT)), "--rootdir", str(ROOT), *chosen,
-        "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--tb=short", "-q",
+        "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--tb=short", "-q", *_side_by_side(),
         f"--junitxml={report}", *paths,
     ]  # fmt: skip
     output = record.file.parent / "checks.txt"
@@ -75,6 +77,14 @@ def run(record: Record, clock: Clock, tests: list[str], marker: str) -> None:
         record.put(**read_junit(report))
     elif record.content["exit"] is not None:
         raise RuntimeError(f"pytest: no report, exit {record.content['exit']}; see {output.name}")
+
+
+def _side_by_side() -> list[str]:
+    """Options of pytest that use the processors of a large machine, where pytest-xdist is there."""
+    cores = os.cpu_count() or 1
+    if cores < 8 or importlib.util.find_spec("xdist") is None:
+        return []
+    return ["-n", str(min(8, cores // 2))]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:

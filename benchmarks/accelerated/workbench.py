@@ -74,12 +74,14 @@ class Workbench:
         sizes: how much is measured.
         tiny: random networks of a few weights in place of the embedded ones.
         data: packed training data by data set, e.g. {"qm9": file}.
+        networks: those that are trained; all whose data are there when empty.
     """
 
     device: torch.device
     sizes: Sizes
     tiny: bool
     data: dict[str, Path]
+    networks: tuple[str, ...] = ()
 
     @cached_property
     def no_compiler(self) -> str:

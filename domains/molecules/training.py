@@ -54,11 +54,11 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
     "qm9": Recipe(
         name="qm9",
         dataset="qm9",
-        config={"network": "geot", "classes": 5, "width": 128, "depth": 6},
+        config={"network": "geot", "classes": 5, "width": 192, "depth": 8},
         batch=128,
-        lr=9e-3,
+        lr=8e-3,
         places=_PLACES,
-        cuda=_CUDA,
+        cuda={**_CUDA, "lr": 8e-3},
     ),
     "qm9-evaluator": RegressorRecipe(
         name="qm9-evaluator",
@@ -97,7 +97,7 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
     "moses-heavy": Recipe(
         name="moses-heavy",
         dataset="moses-heavy",
-        config={"network": "geot", "classes": 13, "width": 128, "depth": 6, "bands": 64},
+        config={"network": "geot", "classes": 13, "width": 160, "depth": 8, "bands": 64},
         batch=64,
         lr=6e-3,
         position=2.3,

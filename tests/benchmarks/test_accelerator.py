@@ -124,6 +124,7 @@ def test_the_rehearsal_runs_every_part_on_a_bare_machine(
     ("options", "message"),
     [
         (["--rehearse", "--only", "speed,flight"], "--only: expected some of checks.*got flight"),
+        (["--rehearse", "--networks", "qm9,qm8"], "--networks: expected some of .*got qm8"),
         (["--rehearse", "--minutes", "0"], "--minutes: expected a positive number, got 0"),
         (["--rehearse", "--data", "qm9"], "--data: expected one of .*=FILE, got 'qm9'"),
         (["--rehearse", "--data", "qm9=none"], "--data: expected a packed file.*none"),

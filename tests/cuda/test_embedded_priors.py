@@ -26,8 +26,7 @@ def bound(name: str, device: str) -> Prior:
     prior = load(name, device=device)
     assert prior.card is not None
     conditions: dict[str, Any] = {key: [1, 0, 3] for key in prior.card.conditions}
-    if "counts" in conditions:
-        conditions["counts"] = [7, 5, 6]
+    conditions |= {key: [7, 5, 6] for key in ("counts", "frames") if key in conditions}
     return prior.bind(**conditions).to(device)
 
 
