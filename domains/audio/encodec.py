@@ -27,9 +27,9 @@ __all__ = ["EnCodec", "build"]
 class Recurrent(nn.LSTM):
     """An LSTM in the precision of its weights, whatever autocast says."""
 
-    def forward(self, input: Tensor, hx: Any = None) -> Any:
+    def forward(self, input: Tensor, hx: Any = None) -> Any:  # type: ignore[override]
         with torch.autocast(input.device.type, enabled=False):
-            return super().forward(input.to(self.weight_ih_l0.dtype), hx)
+            return super().forward(input.to(next(self.parameters()).dtype), hx)
 
 
 class EnCodec(ConvolutionalCodec):

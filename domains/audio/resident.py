@@ -54,9 +54,9 @@ class Resident:
             if ends[-1] == 0:
                 raise ValueError(f"length: no piece has {length} samples")
             offsets = (self.sizes.cumsum() - self.sizes) - (ends - starts)
-            parts = [torch.from_numpy(part).to(self.device) for part in (ends, offsets)]
+            sums, shifts = (torch.from_numpy(part).to(self.device) for part in (ends, offsets))
             within = torch.arange(length, device=self.device)
-            self._tables[length] = (int(ends[-1]), *parts, within)
+            self._tables[length] = (int(ends[-1]), sums, shifts, within)
         return self._tables[length]
 
 

@@ -124,7 +124,7 @@ class CodecTrainer(Trainer):
         device: where to train.
     """
 
-    outside = ("stem", "head", "depthwise")
+    outside: ClassVar[tuple[str, ...]] = ("stem", "head", "depthwise")
 
     def __init__(
         self,
@@ -160,11 +160,14 @@ class CodecTrainer(Trainer):
 
     def loss(self, draw: torch.Generator) -> Tensor:
         recipe = self.recipe
-        # Where clips begin is drawn on the host: the same places on every device.
-        places = torch.rand(recipe.batch, generator=generator(self.seed, 4, self.steps))
+        # Where clips begin is drawn where the music lies: on the card, or on the host's disk.
+        where = self.device if isinstance(self.music, Resident) else torch.device("cpu")
+        key = generator(self.seed, 4, self.steps, device=where)
+        places = torch.rand(recipe.batch, generator=key, device=where)
         x = levelled(self.music, places, recipe.length).to(self.device)
         frames = self.network.frames(recipe.length)  # type: ignore[operator]
-        shape = (recipe.batch, frames, self.network.size)
+        size: Any = self.network.size
+        shape = (recipe.batch, frames, size)
         noise = recipe.noise * torch.randn(shape, generator=draw, device=self.device)
         with self.autocast():
             y = self.evaluate(x, noise).float()

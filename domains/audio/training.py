@@ -66,7 +66,8 @@ RECIPES: dict[str, CodecRecipe | FlowRecipe] = {
         },
         batch=16,
         length=16000,
-        cuda={"batch": 64},
+        lr=2e-3,
+        cuda={"batch": 64, "lr": 3e-3, "warmup": 0.02},
     ),
     "freedoom-music": FlowRecipe(
         name="freedoom-music",
