@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ctrlgen.domains.audio import networks, spectral
 from ctrlgen.domains.audio.data import Music
-from ctrlgen.domains.audio.loudness import gain
+from ctrlgen.domains.audio.loudness import LEVEL, gain
 from ctrlgen.domains.audio.mdct import mdct
 from ctrlgen.domains.audio.metrics import mrstft, snr
 from ctrlgen.domains.audio.resident import Resident, resident
@@ -174,11 +174,16 @@ class CodecTrainer(Trainer):
         return self._distance(y, x).mean()
 
     def _distance(self, y: Tensor, x: Tensor) -> Tensor:
-        """The loss of each clip, shape (B,); a clip of silence counts as one of −60 dB."""
-        energy = x.square().mean((1, 2)).clamp_min(1e-6)
-        error = (y - x).square().mean((1, 2))
-        audible = x + 1e-3 * (x.square().mean((1, 2), keepdim=True) == 0)
-        return (error / energy).log10() + self.recipe.spectra * mrstft(y, audible)
+        """The loss of each clip, shape (B,); of silence, noise over the signal that others have.
+
+        Relative to what is there, silence had ten times the gradient of a clip of music.
+        """
+        energy, error = x.square().mean((1, 2)), (y - x).square().mean((1, 2))
+        silent = energy == 0
+        audible = x + 1e-3 * silent[:, None, None]
+        ratio = (error / energy.clamp_min(1e-6)).log10()
+        relative = ratio + self.recipe.spectra * mrstft(y, audible)
+        return torch.where(silent, error / 10 ** (LEVEL / 10), relative)
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:

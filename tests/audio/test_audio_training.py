@@ -70,13 +70,15 @@ def test_a_step_is_of_its_seed_and_number_alone(tmp_path: Path) -> None:
         torch.testing.assert_close(one.step(step / 10)[0], two.step(step / 10)[0], rtol=0, atol=0)
 
 
-def test_silence_has_a_loss_and_a_gradient() -> None:
+def test_silence_has_a_loss_and_no_more_gradient_than_music() -> None:
     trainer = codec_trainer()
-    silent = torch.zeros(1, 1, 4096)
-    y = torch.full((1, 1, 4096), 0.01, requires_grad=True)
-    loss = trainer._distance(y, silent).sum()
-    loss.backward()
-    assert bool(loss.isfinite()) and y.grad is not None and bool(y.grad.isfinite().all())
+    x = torch.cat((torch.zeros(1, 1, 4096), levelled(music(0), torch.tensor([0.5]), 4096)))
+    y = (x + 0.01).requires_grad_()
+    loss = trainer._distance(y, x)
+    (gradient,) = torch.autograd.grad(loss.sum(), y)
+    assert float(loss[0].detach()) == pytest.approx(0.01)  # 20 dB below the level of clips
+    silence, heard = gradient.square().sum((1, 2)).tolist()
+    assert 0 < silence < heard
 
 
 def flow_trainer(**options: torch.Tensor) -> FlowTrainer:
