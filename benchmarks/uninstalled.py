@@ -3,7 +3,8 @@
 The folders `costs`, `domains` and `experiments` lie beside `ctrlgen` and install under its name;
 domains are found through the entry points of an installed package. On a machine where nothing can
 be installed, `install()` lets the import system look for them beside `ctrlgen`, and offers what
-`pyproject.toml` says of the entry points to `importlib.metadata`. Needs nothing but Python.
+`pyproject.toml` says of the entry points to `importlib.metadata`. Needs nothing but Python. As a
+plugin, `pytest -p benchmarks.uninstalled`, it does so for tests.
 """
 
 from __future__ import annotations
@@ -88,3 +89,8 @@ def install(root: Path = ROOT) -> bool:
     package.__path__.append(str(root))
     sys.meta_path.insert(0, _Finder(_Checkout(root)))
     return True
+
+
+def pytest_load_initial_conftests() -> None:
+    """As a plugin of pytest: before any test is read, in every process of pytest-xdist."""
+    install()

@@ -16,13 +16,6 @@ from benchmarks.uninstalled import ROOT
 
 __all__ = ["headline", "read_junit", "run"]
 
-_START = (
-    "import sys; sys.path.insert(0, {root!r}); "
-    "from benchmarks.uninstalled import install; install(); "
-    "import pytest; sys.exit(pytest.main(sys.argv[1:]))"
-)
-
-
 def read_junit(file: Path) -> dict[str, Any]:
     """Counts, slowest tests and failures of a junit file of pytest."""
     cases = list(tree.parse(file).getroot().iter("testcase"))
@@ -64,27 +57,30 @@ def run(record: Record, clock: Clock, tests: list[str], marker: str) -> None:
     if not paths:
         raise FileNotFoundError(f"tests: expected some of {tests} in {ROOT}, there are none")
     command = [
-        sys.executable, "-c", _START.format(root=str(ROOT)), "--rootdir", str(ROOT), *chosen,
-        "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--tb=short", "-q", *_side_by_side(),
-        f"--junitxml={report}", *paths,
+        sys.executable, "-m", "pytest", "-p", "benchmarks.uninstalled", "--rootdir", str(ROOT),
+        "-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--tb=short", "-q", *chosen,
+        *_side_by_side(), f"--junitxml={report}", *paths,
     ]  # fmt: skip
+    places = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))}
     output = record.file.parent / "checks.txt"
     with output.open("w") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
+        )
         record.put(exit=_wait(process, clock.left))
     record.put(tail=output.read_text(errors="replace")[-4000:])
     if report.is_file():
         record.put(**read_junit(report))
-    elif record.content["exit"] is not None:
-        raise RuntimeError(f"pytest: no report, exit {record.content['exit']}; see {output.name}")
+    if not record.content.get("tests"):
+        raise RuntimeError(f"pytest: no test ran, exit {record.content['exit']}; see {output.name}")
 
 
 def _side_by_side() -> list[str]:
-    """Options of pytest that use the processors of a large machine, where pytest-xdist is there."""
-    cores = os.cpu_count() or 1
-    if cores < 8 or importlib.util.find_spec("xdist") is None:
+    """Options of pytest that use half of the processors, where pytest-xdist is there."""
+    if importlib.util.find_spec("xdist") is None:
         return []
-    return ["-n", str(min(8, cores // 2))]
+    return ["-n", str(min(8, max(1, (os.cpu_count() or 1) // 2)))]
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
