@@ -104,12 +104,13 @@ class Stopwatch:
 def shares(trainer: Trainer, steps: int) -> dict[str, float]:
     """Shares of a step's time, adding up to one."""
     watch = Stopwatch(trainer)
-    forward = next(k for k in ("evaluate", "estimate", "predict") if hasattr(trainer, k))
+    network = trainer.network
+    forward = next(name for name in ("estimate", "scaled", "forward") if hasattr(network, name))
     undo = [
         watch.wrap(trainer, "step", "step"),
         watch.wrap(trainer, "loss", "loss"),
         watch.wrap(trainer, "update", "optimiser"),
-        watch.wrap(trainer, forward, "forward"),
+        watch.wrap(network, forward, "forward"),
         watch.wrap(molecule_trainer, "align", "alignment"),
     ]
     for _ in range(steps):
@@ -118,8 +119,8 @@ def shares(trainer: Trainer, steps: int) -> dict[str, float]:
         restore()
     spent = {"alignment": 0.0, **watch.seconds}
     data = spent["loss"] - spent["forward"] - spent["alignment"]
-    network = spent["step"] - spent["optimiser"] - data - spent["alignment"]
-    parts = {"data": data, "alignment": spent["alignment"], "network": network}
+    passes = spent["step"] - spent["optimiser"] - data - spent["alignment"]
+    parts = {"data": data, "alignment": spent["alignment"], "network": passes}
     parts["optimiser"] = spent["optimiser"]
     return {key: round(value / spent["step"], 3) for key, value in parts.items()}
 
@@ -138,8 +139,7 @@ def measure(
     """
     trainer = trainer_of(name, device, batch)
     if compiled or trainer.schedule.compiled:
-        trainer.compile()
-        trainer.compiled = True
+        trainer.compiled = trainer.compile()
     begun = time.perf_counter()
     # An epoch of a compiled run holds every shape; otherwise one step wakes everything.
     for _ in range(16 if trainer.compiled else 1):

@@ -16,6 +16,7 @@ from benchmarks.uninstalled import ROOT
 
 __all__ = ["headline", "read_junit", "run"]
 
+
 def read_junit(file: Path) -> dict[str, Any]:
     """Counts, slowest tests and failures of a junit file of pytest."""
     cases = list(tree.parse(file).getroot().iter("testcase"))

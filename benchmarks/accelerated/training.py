@@ -224,8 +224,8 @@ def _trained(bench: Workbench, name: str, seconds: float, folder: Path) -> dict[
         except CardError as error:  # the recipe has grown another network
             origin += f" ({error})"[:200]
     earlier = trainer.steps
-    if not bench.no_compiler:
-        trainer.compile()  # and is not said to be: here compilation is a part of the time
+    # It is not said to be compiled: here compilation is a part of the time.
+    compiled = not bench.no_compiler and trainer.compile()
     command = f"python benchmarks/accelerator.py --only training --data {name}=FILE"
     # A run counts minutes over all its parts, and those of the steps alone.
     left = max(1.0, seconds - (time.monotonic() - began))
@@ -234,7 +234,7 @@ def _trained(bench: Workbench, name: str, seconds: float, folder: Path) -> dict[
         budget = {"steps": earlier + bench.sizes.trained}
 
     def keep(trained: Trainer) -> None:
-        trained.compiled = not bench.no_compiler  # the card tells it
+        trained.compiled = compiled  # the card tells it
         export(trained, side.card_of(trained, command), folder)
         trained.compiled = False
 

@@ -198,8 +198,7 @@ def session(
     name = recipe.split("/", 1)[1]
     target, checkpoint = places(recipe, options.out)
     if options.compiled or (trainer.schedule.compiled and compiles(trainer.device)):
-        trainer.compile()
-        trainer.compiled = True
+        trainer.compiled = trainer.compile()
     command = _command(recipe, trainer, options)
     target.mkdir(parents=True, exist_ok=True)
     log = target / f"{name}.log.jsonl"

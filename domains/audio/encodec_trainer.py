@@ -81,8 +81,9 @@ class EnCodecTrainer(CodecTrainer):
         normalise(self.network, levelled(music, places, self.recipe.length).to(self.device))
         self.average.load_state_dict(self.network.state_dict())
 
-    def compile(self) -> None:
+    def compile(self) -> bool:
         """Nothing: graphs break at LSTMs, and what is between them waits for memory."""
+        return False
 
     def step(self, progress: float) -> tuple[Tensor, Tensor]:
         # Shapes are always the same: the fastest of cuDNN's convolutions is worth a search.

@@ -150,8 +150,9 @@ class CodecTrainer(Trainer):
             assert isinstance(codec, spectral.SpecCodec)
             codec.fit(covariance(music, codec.hop))
 
-    def compile(self) -> None:
+    def compile(self) -> bool:
         self.evaluate = torch.compile(self._reconstruct)
+        return True
 
     def _reconstruct(self, x: Tensor, noise: Tensor) -> Tensor:
         z = self.network.encode(x)  # type: ignore[operator]
@@ -233,13 +234,9 @@ class FlowTrainer(Trainer):
         self.latents, self.held = latents, held.to(device)
         ones = torch.ones(held.shape[2])
         self.weights = (ones if weights is None else weights / weights.mean()).to(device)
-        self.evaluate: Callable[..., Tensor] = self.network
 
     def build(self) -> nn.Module:
         return networks.build(**self.recipe.config)
-
-    def compile(self) -> None:
-        self.evaluate = torch.compile(self.network)
 
     def loss(self, draw: torch.Generator) -> Tensor:
         options: dict[str, Any] = {"generator": draw, "device": self.device}
@@ -248,7 +245,7 @@ class FlowTrainer(Trainer):
         noise = torch.randn(data.shape, **options)
         t = torch.randn(len(data), **options).sigmoid()
         with self.autocast():
-            return self._distance(self.evaluate, data, noise, t).mean()
+            return self._distance(self.network, data, noise, t).mean()
 
     def _distance(
         self, network: Callable[..., Tensor], z1: Tensor, z0: Tensor, t: Tensor

@@ -93,7 +93,7 @@ class ClassifierTrainer(Trainer):
 
     def batch_loss(self, data: Tensor, label: Tensor, draw: torch.Generator) -> Tensor:
         with self.autocast():
-            logits = self.evaluate(augment(data, draw))
+            logits = self.network(augment(data, draw))
         return F.cross_entropy(logits.float(), label)
 
     @torch.no_grad()

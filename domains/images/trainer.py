@@ -72,10 +72,6 @@ class Trainer(Base):
         self.train_set = Images(*(part[: -recipe.validation].to(device) for part in data))
         self.validation_set = Images(*(part[-recipe.validation :].to(device) for part in data))
         self.order = Order(len(self.train_set.labels), recipe.batch, seed, device)
-        self.evaluate: Callable[..., Tensor] = self.network
-
-    def compile(self) -> None:
-        self.evaluate = torch.compile(self.network)
 
     def build(self) -> nn.Module:
         return build(**self.recipe.config)
@@ -99,7 +95,7 @@ class Trainer(Base):
             mirror = torch.rand(len(data), **options) < 0.5
             data = torch.where(mirror[:, None, None, None], data.flip(-1), data)
         with self.autocast():
-            return flow_matching_loss(self.evaluate, data, noise, t, label).mean()
+            return flow_matching_loss(self.network, data, noise, t, label).mean()
 
     @torch.no_grad()
     def validate(self, count: int | None = None) -> float:

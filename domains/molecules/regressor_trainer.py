@@ -2,7 +2,7 @@ r"""The training loop of the property regressors; the mathematics is in `regress
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ctrlgen.domains.molecules import regressors, score_networks
 from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
 from ctrlgen.domains.molecules.regressors import BASED, composition_baseline
+from ctrlgen.training.compilation import compile_blocks
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer
 
@@ -83,15 +84,14 @@ class RegressorTrainer(Trainer):
             Molecule(*(part.to(device) for part in group)) for group in (data, held)
         )
         self.targets, self.held_targets = scaled.to(device), held_targets.to(device)
-        self.predict: Callable[..., Tensor] = self.network.scaled  # type: ignore[assignment]
 
     @property
     def config(self) -> dict[str, Any]:
         """Keywords of `regressors.build`."""
         return {**self.recipe.config, **self._scaling}
 
-    def compile(self) -> None:
-        self.predict = torch.compile(self.predict, dynamic=len(self.recipe.places) > 1)
+    def compile(self) -> bool:
+        return compile_blocks(self.network, dynamic=len(self.recipe.places) > 1)
 
     def build(self) -> nn.Module:
         if "names" in self.recipe.config:
@@ -118,7 +118,7 @@ class RegressorTrainer(Trainer):
         group = taken(self.data, rows, places)
         x, p = self.disturbed(group, draw)
         with self.autocast():
-            found = self.predict(x, p, group.classes >= 0)
+            found = self.network.scaled(x, p, group.classes >= 0)  # type: ignore[operator]
         known = self.targets[rows]
         missed = torch.where(known.isnan(), 0, found - known).abs()
         return missed.sum() / (~known.isnan()).sum().clamp_min(1)

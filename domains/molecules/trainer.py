@@ -35,6 +35,7 @@ from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
 from ctrlgen.sampling.grids import Power
+from ctrlgen.training.compilation import compile_blocks
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer, generator
 
@@ -153,10 +154,9 @@ class PriorTrainer(Trainer):
         self.data, self.held = (
             Molecule(*(part.to(device) for part in group)) for group in (data, held)
         )
-        self.estimate: Callable[..., Estimate] = self.network.estimate  # type: ignore[assignment]
 
-    def compile(self) -> None:
-        self.estimate = torch.compile(self.estimate, dynamic=len(self.recipe.places) > 1)
+    def compile(self) -> bool:
+        return compile_blocks(self.network, dynamic=len(self.recipe.places) > 1)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -208,7 +208,8 @@ class PriorTrainer(Trainer):
         group = taken(self.data, rows, places)
         t = torch.rand(len(rows), generator=draw, device=self.device)
         t = t.pow(1 / recipe.late).clamp_max(0.99)
-        position, kind, bond = self.losses(self.estimate, group, t, draw, self.autocast())
+        estimate: Callable[..., Estimate] = self.network.estimate  # type: ignore[assignment]
+        position, kind, bond = self.losses(estimate, group, t, draw, self.autocast())
         return (position + kind + recipe.bonds_weight * bond).mean()
 
     @torch.no_grad()

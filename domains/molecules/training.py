@@ -33,7 +33,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 _PLACES = (12, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 25, 29)
 
 # On a card a batch is filled eight times as fast, from four buckets that all hold several.
-_CUDA = {"batch": 1024, "lr": 1.2e-2, "warmup": 0.02, "places": (16, 18, 20, 29), "compiled": True}
+_CUDA = {"batch": 1024, "lr": 1.2e-2, "warmup": 0.02, "places": (17, 18, 20, 29), "compiled": True}
 _CUDA_HEAVY = {"batch": 2048, "lr": 1.2e-2, "warmup": 0.02, "compiled": True}
 _CUDA_REGRESSOR = {**_CUDA, "batch": 768, "lr": 8e-3}
 

@@ -43,8 +43,8 @@ class Line(Trainer):
     def build(self) -> nn.Module:
         return nn.Sequential(nn.Linear(1, 6), nn.SiLU(), nn.Linear(6, 6), nn.Linear(6, 1))
 
-    def compile(self) -> None:
-        pass
+    def compile(self) -> bool:
+        return True
 
     def loss(self, draw: torch.Generator) -> Tensor:
         x = torch.rand(self.schedule.batch, 1, generator=draw, device=self.device)
