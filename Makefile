@@ -16,6 +16,10 @@ STAMP  := $(VENV)/.installed
 CHECK  := .cache/typecheck
 TESTS  ?= tests
 
+# What is imported is compiled once and kept, whatever the machine's habit: for every process that
+# imports torch from its source takes five seconds more.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Where the last digits decide: line searches, stopping tests, step sizes, batch invariance.
 ROUNDING := tests/optimizers/test_optimizers.py tests/optimizers/test_optimizers_lbfgs.py \
     tests/methods/test_dflow.py tests/methods/test_dflow_laws.py tests/solvers/test_adaptive.py \

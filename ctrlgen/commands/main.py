@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
+import typer.main
 
 from ctrlgen import __version__, plugins
 from ctrlgen.commands import compare as contests
@@ -52,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         _attach_domains()
-        common(app)
+        command = _command(frozenset(group.name for group in app.registered_groups))
         with terminable():
-            app(
+            command(
                 with_ray(words),
                 prog_name="ctrlgen",
                 obj={"command": shlex.join(["ctrlgen", *words])},
@@ -64,6 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         console.fail(error)
         raise SystemExit(2) from None
+
+
+@cache
+def _command(groups: frozenset[str | None]) -> Callable[..., Any]:
+    """All commands as they are parsed, with these groups; built once, which takes a while."""
+    common(app)
+    return typer.main.get_command(app)
 
 
 def _attach_domains() -> None:
