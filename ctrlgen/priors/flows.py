@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -20,7 +20,7 @@ from ctrlgen.priors.paths import Coefficients, Path
 from ctrlgen.priors.predictions import Kind, Prediction, bounded
 from ctrlgen.rows.batching import expand_like
 from ctrlgen.rows.checks import check_kind
-from ctrlgen.rows.constants import follow
+from ctrlgen.rows.constants import follow, passing
 from ctrlgen.rows.counts import Evaluations, Meter, tally
 from ctrlgen.rows.errors import short
 
@@ -90,16 +90,11 @@ class Flow:
         Raises:
             ValueError: if t or the network's output has the wrong shape.
         """
-        times = self._times(t, x)
-        at = Coefficients(*(expand_like(part, x) for part in self.path(times)))
-        if self.native is self.path:
-            return Prediction(self.kind, self._evaluate(x, times, conditions), x, at)
-        # Equal SNR: the two states differ by a factor, n'/n with n = √(α²+σ²), finite everywhere.
-        times = self.native.time_at(self.path(times).log_snr).clamp(0, 1)
-        native = Coefficients(*(expand_like(part, x) for part in self.native(times)))
-        scale = torch.hypot(native.alpha, native.sigma) / torch.hypot(at.alpha, at.sigma)
+        time, at, native, scale = self._schedule(t, x)
+        if native is None:
+            return Prediction(self.kind, self._evaluate(x, time, conditions), x, at)
         there = x * scale
-        seen = Prediction(self.kind, self._evaluate(there, times, conditions), there, native)
+        seen = Prediction(self.kind, self._evaluate(there, time, conditions), there, native)
         result = Prediction("data", seen.data, x, at)
         result.__dict__["noise"] = seen.noise  # fills the cache: no division by σ
         return result
@@ -160,9 +155,45 @@ class Flow:
             self.network = self.network.to(*args, **kwargs)
         return self
 
+    def _schedule(
+        self, t: Tensor | float, x: Tensor
+    ) -> tuple[Tensor, Coefficients, Coefficients | None, Tensor]:
+        """The network's times (B,), and what broadcasts against x: α, σ and their slopes at t, the
+        same on the native path where that is another, and what the states there are multiplied by.
+
+        One time for all samples, a number, is looked up on the host: on an accelerator the hundred
+        operations of two clocks, on a number for each sample, take longer than a small network.
+        """
+        parts: Sequence[Tensor] | None = None
+        if isinstance(t, int | float) and not passing():
+            host = self._clocks(torch.tensor(t, dtype=x.dtype, device="cpu"))
+            if not any(part.requires_grad for part in host):
+                # Numbers are arguments of kernels; a table of them would be copied, and waited for.
+                values = torch.stack(host).tolist()
+                parts = [x.new_full((), value).expand(len(x)) for value in values]
+        if parts is None:
+            parts = self._clocks(self._times(t, x))
+        at = Coefficients(*(expand_like(part, x) for part in parts[1:5]))
+        if len(parts) == 5:
+            return parts[0], at, None, at.alpha
+        native = Coefficients(*(expand_like(part, x) for part in parts[5:9]))
+        return parts[0], at, native, expand_like(parts[9], x)
+
+    def _clocks(self, times: Tensor) -> list[Tensor]:
+        """The network's times and the coefficients at times on the flow's clock.
+
+        Read on another clock, the native coefficients follow, and n'/n with n = √(α²+σ²): at equal
+        SNR the two states differ by that factor, finite everywhere.
+        """
+        at = self.path(times)
+        if self.native is self.path:
+            return [times, *at]
+        there = self.native.time_at(at.log_snr).clamp(0, 1)
+        native = self.native(there)
+        scale = torch.hypot(native.alpha, native.sigma) / torch.hypot(at.alpha, at.sigma)
+        return [there, *at, *native, scale]
+
     def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
-        if isinstance(t, int | float):
-            return x.new_full((), t).expand(x.shape[0])
         times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         if times.ndim > 1 or (times.ndim == 1 and times.shape[0] != x.shape[0]):
             raise ValueError(

@@ -39,7 +39,7 @@ from torch import Tensor
 from ctrlgen.priors.codecs import Codec
 from ctrlgen.priors.flows import Flow, Prediction
 from ctrlgen.priors.sources import centred
-from ctrlgen.rows.batching import PerSample, expand_like, take
+from ctrlgen.rows.batching import PerSample, take
 from ctrlgen.rows.checks import check_kind
 from ctrlgen.rows.constants import follow
 
@@ -156,12 +156,11 @@ class PinnedFlow(Flow):
 
     def predict(self, x: Tensor, t: Tensor | float, **conditions: Tensor) -> Prediction:
         """One network evaluation, of x_t; see `Flow.predict`."""
-        times = self._times(t, x)
-        at = self.path(times)
-        there = self.pins.put(x, expand_like(at.sigma, x), expand_like(at.alpha, x))
-        velocity = super().predict(there, times, **conditions).velocity
+        at = self._schedule(t, x)[1]
+        there = self.pins.put(x, at.sigma, at.alpha)
+        velocity = super().predict(there, t, **conditions).velocity
         free = velocity - self.pins.project(velocity)
-        return Prediction("velocity", free, x, type(at)(*(expand_like(part, x) for part in at)))
+        return Prediction("velocity", free, x, at)
 
 
 class PinnedCodec(Codec):

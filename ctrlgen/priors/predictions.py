@@ -29,7 +29,7 @@ Kind = Literal["velocity", "data", "noise", "score", "v"]
 
 def bounded(x: Tensor, bound: float) -> Tensor:
     """x within ±bound, and NaN where it is not finite: a bound must not hide what has diverged."""
-    return torch.where(x.isfinite(), x.clamp(-bound, bound), torch.nan)
+    return torch.add(x.clamp(-bound, bound), x, alpha=0)  # zero times what is infinite is NaN
 
 
 class Prediction:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-__all__ = ["derived", "follow", "forget", "numbers"]
+__all__ = ["derived", "follow", "forget", "numbers", "passing"]
 
 _MOST = 1024
 """Tables of numbers that are kept; the oldest makes room."""
@@ -54,7 +54,7 @@ def derived(value: Tensor, key: Hashable, build: Callable[[], Tensor]) -> Tensor
         key: which of the things computed from it.
         build: computes it.
     """
-    if _passing() or value.requires_grad or value.is_inference():
+    if passing() or value.requires_grad or value.is_inference():
         return build()
     made: dict[Any, tuple[int, Tensor]] | None = _OF_TENSORS.get(value)
     if made is None:
@@ -76,7 +76,7 @@ def numbers(values: tuple[Any, ...], x: Tensor, dtype: torch.dtype | None = None
         dtype: in place of x's.
     """
     dtype = dtype or x.dtype
-    if _passing():
+    if passing():
         return torch.tensor(values, dtype=dtype, device=x.device)
     key = (values, x.device, dtype)
     tensor = _OF_NUMBERS.get(key)
@@ -94,6 +94,6 @@ def forget() -> None:
     _OF_NUMBERS.clear()
 
 
-def _passing() -> bool:
+def passing() -> bool:
     """Whether tensors made now belong to a transform or a trace, which they must not outlive."""
     return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None

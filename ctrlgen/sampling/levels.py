@@ -57,8 +57,13 @@ CLEAN = Level(1.0, 1.0, 0.0)
 
 def level_at(path: Path, time: float) -> Level:
     """The level of a path at a time in [0, 1]."""
-    at = path(torch.tensor(time, dtype=torch.float64, device="cpu"))
-    return Level(float(time), *(float(part) for part in at))
+    return levels_at(path, [time])[0]
+
+
+def levels_at(path: Path, times: Sequence[float]) -> list[Level]:
+    """The levels of a path at times in [0, 1]."""
+    at = torch.tensor(times, dtype=torch.float64, device="cpu")
+    return [Level(*numbers) for numbers in torch.stack((at, *path(at)), dim=1).tolist()]
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Grid(ABC):
             raise ValueError(
                 f"grid: expected times that increase within [0, 1] on {path}, got {_short(times)}"
             )
-        return [*(level_at(path, t) for t in times), self.end(path)]
+        return [*levels_at(path, times), self.end(path)]
 
 
 def _short(times: Sequence[float]) -> str:

@@ -60,12 +60,13 @@ ON_THE_HOST = (
     "ctrlgen/rows/constants.py",  # are moved
     "ctrlgen/sampling/levels.py",
     "ctrlgen/sampling/grids.py",  # these and the rest: numbers of the grid, once per run
+    "ctrlgen/priors/flows.py",  # one time for all samples, which stays there
     "ctrlgen/solvers/fixed.py",
     "ctrlgen/methods/starts.py",
     "ctrlgen/methods/analytic/pigdm.py",
     "ctrlgen/methods/analytic/conjugate_coefficients.py",
 )
-"""Who may make host tensors, none of them at every step."""
+"""Who may make host tensors, none of which is copied at every step."""
 
 MOVES = 12
 """Constants that a run may move to the device, each of them once."""

@@ -223,6 +223,31 @@ def counted(flow: Flow) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.parametrize("kind", ["velocity", "noise"])
+@pytest.mark.parametrize("native", [CondOT(), VP(), DiscreteVP.linear()], ids=repr)
+def test_one_time_for_all_is_that_time_for_each(native, kind, path, x):
+    """A number is looked up on the host, times of samples where they are: the same shapes, too."""
+    flow = Flow(entangled, native, kind).on(path)
+    one, each = (flow.predict(x, t) for t in (0.3, torch.full((9,), 0.3, dtype=x.dtype)))
+    for mine, other in zip(one.coefficients, each.coefficients, strict=True):
+        torch.testing.assert_close(mine, other, **DOUBLE)
+    for name in COORDINATES:
+        torch.testing.assert_close(getattr(one, name), getattr(each, name), **DOUBLE)
+
+
+def test_a_path_that_learns_has_its_gradient_at_a_number(x):
+    class Bent(CondOT):
+        def __init__(self) -> None:
+            self.power = torch.ones((), dtype=torch.float64, requires_grad=True)
+
+        def __call__(self, t: torch.Tensor) -> Coefficients:
+            return super().__call__(t**self.power)
+
+    path = Bent()
+    Flow(entangled, path, "data").velocity(x, 0.3).sum().backward()
+    assert path.power.grad is not None and path.power.grad.abs() > 0.01
+
+
 def entangled(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
     return torch.tanh(x) * x.sum(1, keepdim=True) + t.unsqueeze(1)
 
