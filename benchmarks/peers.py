@@ -26,8 +26,9 @@ from ctrlgen.operators.base import LinearOperator, measure
 from ctrlgen.priors.paths import VP
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like
+from ctrlgen.sampling.fresh import step_noise
 from ctrlgen.sampling.grids import Uniform
-from ctrlgen.sampling.steps import DDIM, step_noise
+from ctrlgen.sampling.steps import DDIM
 
 __all__ = ["azula_peers", "deepinv_peers"]
 

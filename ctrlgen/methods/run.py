@@ -11,8 +11,9 @@ from ctrlgen.methods.base import CostLike
 from ctrlgen.operators.base import Measurement
 from ctrlgen.priors.flows import Prediction, bounded
 from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.fresh import Mix, fresh_noise, joined, step_noise
 from ctrlgen.sampling.grids import Level
-from ctrlgen.sampling.steps import DDIM, StepRule, step_noise
+from ctrlgen.sampling.steps import DDIM, StepRule
 
 __all__ = ["Run"]
 
@@ -80,12 +81,16 @@ class Run(Generic[S]):
         return step_noise(self.prior.source, self.seeds, step, like, draw)
 
     def joined(self, step: int, data: Tensor, draw: int = 0) -> Tensor:
-        """The noise of a step as the training would have joined it with data, shape of data."""
-        ends = self.prior.flow.end(data.detach())
-        return self.prior.source.coupled(self.noise(step, data, draw), ends)
+        """Noise of a step as the training would have joined it with data, for a whole state."""
+        return joined(self.prior, self.noise(step, data, draw), data)
+
+    def fresh(self, mix: Mix, step: int, data: Tensor, draw: int = 0) -> Tensor:
+        """What a step mixes in beside the noise that is predicted, shape of data."""
+        return fresh_noise(self.prior, mix, data, lambda k: self.noise(step, data, draw + k))
 
     def move(self, data: Tensor, noise: Tensor, step: int, draw: int = 0) -> Tensor:
         """x_s by the rule, from x̂ and ε̂, with the step's fresh noise where the rule takes it."""
         t, s = self.at(step)
-        z = self.joined(step, data, draw) if self.rule.mix(t, s).fresh else None
+        mix = self.rule.mix(t, s)
+        z = self.fresh(mix, step, data, draw) if mix.fresh else None
         return self.rule(data, noise, t, s, z)

@@ -77,6 +77,11 @@ class Source(PerSample, ABC):
             device = device or next(part.device for part in own if part is not None)
         return self.project(normal(seeds, self.shape, stream, dtype=dtype, device=device))
 
+    @property
+    def couples(self) -> bool:
+        """Whether noise was joined with data in the training: `coupled` does something."""
+        return type(self).coupled is not Source.coupled
+
     def coupled(self, noise: Tensor, data: Tensor) -> Tensor:
         """Noise as the training joined it with data, both (B, *shape): as it is, by default.
 

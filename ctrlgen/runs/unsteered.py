@@ -16,6 +16,7 @@ from ctrlgen.rows.batching import flat
 from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Job
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Solver
 from ctrlgen.solvers.failures import lost_seeds
 
@@ -27,10 +28,10 @@ class Unsteered:
     """Draws of a prior, one per seed; the cost is not looked at and is 0 in the result.
 
     Attributes:
-        solver: of the flow; 50 midpoint steps on the prior's grid by default.
+        solver: of the flow, or a sampler; 50 midpoint steps on the prior's grid by default.
     """
 
-    solver: Solver | None = None
+    solver: Solver | Sampler | None = None
 
     def __call__(
         self, prior: Prior, cost: Any = None, *, seeds: Seeds, observer: Observer | None = None
@@ -47,7 +48,10 @@ class Unsteered:
         start = prior.start(rows)
         metered, meter = prior.metered(rows.to(start.device))
         with torch.no_grad():
-            samples = metered.generate(start, self.solver or prior.solver(50))
+            if isinstance(self.solver, Sampler):
+                samples = self.solver.generate(metered, start, rows)
+            else:
+                samples = metered.generate(start, self.solver or prior.solver(50))
         zero = torch.zeros_like(rows, device=start.device)
         finite = flat(samples).isfinite().all(1)
         return Result(
@@ -69,11 +73,11 @@ def lost(job: Job, ids: Sequence[int]) -> list[dict[str, Any]]:
     """Draws that are no numbers, with the step at which they ceased to be.
 
     Args:
-        job: of `Unsteered` with a solver of fixed steps.
+        job: of `Unsteered` with a solver of fixed steps, or with a sampler.
         ids: places of these draws.
 
     Returns:
-        As `ctrlgen.solvers.failures.lost_seeds`.
+        As `ctrlgen.solvers.failures.lost_seeds`; of a sampler the seeds alone.
     """
     if not ids:
         return []
@@ -81,4 +85,6 @@ def lost(job: Job, ids: Sequence[int]) -> list[dict[str, Any]]:
     seeds = [int(job.seeds[i]) for i in ids]
     none = torch.zeros(len(ids), dtype=torch.bool)
     solver: Any = job.method.solver  # type: ignore[attr-defined]
+    if isinstance(solver, Sampler):
+        return [{"seed": seed} for seed in seeds]
     return lost_seeds(solver, BoundVelocity(prior), prior.start(seeds), seeds, none)

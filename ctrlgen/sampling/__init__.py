@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from ctrlgen.lazy import attach
 
 if TYPE_CHECKING:
+    from ctrlgen.sampling.fresh import Mix
     from ctrlgen.sampling.grids import DDPMUniform, Grid, Karras, Power, Respaced, Times, Uniform
-    from ctrlgen.sampling.steps import DDIM, EDMStep, EulerStep, HeunStep, Mix, ShareStep, StepRule
+    from ctrlgen.sampling.samplers import Sampler
+    from ctrlgen.sampling.steps import DDIM, EDMStep, EulerStep, HeunStep, ShareStep, StepRule
 
 __all__ = [
     "DDIM",
@@ -21,6 +23,7 @@ __all__ = [
     "Mix",
     "Power",
     "Respaced",
+    "Sampler",
     "ShareStep",
     "StepRule",
     "Times",

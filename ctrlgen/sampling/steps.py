@@ -18,12 +18,7 @@ DDIM(0) and Euler are the same step. Two rules take more:
     EDMStep    raise the noise (churn), then Heun in σ/α of x/α (Karras et al., arXiv 2206.00364,
                Algorithm 2; one evaluation at σ_s = 0)
 
-Back to a noisier level, in law as if it had come down from there (`renoise`):
-
-    x_t = (α_t/α_s) x_s + √(σ_t² − (α_t/α_s)² σ_s²) z.
-
-Fresh noise belongs to the sample and the step (`step_noise`): a counter-based draw keyed by seed,
-step and draw, the same in any batch.
+Where fresh noise comes from, and how a step goes back to a noisier level: `ctrlgen.sampling.fresh`.
 
 How methods use it: `for k, (t, s) in enumerate(pairwise(grid(path)))`, predict at t, change x̂ or
 add guidance, `rule(x̂, ε̂, t, s, z)`. `rule.advance` is a whole unguided step and `walk` a whole
@@ -36,43 +31,27 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ctrlgen.priors.prior import Prior
-from ctrlgen.priors.sources import Source
 from ctrlgen.rows.seeds import Seeds
+from ctrlgen.sampling.fresh import Draw, Mix, fresh_noise, renoise, step_noise
 from ctrlgen.sampling.grids import Level, level_at
 
 __all__ = [
     "DDIM",
-    "STEPS",
     "EDMStep",
     "EulerStep",
     "HeunStep",
-    "Mix",
     "ShareStep",
     "StepRule",
-    "renoise",
-    "step_noise",
     "walk",
 ]
-
-STEPS = 2**48
-"""First stream of the draws inside steps; 2^20 draws of each step lie apart."""
-
-_DRAWS = 2**20
-
-
-class Mix(NamedTuple):
-    """x_s = data · x̂ + noise · ε̂ + fresh · z."""
-
-    data: float
-    noise: float
-    fresh: float
 
 
 @dataclass(frozen=True)
@@ -112,9 +91,18 @@ class StepRule(ABC):
             raise ValueError(f"z: {self} needs fresh noise, got None")
         return x + c * z
 
-    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, z: Tensor | None) -> Tensor:
-        """A whole step without guidance, evaluations included; shape of x."""
+    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, draw: Draw | None) -> Tensor:
+        """A whole step without guidance, evaluations included; shape of x.
+
+        Args:
+            prior: read on the path of the levels.
+            x: states at t, shape (B, *).
+            t, s: levels.
+            draw: of noise; needed where the rule draws some.
+        """
         seen = prior.predict(x, t.time)
+        mix = self.mix(t, s)
+        z = fresh_noise(prior, mix, seen.data, draw) if draw is not None and mix.fresh else None
         return self(seen.data, seen.noise, t, s, z)
 
     def draws(self, t: Level, s: Level) -> bool:
@@ -178,7 +166,7 @@ class HeunStep(EulerStep):
 
     evaluations: ClassVar[int] = 2
 
-    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, z: Tensor | None) -> Tensor:
+    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, draw: Draw | None) -> Tensor:
         h = s.time - t.time
         first = prior.velocity(x, t.time)
         if s.sigma == 0:
@@ -221,16 +209,16 @@ class EDMStep(StepRule):
     def draws(self, t: Level, s: Level) -> bool:
         return self.churn > 0 and self.churn_from <= t.ratio <= self.churn_to
 
-    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, z: Tensor | None) -> Tensor:
+    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, draw: Draw | None) -> Tensor:
         if self.draws(t, s) and math.isfinite(t.ratio):
-            if z is None:
+            if draw is None:
                 raise ValueError(f"z: {self} needs fresh noise, got None")
             path = prior.flow.path
             log_snr = torch.tensor(
                 -2 * math.log(t.ratio * (1 + self.churn)), dtype=torch.float64, device="cpu"
             )
             raised = level_at(path, float(path.time_at(log_snr).clamp(0, 1)))
-            x, t = renoise(x, t, raised, self.inflation * z), raised
+            x, t = renoise(x, t, raised, self.inflation * draw(0)), raised
         first = prior.predict(x, t.time)
         after = self(first.data, first.noise, t, s)
         if s.sigma == 0 or not math.isfinite(t.ratio):
@@ -238,41 +226,6 @@ class EDMStep(StepRule):
         # d(x/α)/d(σ/α) = ε̂ along the ODE: Heun takes the mean of ε̂ at both ends.
         second = prior.predict(after, s.time).noise
         return after + s.alpha * (s.ratio - t.ratio) / 2 * (second - first.noise)
-
-
-def renoise(x: Tensor, s: Level, t: Level, z: Tensor) -> Tensor:
-    """A state at level s brought back to the noisier level t.
-
-    Args:
-        x: x_s, shape (B, *).
-        s: its level.
-        t: where to go, at a lower signal-to-noise ratio.
-        z: standard normal noise, shape (B, *).
-
-    Raises:
-        ValueError: if t is the cleaner of the two.
-    """
-    scale = t.alpha / s.alpha
-    variance = t.sigma**2 - (scale * s.sigma) ** 2
-    if variance < -1e-12:
-        raise ValueError(f"t: expected a level noisier than σ/α = {s.ratio}, got {t.ratio}")
-    return scale * x + math.sqrt(max(variance, 0.0)) * z
-
-
-def step_noise(source: Source, seeds: Seeds, step: int, like: Tensor, draw: int = 0) -> Tensor:
-    """Standard normal noise of a step, shape (B, *shape), on the source's subspace.
-
-    Args:
-        source: projects it (masks, centre of mass).
-        seeds: one per sample.
-        step: number of the step, >= 0.
-        like: gives dtype and device.
-        draw: which of the step's draws, in [0, 2^20).
-    """
-    if not 0 <= draw < _DRAWS:
-        raise ValueError(f"draw: expected a number in [0, {_DRAWS}), got {draw}")
-    stream = STEPS + step * _DRAWS + draw
-    return source.sample(seeds, stream, dtype=like.dtype, device=like.device)
 
 
 def walk(
@@ -292,8 +245,6 @@ def walk(
         seeds: one per sample; needed where the rule draws fresh noise.
     """
     for step, (t, s) in enumerate(pairwise(levels)):
-        z = None
-        if seeds is not None and rule.draws(t, s):
-            z = step_noise(prior.source, seeds, step, x)
-        x = rule.advance(prior, x, t, s, z)
+        draw = None if seeds is None else partial(step_noise, prior.source, seeds, step, x)
+        x = rule.advance(prior, x, t, s, draw)
     return x

@@ -84,9 +84,9 @@ def lost_seeds(
 
 def lost_text(lost: Sequence[dict[str, Any]], steps: int) -> str:
     """What `lost_seeds` found, in words: the first step of all, and the first few seeds."""
-    first = min(lost, key=lambda item: (item["step"] is None, item["step"]))
+    first = min(lost, key=lambda item: (item.get("step") is None, item.get("step") or 0))
     names = ", ".join(str(item["seed"]) for item in lost[:8]) + (", ..." if len(lost) > 8 else "")
-    where = "in the codec"
-    if first["step"] is not None:
+    where = "in the codec" if "step" in first else "on the way"
+    if first.get("step") is not None:
         where = f"from step {first['step']} of {steps} (t = {first['time']:.3g}) on"
     return f"its network gives what is no number {where}; seeds {names}"

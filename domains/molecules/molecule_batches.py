@@ -20,6 +20,7 @@ from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Solver
 
 __all__ = ["Generated", "alphabet_of", "drawn", "fitted", "gather", "padded", "qm9_of", "whole"]
@@ -96,19 +97,20 @@ def fitted(prior: Prior, counts: Tensor) -> Prior:
     return clone.bind(counts=counts)
 
 
-def drawn(prior: Prior, counts: Tensor, solver: Solver, batch: int) -> Tensor:
+def drawn(prior: Prior, counts: Tensor, solver: Solver | Sampler, batch: int) -> Tensor:
     """Signals (B, N, F) of a prior of molecules from seeds 0, 1, ...
 
     Args:
         prior: unconditional but for the numbers of atoms.
         counts: atoms of each, shape (B,).
-        solver: of the flow.
+        solver: of the flow, or a sampler.
         batch: molecules at a time.
     """
     signals = torch.zeros(len(counts), *prior.source.shape, device=prior.device)
     # batches of alike sizes: pairs of atoms that are padding cost as much as others
     for seeds in torch.argsort(counts, stable=True).split(batch):
-        found = fitted(prior, counts[seeds]).sample(seeds, solver)
+        own = fitted(prior, counts[seeds])
+        found = solver(own, seeds) if isinstance(solver, Sampler) else own.sample(seeds, solver)
         signals[seeds, : found.shape[1]] = found
     return signals
 

@@ -204,6 +204,16 @@ class Sample(Scored):
     seeds: Run.Seeds = None
     atoms: Annotated[str | None, option(RUN, help="Atoms of the prior, N or LOW..HIGH.")] = None
     steps: Run.Steps = 50
+    eta: Annotated[
+        float | None,
+        option(
+            RUN,
+            min=0.0,
+            max=1.0,
+            help="Stochastic steps with this share of fresh noise, of one evaluation each: more "
+            "stable molecules of as many evaluations. 1 is a good choice.",
+        ),
+    ] = None
     evaluator: Run.Evaluator = None
     posebusters: Run.PoseBusters = False
     device: Run.Device = "cpu"

@@ -31,6 +31,8 @@ from ctrlgen.rows.status import Status
 from ctrlgen.runs.job import Job
 from ctrlgen.runs.store import Store
 from ctrlgen.runs.unsteered import Unsteered, lost
+from ctrlgen.sampling.samplers import Sampler
+from ctrlgen.sampling.steps import DDIM
 from ctrlgen.solvers.failures import lost_text
 from ctrlgen.solvers.fixed import FixedStep
 
@@ -49,10 +51,10 @@ class Draws:
     """Draws of a prior of molecules, with as many places as the largest of a unit needs.
 
     Attributes:
-        solver: of the flow.
+        solver: of the flow, or a sampler.
     """
 
-    solver: FixedStep
+    solver: FixedStep | Sampler
 
     def __call__(
         self,
@@ -88,9 +90,15 @@ class Drawing(Molecules):
         """The job; numbers of atoms are drawn as the prior's data have them.
 
         Raises:
-            ValueError: for a prior of something else, or numbers of atoms that it does not have.
+            ValueError: for a prior of something else, numbers of atoms that it does not have, or
+                stochastic steps beside a score.
         """
         options, seeds = self.options, self.seeds
+        if options.scoring is not None and options.eta is not None:
+            raise ValueError(
+                f"eta: expected none beside a score, whose method takes its own steps, got "
+                f"{options.eta:g}"
+            )
         device = console.device_named(options.device)
         with concerning("prior"):
             prior = load(options.prior, device=device)
@@ -98,7 +106,10 @@ class Drawing(Molecules):
         allowed = [n for n in parse_atoms(options.atoms, name) if n <= prior.source.shape[0]]
         drug_like = name == "moses-heavy"
         shown = set(SCALES if drug_like else ())
-        method: Any = Draws(prior.solver(options.steps))
+        solver = prior.solver(options.steps)
+        method: Any = Draws(
+            solver if options.eta is None else Sampler(options.steps, DDIM(options.eta))
+        )
         cost: Any = None
         scoring = options.scoring
         if scoring is not None:  # molecules without a score are there, and marked
@@ -130,7 +141,7 @@ class Drawing(Molecules):
         if self.options.scoring is not None:
             return finish(store, self.out, job.prior, method=repr(job.method))
         gone = lost(job, ids)
-        solver: FixedStep = job.method.solver  # type: ignore[attr-defined]
+        solver: FixedStep | Sampler = job.method.solver  # type: ignore[attr-defined]
         content = finish(store, self.out, job.prior, solver=repr(solver), lost=gone)
         if gone:
             raise ValueError(f"prior: {lost_text(gone, self.options.steps)}")

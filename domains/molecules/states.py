@@ -170,6 +170,10 @@ class Atoms(Counted):
     def of(self, places: int, counts: Tensor | None) -> Self:
         return type(self)(places, self.features, counts, self.aligned)
 
+    @property
+    def couples(self) -> bool:
+        return self.aligned
+
     def coupled(self, noise: Tensor, data: Tensor) -> Tensor:
         if not self.aligned:
             return noise

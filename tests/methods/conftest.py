@@ -21,8 +21,8 @@ from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.seeds import normal
+from ctrlgen.sampling.fresh import step_noise
 from ctrlgen.sampling.grids import DDPMUniform, ddpm
-from ctrlgen.sampling.steps import step_noise
 
 _draw = partial(normal, dtype=torch.float64)
 

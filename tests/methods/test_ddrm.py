@@ -27,8 +27,9 @@ from ctrlgen.priors.paths import CondOT, Path
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.seeds import normal
+from ctrlgen.sampling.fresh import step_noise
 from ctrlgen.sampling.grids import DDPMUniform, Uniform, ddpm
-from ctrlgen.sampling.steps import DDIM, step_noise, walk
+from ctrlgen.sampling.steps import DDIM, walk
 from ctrlgen.testing.oracles import Mixture
 
 Build = Callable[..., Any]

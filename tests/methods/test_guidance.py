@@ -29,8 +29,9 @@ from ctrlgen.priors.paths import CondOT, Cosine, Path
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.seeds import normal
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.fresh import step_noise
 from ctrlgen.sampling.grids import DDPMUniform, Uniform, ddpm
-from ctrlgen.sampling.steps import DDIM, step_noise, walk
+from ctrlgen.sampling.steps import DDIM, walk
 
 Build = Callable[..., Any]
 D, M = 3, 2

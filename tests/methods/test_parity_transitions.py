@@ -20,8 +20,9 @@ from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.seeds import normal
+from ctrlgen.sampling.fresh import STEPS
 from ctrlgen.sampling.grids import ddpm
-from ctrlgen.sampling.steps import DDIM, STEPS
+from ctrlgen.sampling.steps import DDIM
 
 DOUBLE: dict[str, Any] = {"dtype": torch.float64}
 BOUND, ETA, GAMMA, RATE, TERMINAL = 0.6, 0.3, 2.0, 0.05, 5.0

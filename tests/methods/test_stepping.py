@@ -244,13 +244,17 @@ def test_bad_seeds_and_rows() -> None:
     ids=lambda method: type(method).__name__,
 )
 def test_fresh_noise_is_joined_with_data_as_the_source_says(method: Method) -> None:
-    """By its signs here; a source that joins it as it comes changes nothing."""
+    """By its signs here; a source that joins nothing is as a Gaussian."""
 
     class Toward(Gaussian):
+        asked = False
+
+        @property
+        def couples(self) -> bool:
+            return self.asked
+
         def coupled(self, noise: Tensor, data: Tensor) -> Tensor:
             return noise.abs() * data.sign() if self.asked else noise
-
-        asked = False
 
     source = Toward((D,))
     prior = Prior(gaussian(torch.zeros(D).double(), torch.eye(D).double()).flow(), source)

@@ -32,6 +32,7 @@ from ctrlgen.operators.base import LinearOperator, Spectrum
 from ctrlgen.priors.codecs import Identity, Scaled
 from ctrlgen.priors.paths import Path
 from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.fresh import Mix
 from ctrlgen.sampling.grids import DDPMUniform, Grid, ddpm
 
 __all__ = ["DDRM"]
@@ -103,10 +104,12 @@ class DDRM(SteppedMethod):
             signal, scale = run.decode(seen.data), _scale(run.prior)
             spectrum, inverse, measured = self._coordinates(run, signal)
             clean, old = spectrum.right(signal), scale * spectrum.right(seen.noise)
-            fresh = spectrum.right(run.noise(step, x))
+            kept = math.sqrt(1 - self.eta**2)
+            mix = Mix(1.0, kept, self.eta)
+            noise = run.fresh(mix, step, seen.data) if self.eta else run.noise(step, x)
+            fresh = spectrum.right(noise)
             s, sigma_y, r = spectrum.values, float(run.measurement.noise), abs(scale) * after.ratio
 
-            kept = math.sqrt(1 - self.eta**2)
             unseen = clean + kept * after.ratio * old + self.eta * r * fresh
             pull = s * (measured - clean) / (sigma_y or 1.0)
             faint = clean + kept * r * pull + self.eta * r * fresh

@@ -60,8 +60,9 @@ from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import Seeds, uniform
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.fresh import back, renoise
 from ctrlgen.sampling.grids import Grid, Level, Uniform
-from ctrlgen.sampling.steps import DDIM, StepRule, renoise
+from ctrlgen.sampling.steps import DDIM, StepRule
 
 __all__ = ["ParticleResampling", "Particles"]
 
@@ -224,7 +225,8 @@ class ParticleResampling(Method):
     def _stepped(
         self, crowd: Population, data: Tensor, noise: Tensor, t: Level, s: Level, number: int
     ) -> Tensor:
-        z = crowd.noise(number, data) if self.rule.draws(t, s) else None
+        mix = self.rule.mix(t, s)
+        z = crowd.noise(mix, number, data) if mix.fresh else None
         return self.rule(data, noise, t, s, z)
 
     def _weight(self, t: Level) -> float:
@@ -258,7 +260,7 @@ class ParticleResampling(Method):
         ends = crowd.ends = Ends(*(crowd.gather(part, ancestors) for part in ends))
         for move in range(self.moves):
             number = len(levels) + move * (self.depth + 1)
-            noise = crowd.noise(number, ends.states)
+            noise = crowd.noise(back(levels[-1], levels[start]), number, ends.states)
             crowd.x = renoise(ends.states, levels[-1], levels[start], noise)
             crowd.alive = torch.ones_like(crowd.alive)
             for step, (t, s) in enumerate(pairwise(levels[start:])):

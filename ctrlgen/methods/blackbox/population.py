@@ -6,6 +6,7 @@ noise depends on neither the other particles nor the other samples.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,8 +23,8 @@ from ctrlgen.rows.batching import expand_like
 from ctrlgen.rows.counts import Meter
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.fresh import Mix, fresh_noise, step_noise
 from ctrlgen.sampling.grids import Level
-from ctrlgen.sampling.steps import step_noise
 
 __all__ = ["Ends", "Population"]
 
@@ -114,12 +115,12 @@ class Population:
             noise.append(seen.noise.unflatten(0, part.shape[:2]))
         return torch.cat(data, 1), torch.cat(noise, 1)
 
-    def noise(self, number: int, data: Tensor) -> Tensor:
-        """Fresh noise of a step, joined with data (B, K, *) as in the training, shape of data."""
-        like = self.x.flatten(0, 1)
-        fresh = step_noise(self._source, self.seeds.flatten(), number, like)
-        ends = self._wide(self._count)[0].flow.end(data.flatten(0, 1))
-        return self._source.coupled(fresh, ends).unflatten(0, self.seeds.shape)
+    def noise(self, mix: Mix, number: int, data: Tensor) -> Tensor:
+        """What a step from x̂ (B, K, *) mixes in beside the noise that is predicted."""
+        like, seeds = self.x.flatten(0, 1), self.seeds.flatten()
+        draw = partial(step_noise, self._source, seeds, number, like)
+        fresh = fresh_noise(self._wide(self._count)[0], mix, data.flatten(0, 1), draw)
+        return fresh.unflatten(0, self.seeds.shape)
 
     def gather(self, value: Tensor, ancestors: Tensor) -> Tensor:
         """The rows of ancestors (B, K) among those of particles (B, K, *)."""

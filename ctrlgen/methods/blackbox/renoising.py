@@ -33,6 +33,7 @@ from ctrlgen.methods.blackbox.search import Search, SearchMethod
 from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.fresh import joined
 from ctrlgen.sampling.grids import Level, level_at
 from ctrlgen.solvers import Solver
 
@@ -140,7 +141,7 @@ class RenoisingSearch(SearchMethod):
         x = states.flatten(0, 1)
         stream = _GENERATIONS + generation
         noise = prior.source.sample(seeds, stream, dtype=x.dtype, device=x.device)
-        noise = prior.source.coupled(noise, prior.flow.end(x))
+        noise = joined(prior, noise, x)
         x = prior.source.project(prior.flow.noised(x, noise, level.alpha, level.sigma))
         return x.unflatten(0, states.shape[:2])
 

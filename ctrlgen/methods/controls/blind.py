@@ -32,8 +32,9 @@ from ctrlgen.rows.batching import PerSample, row_sum
 from ctrlgen.rows.checks import check_precision
 from ctrlgen.rows.constants import follow
 from ctrlgen.rows.seeds import normal
+from ctrlgen.sampling.fresh import STEPS
 from ctrlgen.sampling.grids import DDPMUniform
-from ctrlgen.sampling.steps import DDIM, STEPS
+from ctrlgen.sampling.steps import DDIM
 
 __all__ = ["BlindBlur", "BlindNDTM", "convolve"]
 

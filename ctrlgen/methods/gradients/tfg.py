@@ -47,8 +47,9 @@ from ctrlgen.optimizers.base import Projection
 from ctrlgen.priors.paths import Path
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import expand_like, row_sum
+from ctrlgen.sampling.fresh import back, renoise
 from ctrlgen.sampling.grids import DDPMUniform, Grid, Level, ddpm
-from ctrlgen.sampling.steps import DDIM, StepRule, renoise
+from ctrlgen.sampling.steps import DDIM, StepRule
 
 __all__ = ["TFG", "Energy", "residual_norm"]
 
@@ -213,7 +214,7 @@ class TFG(RuledMethod[Strengths]):
                 new = new - scale * rho * slope
             new = run.project(new)
             if turn + 1 < rounds:
-                x = renoise(new, s, t, run.noise(step, x, draw + 1))
+                x = renoise(new, s, t, run.fresh(back(s, t), step, better, draw + 1))
         with torch.no_grad():
             return new, run.value(data)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from torch import Tensor
 from ctrlgen.methods.trajectory.riccati import Side
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import flat, take
+from ctrlgen.sampling.fresh import fresh_noise, step_noise
 from ctrlgen.sampling.grids import Level
-from ctrlgen.sampling.steps import StepRule, step_noise
+from ctrlgen.sampling.steps import StepRule
 
 __all__ = ["Dynamics", "Link", "Trajectory", "last_finite"]
 
@@ -129,12 +131,11 @@ class Dynamics:
         """h_k(x), differentiable in x; what lies off the source's subspace is left out."""
         t, s = self.levels[step], self.levels[step + 1]
         x = self.prior.source.project(x)
-        z = None
-        if self.rule.draws(t, s):
-            z = step_noise(self.prior.source, self.seeds, step, x)
+        draw = partial(step_noise, self.prior.source, self.seeds, step, x)
         if self.clip is None:
-            return self.rule.advance(self.prior, x, t, s, z)
-        seen = self.prior.predict(x, t.time).clipped(self.clip)
+            return self.rule.advance(self.prior, x, t, s, draw)
+        seen, mix = self.prior.predict(x, t.time).clipped(self.clip), self.rule.mix(t, s)
+        z = fresh_noise(self.prior, mix, seen.data, draw) if mix.fresh else None
         return self.rule(seen.data, seen.noise, t, s, z)
 
     def decode(self, x: Tensor) -> Tensor:
