@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,12 +27,14 @@ from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.methods import TFG, DFlow
 from ctrlgen.methods.multisecant import MultiSecant
 from ctrlgen.methods.regularizers import Chi
+from ctrlgen.methods.result import Result
 from ctrlgen.optimizers import LBFGS, FunctionObjective
 from ctrlgen.optimizers.workingset import WorkingSet
 from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import Midpoint
 from ctrlgen.testing import DEVICE, Accelerator, Ledger, watched
 from tests.laws.cases import CASES
+from tests.molecules.tiny_molecules import save_prior, save_regressor
 
 SEEDS = [7, 3, 11, 2]
 ENDS = 20
@@ -98,9 +101,19 @@ def steps(ledger: Ledger) -> None:
 def test_a_method_does_not_keep_the_device_waiting(
     problem_case: Any, request: pytest.FixtureRequest, accelerator: Accelerator
 ) -> None:
+    """And ends there with what it gives on the host."""
     index = torch.arange(4).to(DEVICE)
     method, prior, cost = problem_case.problem(index, torch.float64)
-    ledger = watched(accelerator, method, prior, cost, SEEDS)
+    results: list[Result] = []
+
+    def run(*arguments: Any, **options: Any) -> None:
+        results.append(method(*arguments, **options))
+
+    ledger = watched(accelerator, run, prior, cost, SEEDS)
+    for key, value in problem_case.whole().items():
+        there = getattr(results[0], key)
+        assert there.device == DEVICE, key
+        assert torch.allclose(there.cpu(), value, rtol=1e-9, atol=1e-9, equal_nan=True), key
     name = request.node.callspec.id.removeprefix("method:")
     check(ledger, READS.get(name, 1))
     if not name.startswith(LEAVING):
@@ -125,11 +138,11 @@ def test_secants_do_not_keep_the_device_waiting(accelerator: Accelerator) -> Non
     ids=["dflow", "tfg"],
 )
 def test_steering_molecules_does_not_keep_the_device_waiting(
-    method: Any, accelerator: Accelerator
+    method: Any, accelerator: Accelerator, tmp_path: Path
 ) -> None:
-    """With all that takes part there: masks, guide, valences, bounds."""
-    prior = load("qm9-heavy").bind(counts=torch.tensor([7, 5])).to(DEVICE)
-    guide = Guide(regressor("qm9-heavy-guide").to(DEVICE), ["gap"])
+    """With all that takes part there: masks, guide, valences, bounds; on small networks."""
+    prior = load(save_prior(tmp_path, 14, 9)).bind(counts=torch.tensor([7, 5])).to(DEVICE)
+    guide = Guide(regressor(str(save_regressor(tmp_path, "guide", 14, 1))).to(DEVICE), ["gap"])
     cost = PropertyCost(guide, 5000.0, 5000.0, scale=1000.0) + 0.3 * ValenceCost("qm9-heavy")
     ledger = watched(accelerator, method, prior, cost, SEEDS[:2])
     check(ledger, 1)
