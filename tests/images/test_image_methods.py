@@ -17,7 +17,6 @@ from ctrlgen.domains.images.operators import (
     Denoise,
     GaussianBlur,
     Inpainting,
-    NonlinearBlur,
     SuperResolution,
 )
 from ctrlgen.methods import DPS, NDTM
@@ -33,12 +32,24 @@ from ctrlgen.rows.status import Status
 
 SHAPE, SEEDS, MEAN, STD = (1, 8, 8), range(3), 0.1, 0.4
 
+class BentBlur(Operator):
+    """Of every pixel and two of its neighbours the mean, bent; H† = y (a heuristic)."""
+
+    task = "deblur"
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.tanh((2 * x + x.roll(1, -1) + x.roll(1, -2)) / 4)
+
+    def pinv(self, y: Tensor) -> Tensor:
+        return y
+
+
 TASKS: dict[str, tuple[Operator, float]] = {
     "inpaint": (Inpainting.centre(4, SHAPE), 0.0),
     "upsample": (SuperResolution(2), 0.0),
     "deblur": (GaussianBlur(0.7), 0.05),
     "denoise": (Denoise(), 0.2),
-    "other": (NonlinearBlur(size=3), 0.05),
+    "other": (BentBlur(), 0.05),
 }
 LINEAR = [task for task in TASKS if task != "other"]
 
@@ -162,7 +173,7 @@ def test_a_nonlinear_operator_is_refused_by_name() -> None:
         try:
             build(name, case_of("other"))
         except ValueError as error:
-            assert str(error) == f"method: {name} needs a linear operator, got NonlinearBlur"
+            assert str(error) == f"method: {name} needs a linear operator, got BentBlur"
             refused.add(name)
     analytic = {"pigdm", "ancestral-pigdm", "c-pigdm", "ot-ode", "c-pigfm", "ddrm"}
     assert refused == analytic
