@@ -32,6 +32,7 @@ from ctrlgen.rows.status import Status
 
 SHAPE, SEEDS, MEAN, STD = (1, 8, 8), range(3), 0.1, 0.4
 
+
 class BentBlur(Operator):
     """Of every pixel and two of its neighbours the mean, bent; H† = y (a heuristic)."""
 
