@@ -25,8 +25,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "target nll": {"regularizer": TargetNLL(0.05, probes=2), "solver": Euler(3)},
     "blend": {"initializer": Blend(0.3)},
     "guided": {"initializer": GuidedStart(4)},
-    "adam": {"optimizer": Adam(learning_rate=0.05, max_iterations=12)},
-    "descent": {"optimizer": GradientDescent(learning_rate=1e-3, max_iterations=12)},
+    "adam": {"optimizer": Adam(learning_rate=0.05, max_iterations=8)},
+    "descent": {"optimizer": GradientDescent(learning_rate=1e-3, max_iterations=8)},
     # The steps follow from an error estimate, a small difference: rounding is magnified there.
     "adaptive": {"solver": Dopri5(1e-6, 1e-6), "optimizer": LBFGS(max_iterations=2)},
 }

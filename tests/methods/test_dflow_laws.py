@@ -98,20 +98,13 @@ def test_a_sample_does_not_see_its_batch(
         same(run(part), whole.take(torch.tensor(part)))
 
 
-@pytest.mark.parametrize("kind", ["plain", "target nll", "guided", "adam"])
-def test_the_same_seeds_give_the_same_result(
-    kind: str, operator: LinearOperator, mixture: Build, prior_of: Build
+def test_other_seeds_give_another_result(
+    operator: LinearOperator, mixture: Build, prior_of: Build
 ) -> None:
-    """Law 2, to the bit, whatever the global generator does and without touching it."""
+    """That the same give the same is proven in tests/laws, for every form of every method."""
     prior, cost = problem("network", operator, mixture, prior_of)
-    state = torch.get_rng_state()
-    first = method_of(kind)(prior, cost, seeds=SEEDS)
-    assert torch.equal(torch.get_rng_state(), state)
-    torch.manual_seed(1234)
-    second = method_of(kind)(prior, cost, seeds=torch.tensor(SEEDS))
-    for name in ("samples", "controls", "costs", "status", "evaluations"):
-        assert torch.equal(getattr(first, name), getattr(second, name))
-    other = method_of(kind)(prior, cost, seeds=[s + 1 for s in SEEDS])
+    first = method_of("plain")(prior, cost, seeds=SEEDS)
+    other = method_of("plain")(prior, cost, seeds=[s + 1 for s in SEEDS])
     assert not torch.allclose(first.controls, other.controls)
 
 

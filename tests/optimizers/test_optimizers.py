@@ -110,7 +110,7 @@ def test_each_row_equals_its_own_run_bit_by_bit(optimizer: Optimizer) -> None:
     target = targets(optimizer, objective, x0)
     batch = optimizer.minimize(objective, x0, target=target)
     assert len(batch.status.unique()) > 1, "the rows should end in different ways"
-    for row in range(0, 64, 13):
+    for row in (0, 25, 63):  # easy, and a valley of either end
         index = torch.tensor([row])
         alone = optimizer.minimize(objective.take(index), x0[index], target=target[index])
         same(alone, batch, index)
@@ -122,7 +122,7 @@ def test_long_rows_do_not_depend_on_the_threads(optimizer: Optimizer) -> None:
     objective = FunctionObjective(lambda x, s: row_sum(s * (x - 1).square()), s=scales)
     x0 = torch.randn(3, d, generator=torch.Generator().manual_seed(0))
     threads = torch.get_num_threads()
-    short = replace(optimizer, max_iterations=4)
+    short = replace(optimizer, max_iterations=2)
     try:
         torch.set_num_threads(1)
         batch = short.minimize(objective, x0)
@@ -135,12 +135,14 @@ def test_long_rows_do_not_depend_on_the_threads(optimizer: Optimizer) -> None:
 def test_order_does_not_matter(optimizer: Optimizer) -> None:
     objective, x0 = problem(23)
     order = torch.randperm(23, generator=torch.Generator().manual_seed(1))
-    batch = optimizer.minimize(objective, x0)
-    same(optimizer.minimize(objective.take(order), x0[order]), batch, order)
+    short = replace(optimizer, max_iterations=25)
+    batch = short.minimize(objective, x0)
+    same(short.minimize(objective.take(order), x0[order]), batch, order)
 
 
 def test_nobody_notices_a_diverging_neighbour(optimizer: Optimizer) -> None:
     objective, x0 = problem(12)
+    optimizer = replace(optimizer, max_iterations=25)
     clean = optimizer.minimize(objective, x0)
     spoilt = optimizer.minimize(Spy(objective, poison={2: 0, 5: 7, 9: 1}), x0)
     others = torch.tensor([row for row in range(12) if row not in (2, 5, 9)])
@@ -321,8 +323,10 @@ def test_any_shape_and_dtype(
 
 def test_works_under_no_grad(optimizer: Optimizer) -> None:
     objective, x0 = problem(3)
+    short = replace(optimizer, max_iterations=8)
+    outside = short.minimize(objective, x0)
     with torch.no_grad():
-        same(optimizer.minimize(objective, x0), optimizer.minimize(objective, x0))
+        same(short.minimize(objective, x0), outside)
 
 
 class Broken:

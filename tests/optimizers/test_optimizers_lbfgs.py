@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -51,9 +52,8 @@ VALLEY = torch.tensor([-1.2, 1.0], dtype=torch.float64)
 PROBLEMS: dict[str, tuple[Function, Tensor]] = {
     "rosenbrock-2": (rosenbrock, VALLEY[None]),
     "rosenbrock-10": (rosenbrock, VALLEY.repeat(5)[None]),
-    "rosenbrock-50": (rosenbrock, VALLEY.repeat(25)[None]),
     "rosenbrock-30-random": (rosenbrock, random(3, 30, seed=4)),
-    **{f"quadratic-{c:.0e}": (quadratic(c), random(1, 30, seed=5)) for c in (1e2, 1e3)},
+    "quadratic-1e+03": (quadratic(1e3), random(1, 30, seed=5)),
     "quadratic-1e+04": (quadratic(1e4, 10), random(3, 10, seed=5)),
     "quadratic-1e+06": (quadratic(1e6, 15), random(3, 15, seed=5)),
     "logistic": (logistic(), random(1, 50, seed=6)),
@@ -290,6 +290,12 @@ def test_a_search_leaves_the_region_that_is_not_finite() -> None:
         torch.testing.assert_close(found.x, torch.full_like(x0, expected), rtol=1e-6, atol=0)
 
 
+@cache
+def optimised(**changes: Any) -> Solution:
+    function, x0 = PROBLEMS["rosenbrock-10"]
+    return LBFGS(max_iterations=30, **changes).minimize(FunctionObjective(function), x0)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -305,11 +311,7 @@ def test_a_search_leaves_the_region_that_is_not_finite() -> None:
     ],
 )
 def test_every_option_matters(changes: dict[str, Any]) -> None:
-    function, x0 = PROBLEMS["rosenbrock-10"]
-    objective = FunctionObjective(function)
-    plain = LBFGS(max_iterations=30).minimize(objective, x0)
-    other = LBFGS(max_iterations=30, **changes).minimize(objective, x0)
-    assert not torch.equal(plain.x, other.x)
+    assert not torch.equal(optimised().x, optimised(**changes).x)
 
 
 def test_stops_when_the_cost_or_the_step_no_longer_changes() -> None:

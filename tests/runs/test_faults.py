@@ -74,7 +74,7 @@ def test_killed_at_any_instant(
     plan: Plans, tmp_path: Path, drawn: Store, identical: Compare, tidy: Tidy,
     monkeypatch: pytest.MonkeyPatch, place: str,
 ) -> None:  # fmt: skip
-    """25 trials each: killed, then gone on with, and what was finished was not computed again."""
+    """12 trials each: killed, then gone on with, and what was finished was not computed again."""
     job, chance = plan(**DRAWN).job(), random.Random(place)
     if place != "anywhere":
         slowly(monkeypatch, 0.002)
@@ -82,7 +82,7 @@ def test_killed_at_any_instant(
     execute(job, begin(job, tmp_path / "timed"))
     span = time.perf_counter() - start
     inside = 0
-    for trial in range(25):
+    for trial in range(12):
         folder = tmp_path / str(trial)
         child = in_a_child(lambda f=folder: execute(job, begin(job, f)))  # type: ignore[misc]
         time.sleep(chance.uniform(0, span))
@@ -108,7 +108,7 @@ def test_killed_at_any_instant(
         identical(store, drawn)
         if place != "anywhere":
             slowly(monkeypatch, 0.002)
-    assert inside >= 8  # the kill came in the middle often enough to mean something
+    assert inside >= 4  # the kill came in the middle often enough to mean something
 
 
 @pytest.fixture
