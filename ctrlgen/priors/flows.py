@@ -161,11 +161,12 @@ class Flow:
         """The network's times (B,), and what broadcasts against x: α, σ and their slopes at t, the
         same on the native path where that is another, and what the states there are multiplied by.
 
-        One time for all samples, a number, is looked up on the host: on an accelerator the hundred
-        operations of two clocks, on a number for each sample, take longer than a small network.
+        One time for all samples, a number, on another clock is looked up on the host: a hundred
+        operations on a number for each sample take an accelerator longer than a small network.
         """
         parts: Sequence[Tensor] | None = None
-        if isinstance(t, int | float) and not passing():
+        one = isinstance(t, int | float) and self.native is not self.path
+        if one and not passing():
             host = self._clocks(torch.tensor(t, dtype=x.dtype, device="cpu"))
             if not any(part.requires_grad for part in host):
                 # Numbers are arguments of kernels; a table of them would be copied, and waited for.
@@ -194,6 +195,8 @@ class Flow:
         return [there, *at, *native, scale]
 
     def _times(self, t: Tensor | float, x: Tensor) -> Tensor:
+        if isinstance(t, int | float):
+            return x.new_full((), t).expand(x.shape[0])
         times = torch.as_tensor(t, dtype=x.dtype, device=x.device)
         if times.ndim > 1 or (times.ndim == 1 and times.shape[0] != x.shape[0]):
             raise ValueError(
