@@ -10,10 +10,19 @@ if TYPE_CHECKING:
     from ctrlgen.sampling.fresh import Mix
     from ctrlgen.sampling.grids import DDPMUniform, Grid, Karras, Power, Respaced, Times, Uniform
     from ctrlgen.sampling.samplers import Sampler
-    from ctrlgen.sampling.steps import DDIM, EDMStep, EulerStep, HeunStep, ShareStep, StepRule
+    from ctrlgen.sampling.steps import (
+        DDIM,
+        Ancestral,
+        EDMStep,
+        EulerStep,
+        HeunStep,
+        ShareStep,
+        StepRule,
+    )
 
 __all__ = [
     "DDIM",
+    "Ancestral",
     "DDPMUniform",
     "EDMStep",
     "EulerStep",

@@ -16,7 +16,7 @@ from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.checks import check_kind, check_sizes
 from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.sampling.grids import Grid
-from ctrlgen.sampling.steps import DDIM, StepRule, walk
+from ctrlgen.sampling.steps import Ancestral, StepRule, walk
 
 __all__ = ["Sampler"]
 
@@ -29,7 +29,7 @@ class Sampler:
 
     Args:
         steps: n.
-        rule: of a step; `DDIM(1.0)` draws as much noise anew as DDPM does, `DDIM(0.0)` none.
+        rule: of a step; `Ancestral(1.0)` draws as much noise anew as DDPM does.
         grid: of the levels, with `steps` among its arguments; the prior's by default.
 
     Raises:
@@ -38,7 +38,7 @@ class Sampler:
     """
 
     steps: int = 100
-    rule: StepRule = field(default_factory=lambda: DDIM(1.0))
+    rule: StepRule = field(default_factory=lambda: Ancestral(2.0))
     grid: Grid | None = None
 
     def __post_init__(self) -> None:

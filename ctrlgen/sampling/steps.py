@@ -8,6 +8,7 @@ with numbers (a, b, c) that depend on the two levels only (`StepRule.mix`):
 
     DDIM(η)    a = α_s,   c = η σ_s √(1 − (σ_s/α_s)²/(σ_t/α_t)²),   b = √(σ_s² − c²)
                (Song et al., arXiv 2010.02502, eqs 12 and 16; η = 1: ancestral DDPM, Ho et al.)
+    Ancestral  a = α_s,   b = ρσ_s,   c = √(1 − ρ²) σ_s,   ρ = ((σ_s/α_s)/(σ_t/α_t))^λ
     ShareStep  a = α_s,   c = η σ_s,   b = √(1 − η²) σ_s     (FreeDoM's code for faces)
     EulerStep  a = α_t + hα̇_t,   b = σ_t + hσ̇_t,   h = s − t, on the clock of the path
 
@@ -45,6 +46,7 @@ from ctrlgen.sampling.grids import Level, level_at
 
 __all__ = [
     "DDIM",
+    "Ancestral",
     "EDMStep",
     "EulerStep",
     "HeunStep",
@@ -128,6 +130,25 @@ class DDIM(StepRule):
         kept = (s.ratio / t.ratio) ** 2  # 0 from pure noise, and to the datum
         fresh = self.eta * s.sigma * math.sqrt(max(1 - kept, 0.0))
         return Mix(s.alpha, math.sqrt(max(s.sigma**2 - fresh**2, 0.0)), fresh)
+
+
+@dataclass(frozen=True)
+class Ancestral(StepRule):
+    """A step that draws noise anew at a rate: DDIM(0) at λ = 0, DDPM's at 1, Langevin steps above.
+
+    Args:
+        rate: λ >= 0.
+    """
+
+    rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < math.inf:
+            raise ValueError(f"rate: expected a number >= 0, got {self.rate}")
+
+    def mix(self, t: Level, s: Level) -> Mix:
+        kept = (s.ratio / t.ratio) ** self.rate
+        return Mix(s.alpha, kept * s.sigma, math.sqrt(1 - kept**2) * s.sigma)
 
 
 @dataclass(frozen=True)

@@ -204,14 +204,13 @@ class Sample(Scored):
     seeds: Run.Seeds = None
     atoms: Annotated[str | None, option(RUN, help="Atoms of the prior, N or LOW..HIGH.")] = None
     steps: Run.Steps = 50
-    eta: Annotated[
+    churn: Annotated[
         float | None,
         option(
             RUN,
             min=0.0,
-            max=1.0,
-            help="Stochastic steps with this share of fresh noise, of one evaluation each: more "
-            "stable molecules of as many evaluations. 1 is a good choice.",
+            help="Stochastic steps that draw noise anew at this rate, of one evaluation each: more "
+            "stable molecules of as many evaluations. 1 as DDPM; 2 and 100 steps do well.",
         ),
     ] = None
     evaluator: Run.Evaluator = None

@@ -1,13 +1,13 @@
 """Measured quality of the embedded molecular networks, written into their cards.
 
     python -m ctrlgen.domains.molecules.quality qm9-heavy --data data/qm9
-    python -m ctrlgen.domains.molecules.quality qm9-heavy --data data/qm9 --eta 1 --steps 20 100
+    python -m ctrlgen.domains.molecules.quality qm9-heavy --data data/qm9 --churn 2 --steps 50 100
     python -m ctrlgen.domains.molecules.quality qm9-evaluator --data data/qm9
 
 Of a prior: 1,000 molecules at 10, 20, 50 and 100 midpoint steps, molecule i from seed i, its size
 from D_b's histogram by the same seed; stability, validity, uniqueness, novelty against D_b and
 connectivity (`metrics`), and for the heavy alphabet once more after the hydrogens were placed; with
-`--eta` at as many stochastic steps (`ctrlgen.sampling.samplers`), beside the others. Of a
+`--churn` at as many stochastic steps (`ctrlgen.sampling.samplers`), beside the others. Of a
 regressor: mean absolute errors on the test split and on D_b, which D-Flow's table calls the lower
 bound where the network was trained on D_a. Numbers go to weights/quality/<name>.json and into the
 card, with a picture of the loss over the time of training.
@@ -42,7 +42,7 @@ from ctrlgen.rows.seeds import uniform
 from ctrlgen.runs.json_files import dumps, write_json
 from ctrlgen.sampling.grids import Grid, Power
 from ctrlgen.sampling.samplers import Sampler
-from ctrlgen.sampling.steps import DDIM
+from ctrlgen.sampling.steps import Ancestral
 from ctrlgen.training.curves import loss_curve
 
 __all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "rounded", "sample"]
@@ -66,7 +66,7 @@ def sample(
     steps: int,
     batch: int = 250,
     grid: Grid | None = None,
-    eta: float | None = None,
+    churn: float | None = None,
 ) -> Tensor:
     """Signals (count, N, 3 + K) of an unconditional prior, from seeds 0, 1, ...
 
@@ -77,9 +77,11 @@ def sample(
         steps: midpoint steps, or stochastic ones.
         batch: molecules at a time.
         grid: of the steps; the prior's by default.
-        eta: η of stochastic steps; None for those of the ODE.
+        churn: λ of stochastic steps; None for those of the ODE.
     """
-    solver = prior.solver(steps, grid=grid) if eta is None else Sampler(steps, DDIM(eta), grid)
+    solver = (
+        prior.solver(steps, grid=grid) if churn is None else Sampler(steps, Ancestral(churn), grid)
+    )
     return drawn(prior, draw_counts(name, range(count)), solver, batch)
 
 
@@ -108,7 +110,7 @@ def measure_prior(
     steps: Sequence[int],
     completed: int | None = 50,
     grid: Grid | None = None,
-    eta: float | None = None,
+    churn: float | None = None,
 ) -> dict[str, Any]:
     """Quality of a prior, see the module.
 
@@ -119,7 +121,7 @@ def measure_prior(
         steps: of the midpoint rule.
         completed: for which of them hydrogens are placed as well.
         grid: of the steps; that of the card by default.
-        eta: η of stochastic steps; None for the midpoint rule.
+        churn: λ of stochastic steps; None for the midpoint rule.
     """
     prior = load(name)
     assert prior.card is not None
@@ -128,10 +130,10 @@ def measure_prior(
     rows = []
     for number in steps:
         started = time.process_time()
-        signal = sample(prior, name, count, number, grid=grid, eta=eta)
+        signal = sample(prior, name, count, number, grid=grid, churn=churn)
         seconds = time.process_time() - started
         parts = split(signal)
-        stochastic = {} if eta is None else {"eta": eta}
+        stochastic = {} if churn is None else {"churn": churn}
         row: dict[str, Any] = {
             "steps": number,
             **stochastic,
@@ -192,7 +194,7 @@ def _summary(name: str, content: dict[str, Any]) -> str:
         return (
             f"{row['molecule_stable']:.1%} of molecules and {row['atom_stable']:.1%} of atoms "
             f"stable, {row['valid_unique']:.1%} valid and unique, of {content['samples']} at "
-            f"{row['steps']} {'stochastic' if 'eta' in row else 'midpoint'} steps"
+            f"{row['steps']} {'stochastic' if 'churn' in row else 'midpoint'} steps"
         )
     row = content["test"]
     words = (f"{key} {row[key]:g} {content['units'][key]}" for key in PROPERTIES)
@@ -209,7 +211,7 @@ def main() -> None:
     parser.add_argument(
         "--grid", type=float, metavar="POWER", help="steps at 1 - (1 - s)^POWER; the card's if none"
     )
-    parser.add_argument("--eta", type=float, help="of stochastic steps; the midpoint rule if none")
+    parser.add_argument("--churn", type=float, help="rate of noise; the midpoint rule if none")
     parser.add_argument("--no-write", action="store_true", help="print, and leave the card alone")
     parser.add_argument("--molecules", type=int, default=None, help="molecules of D_b; all if none")
     parser.add_argument("--cards", type=Path, default=WEIGHTS, help="folder of the card")
@@ -223,13 +225,18 @@ def main() -> None:
     if card.path:
         grid = None if options.grid is None else Power(power=options.grid)
         content = measure_prior(
-            options.name, options.data, options.samples, options.steps, grid=grid, eta=options.eta
+            options.name,
+            options.data,
+            options.samples,
+            options.steps,
+            grid=grid,
+            churn=options.churn,
         )
         command += f" --samples {options.samples} --steps {' '.join(map(str, options.steps))}"
         if options.grid is not None:
             command += f" --grid {options.grid:g}"
-        if options.eta is not None:
-            command += f" --eta {options.eta:g}"
+        if options.churn is not None:
+            command += f" --churn {options.churn:g}"
     else:
         content = measure_regressor(options.name, options.data, options.molecules)
         if options.molecules is not None:
@@ -238,7 +245,7 @@ def main() -> None:
     if options.no_write:
         print(dumps(quality))
         return
-    kind = "" if options.eta is None else "-stochastic"
+    kind = "" if options.churn is None else "-stochastic"
     if kind:
         card.quality = {**card.quality, "stochastic": quality}
     else:

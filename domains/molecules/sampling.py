@@ -32,7 +32,7 @@ from ctrlgen.runs.job import Job
 from ctrlgen.runs.store import Store
 from ctrlgen.runs.unsteered import Unsteered, lost
 from ctrlgen.sampling.samplers import Sampler
-from ctrlgen.sampling.steps import DDIM
+from ctrlgen.sampling.steps import Ancestral
 from ctrlgen.solvers.failures import lost_text
 from ctrlgen.solvers.fixed import FixedStep
 
@@ -94,10 +94,10 @@ class Drawing(Molecules):
                 stochastic steps beside a score.
         """
         options, seeds = self.options, self.seeds
-        if options.scoring is not None and options.eta is not None:
+        if options.scoring is not None and options.churn is not None:
             raise ValueError(
-                f"eta: expected none beside a score, whose method takes its own steps, got "
-                f"{options.eta:g}"
+                f"churn: expected none beside a score, whose method takes its own steps, got "
+                f"{options.churn:g}"
             )
         device = console.device_named(options.device)
         with concerning("prior"):
@@ -108,7 +108,7 @@ class Drawing(Molecules):
         shown = set(SCALES if drug_like else ())
         solver = prior.solver(options.steps)
         method: Any = Draws(
-            solver if options.eta is None else Sampler(options.steps, DDIM(options.eta))
+            solver if options.churn is None else Sampler(options.steps, Ancestral(options.churn))
         )
         cost: Any = None
         scoring = options.scoring

@@ -14,7 +14,7 @@ from ctrlgen.methods.source.dflow import PRESETS
 from ctrlgen.runs.fingerprint import fingerprint
 from ctrlgen.runs.spec import SpecError, describe, rebuild, same
 from ctrlgen.sampling.grids import DDPMUniform, Karras, Power, Times, Uniform
-from ctrlgen.sampling.steps import DDIM, EDMStep, EulerStep, HeunStep, ShareStep
+from ctrlgen.sampling.steps import DDIM, Ancestral, EDMStep, EulerStep, HeunStep, ShareStep
 from ctrlgen.solvers import Midpoint
 
 OPAQUE = {
@@ -37,7 +37,7 @@ OPAQUE = {
 
 PARTS = [
     Uniform(7), Power(5, power=2.0), Karras(5, 0.02, 80.0), DDPMUniform(9), Times([0.0, 0.3, 1.0]),
-    DDIM(0.5), ShareStep(0.2), EulerStep(), HeunStep(), EDMStep(churn=0.2),
+    DDIM(0.5), Ancestral(2.0), ShareStep(0.2), EulerStep(), HeunStep(), EDMStep(churn=0.2),
 ]  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from ctrlgen.sampling.fresh import Mix, back, fresh_noise, renoise
 from ctrlgen.sampling.grids import Uniform
 from ctrlgen.sampling.levels import level_at
 from ctrlgen.sampling.samplers import Sampler
-from ctrlgen.sampling.steps import DDIM, walk
+from ctrlgen.sampling.steps import DDIM, Ancestral, StepRule, walk
 
 V, M = 0.5, 1.1
 S = math.sqrt(1 - M**2 * V)
@@ -48,14 +48,20 @@ def prior() -> Prior:
     return Prior(Flow(velocity, CondOT()), Tied((1,)))
 
 
-@pytest.mark.parametrize(("eta", "steps"), [(0.3, 100), (1.0, 400)])
-def test_stochastic_steps_keep_the_law_of_the_data(eta: float, steps: int, prior: Prior) -> None:
+@pytest.mark.parametrize(
+    ("rule", "steps"), [(DDIM(0.3), 100), (DDIM(1.0), 400), (Ancestral(2.0), 400)], ids=repr
+)
+def test_stochastic_steps_keep_the_law_of_the_data(
+    rule: StepRule, steps: int, prior: Prior
+) -> None:
     x = prior.start(SEEDS, dtype=torch.float64)
     assert prior.source.couples and not Gaussian((1,)).couples
-    end = walk(prior, x, Uniform(steps)(prior.flow.path), DDIM(eta), SEEDS)
-    # As much as 3,000 draws tell of a variance; a step of η = 1 leaves some of it out.
+    end = walk(prior, x, Uniform(steps)(prior.flow.path), rule, SEEDS)
+    # As much as 3,000 draws tell of a variance; a step with much noise leaves some of it out.
     assert float(end.var()) == pytest.approx(V, rel=0.07)
-    assert abs(float(torch.corrcoef(torch.cat((x, end), 1).T)[0, 1])) < (0.35 if eta == 1 else 1)
+    assert abs(float(torch.corrcoef(torch.cat((x, end), 1).T)[0, 1])) < (
+        1 if steps == 100 else 0.35
+    )
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.4, 0.95])
@@ -103,9 +109,18 @@ def test_a_sampler_draws_by_seed_whatever_the_batch(prior: Prior) -> None:
     assert torch.equal(sampler(prior, [9]), whole[1:2])
     levels = Uniform(5)(prior.flow.path)
     start = prior.start([4, 9, 2])
-    expected = walk(prior, start, levels, DDIM(1.0), torch.tensor([4, 9, 2]))
+    expected = walk(prior, start, levels, Ancestral(2.0), torch.tensor([4, 9, 2]))
     assert torch.equal(whole, expected) and not whole.requires_grad
     with pytest.raises(ValueError, match="steps"):
         Sampler(0)
     with pytest.raises(TypeError, match="rule"):
         Sampler(5, rule="ddim")  # type: ignore[arg-type]
+
+
+def test_ancestral_steps_are_those_of_ddim_and_ddpm() -> None:
+    t, s = (level_at(CondOT(), time) for time in (0.3, 0.45))
+    assert Ancestral(0.0).mix(t, s) == pytest.approx(DDIM(0.0).mix(t, s))
+    assert Ancestral(1.0).mix(t, s) == pytest.approx(DDIM(1.0).mix(t, s))
+    assert Ancestral(3.0).mix(level_at(CondOT(), 0.0), s).noise == 0
+    with pytest.raises(ValueError, match="rate: expected a number >= 0, got -1"):
+        Ancestral(-1)

@@ -172,7 +172,7 @@ def test_a_network_that_is_no_number_is_an_error_with_its_step(
     for row in content["molecules"]:
         assert (row["reason"] == "positions are not finite") == (row["seed"] in lost)
 
-    outcome = ctrlgen("sample", "-n", 6, "--atoms", 3, *words, "--eta", 1, "-o", "own.sdf")
+    outcome = ctrlgen("sample", "-n", 6, "--atoms", 3, *words, "--churn", 1, "-o", "own.sdf")
     content = json.loads((tmp_path / "own.json").read_text())
     assert outcome.code == 2 and "what is no number on the way; seeds" in outcome.err
     assert content["lost"] and set(content["lost"][0]) == {"seed"}
@@ -183,11 +183,11 @@ def test_stochastic_steps_are_another_draw_of_the_same_seed(
     ctrlgen: Command, cards: Cards, tmp_path: Path
 ) -> None:
     words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 4, "--atoms", 3]
-    for name, more in (("a", []), ("b", ["--eta", 1])):
+    for name, more in (("a", []), ("b", ["--churn", 1])):
         assert ctrlgen("sample", "-n", 2, *words, *more, "-o", f"{name}.sdf").code == 0
     one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
     assert [row["seed"] for row in one["molecules"]] == [row["seed"] for row in other["molecules"]]
     assert "Sampler(steps=4" in other["solver"] and "Sampler" not in one["solver"]
     assert (tmp_path / "a.xyz").read_text() != (tmp_path / "b.xyz").read_text()
-    outcome = ctrlgen("sample", *words, "--eta", 1, "--score", "qed>=0.5", "-o", "d.sdf")
-    assert outcome.code == 2 and "eta: expected none beside a score" in outcome.err
+    outcome = ctrlgen("sample", *words, "--churn", 1, "--score", "qed>=0.5", "-o", "d.sdf")
+    assert outcome.code == 2 and "churn: expected none beside a score" in outcome.err
