@@ -153,7 +153,7 @@ class Accelerator(TorchDispatchMode):
             self._note(name, args, kwargs, held, bool(remotes))
         if target is not None and (remotes or is_remote(target)):
             kwargs = {**kwargs, "device": "cpu"}
-        if name in _LAZY:  # a wrapper cannot carry the bit that says so
+        if name in _LAZY and remotes:  # a wrapper cannot carry the bit that says so
             operation = _LAZY[name]
         outcome = operation(*mapped(memory, args), **mapped(memory, kwargs))
         departs = bool(remotes) and name == "_to_copy" and target is not None
