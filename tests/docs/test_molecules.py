@@ -14,12 +14,13 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "molecules.md"
 def test_the_examples_work() -> None:
     pytest.importorskip("rdkit")
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     session: dict[str, Any] = {}
     for block in blocks:
         exec(block, session)
     designed = session["designed"]
     assert len(designed.mols) == len(designed.rows) == 4
     assert {"seed", "smiles"} <= set(designed.rows[0])
+    assert session["signals"].shape[0] == 2 and not session["signals"].isnan().any()
     result = session["result"]
     assert (result.history["cost"][-1] < result.history["cost"][0]).all()
