@@ -68,22 +68,31 @@ def test_summaries_are_one_line() -> None:
     assert "mu 0.25 D" in quality._summary("qm9-guide", content)
 
 
-@pytest.mark.parametrize("grid", [None, 1.5])
+@pytest.mark.parametrize(("grid", "churn"), [(None, None), (1.5, None), (None, 2.0)])
 def test_the_card_gets_the_numbers_and_the_command_that_made_them(
-    grid: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    grid: float | None, churn: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "qm9-heavy.json").write_bytes((quality.WEIGHTS / "qm9-heavy.json").read_bytes())
+    before = Card.read(tmp_path / "qm9-heavy.json").quality
     row = {"steps": 50, "molecule_stable": 0.5, "atom_stable": 0.9, "valid_unique": 0.4}
 
-    def measured(name: str, data: Path | None, count: int, *_: Any, grid: Any) -> dict[str, Any]:
-        return {"samples": count, "power": grid and grid.power, "rows": [row]}
+    def measured(
+        name: str, data: Path | None, count: int, *_: Any, grid: Any, churn: float | None
+    ) -> dict[str, Any]:
+        return {"samples": count, "power": grid and grid.power, "churn": churn, "rows": [row]}
 
     monkeypatch.setattr(quality, "measure_prior", measured)
     words = ["quality", "qm9-heavy", "--samples", "9", "--steps", "50", "--cards", str(tmp_path)]
     more = [] if grid is None else ["--grid", str(grid)]
+    more += [] if churn is None else ["--churn", f"{churn:g}"]
     monkeypatch.setattr("sys.argv", words + more)
     quality.main()
-    card = Card.read(tmp_path / "qm9-heavy.json")
-    assert card.quality["rows"] == [row] and card.quality["power"] == grid
+    whole = Card.read(tmp_path / "qm9-heavy.json").quality
+    new = whole if churn is None else whole["stochastic"]
+    assert new["rows"] == [row] and (new["power"], new["churn"]) == (grid, churn)
+    if churn is None:  # each leaves the other's numbers as they are
+        assert whole["stochastic"] == before["stochastic"]
+    else:
+        assert whole == {**before, "stochastic": new}
     told = " ".join(["python -m ctrlgen.domains.molecules.quality", words[1], *words[2:6], *more])
-    assert card.quality["command"] == told
+    assert new["command"] == told
