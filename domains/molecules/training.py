@@ -54,9 +54,9 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
     "qm9": Recipe(
         name="qm9",
         dataset="qm9",
-        config={"network": "geot", "classes": 5, "width": 192, "depth": 8},
+        config={"network": "geot", "classes": 5, "width": 128, "depth": 6},
         batch=128,
-        lr=8e-3,
+        lr=9e-3,
         places=_PLACES,
         cuda={**_CUDA, "lr": 8e-3},
     ),
