@@ -1,4 +1,4 @@
-r"""Samples by the steps of a rule: for most flows that learned from joined noise, better ones.
+r"""Samples by the steps of a rule, stochastic ones for the most part.
 
 The steps of an ODE carry every error to the end. A stochastic step draws a part of the noise anew
 and pulls the state back to where data of that noise are: a Langevin step on the way (Song et al.,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from ctrlgen.domains.audio.synthesis import LEVEL, SOUND_FONT, render
 from ctrlgen.domains.audio.wad import scores
 from ctrlgen.runs.json_files import read_json, write_json
 
-__all__ = ["RATE", "WADS", "Music", "build", "read"]
+__all__ = ["RATE", "WADS", "Music", "build", "read", "starts_of"]
 
 RATE = 16000
 """Hz."""
@@ -49,6 +49,22 @@ _LICENCES = {
     "scores": "Freedoom, 3-clause BSD (Debian: freedoom, freedm)",
     "sound_font": "FluidR3 GM by Frank Wen, MIT (Debian: fluid-soundfont-gm)",
 }
+
+
+def starts_of(sizes: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+    """How many clips of a length each piece holds, int64.
+
+    Args:
+        sizes: samples of each piece.
+        length: samples of a clip.
+
+    Raises:
+        ValueError: no piece is as long as a clip.
+    """
+    starts = np.maximum(0, np.asarray(sizes) - length + 1)
+    if not starts.any():
+        raise ValueError(f"length: no piece has {length} samples")
+    return starts
 
 
 @dataclass(frozen=True)
@@ -80,10 +96,8 @@ class Music:
         Raises:
             ValueError: no piece is as long as a clip.
         """
-        starts = np.array([max(0, len(piece) - length + 1) for piece in self.pieces])
+        starts = starts_of([len(piece) for piece in self.pieces], length)
         ends = starts.cumsum()
-        if ends[-1] == 0:
-            raise ValueError(f"length: no piece has {length} samples")
         chosen = np.minimum((places.double().numpy() * ends[-1]).astype(np.int64), ends[-1] - 1)
         owners = np.searchsorted(ends, chosen, side="right")
         rows = []

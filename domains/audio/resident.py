@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.audio.data import Music
+from ctrlgen.domains.audio.data import Music, starts_of
 
 __all__ = ["Resident", "resident"]
 
@@ -49,10 +49,8 @@ class Resident:
     def _table(self, length: int) -> tuple[int, Tensor, Tensor, Tensor]:
         """Number of starts, their sums over pieces, from a start to its sample, 0..length - 1."""
         if length not in self._tables:
-            starts = np.maximum(0, self.sizes - length + 1)
+            starts = starts_of(self.sizes, length)
             ends = starts.cumsum()
-            if ends[-1] == 0:
-                raise ValueError(f"length: no piece has {length} samples")
             offsets = (self.sizes.cumsum() - self.sizes) - (ends - starts)
             sums, shifts = (torch.from_numpy(part).to(self.device) for part in (ends, offsets))
             within = torch.arange(length, device=self.device)
