@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.atom_counts import DEVIATION
-from ctrlgen.domains.molecules.elements import alphabet
+from ctrlgen.domains.molecules.elements import alphabet, described
 from ctrlgen.domains.molecules.metrics import Assessment
 from ctrlgen.domains.molecules.perception import Names
 from ctrlgen.domains.molecules.perception import name as name_of
@@ -59,7 +59,7 @@ class Columns:
     """What is said of molecules, a metric of their signals: one mapping each.
 
     Attributes:
-        name: alphabet of the signals; of "moses-heavy" no properties are told.
+        name: alphabet of the signals; properties are told where they are known of it.
         wish: what was asked; None for molecules that nobody steered.
         guide: network of that alphabet.
         evaluator: network of the alphabet "qm9".
@@ -144,7 +144,7 @@ class Columns:
             if self.lead is not None:
                 row["similarity to the lead"] = likeness(self.lead, scores.names[i].mol)
             row |= {f"score {key}": values[i] for key, values in shown.items()}
-            if not self.drug_like:
+            if described(self.name).properties:
                 row |= _values(bounds, scores.guide[i], scores.evaluator[i], i, unsure)
             if dipoles is not None:
                 row["xtb mu (D)"] = dipoles[i].mu
@@ -158,15 +158,10 @@ class Columns:
             rows.append(row | {MOLECULE: None if mol is None else packed(mol)})
         return rows
 
-    @property
-    def drug_like(self) -> bool:
-        """Whether molecules are beyond QM9, of which nothing here knows the properties."""
-        return self.name == "moses-heavy"
-
     def _whole(self, stable: Assessment, place: int) -> dict[str, bool]:
         """Columns of a molecule's bonds; EDM's table has none for aromatic rings and S."""
         fits = bool(stable.stable[place])
-        if self.drug_like:
+        if described(self.name).aromatic:
             return {"stable": fits}
         return {"stable (EDM)": fits, "valid (EDM)": bool(stable.valid[place])}
 

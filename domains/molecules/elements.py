@@ -10,17 +10,21 @@ QM9 holds 13 of the 14 heavy classes (HF is missing), MOSES all 13 of `DRUG`: it
 charge and no thiol. Element order and valences are those of Hoogeboom et al., "Equivariant
 diffusion for molecule generation in 3D" (arXiv 2203.17003). Tables that end in a padding entry are
 indexed safely by the class -1 of an absent atom. Alphabets differ in their numbers of classes.
+
+What else differs between alphabets is said here, once, in an `Alphabet` of each: how large their
+molecules are, how their bonds are told, and whether QM9's properties are known of them.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 __all__ = [
     "ALL_ATOM",
+    "ALPHABETS",
     "DRUG",
     "HEAVY",
     "MAX_ATOMS",
@@ -32,10 +36,9 @@ __all__ = [
     "atomic_numbers",
     "check_qm9",
     "classes_of",
+    "described",
     "hydrogens",
 ]
-
-Alphabet = Literal["qm9", "qm9-heavy", "moses-heavy"]
 
 ALL_ATOM: tuple[str, ...] = ("H", "C", "N", "O", "F")
 """Class index of `qm9` -> element symbol."""
@@ -59,11 +62,52 @@ DRUG: tuple[tuple[str, int], ...] = (
 )
 """Class index of `moses-heavy` -> (element symbol, attached hydrogens)."""
 
-MAX_ATOMS: dict[str, int] = {"qm9": 29, "qm9-heavy": 9, "moses-heavy": 27}
+
+@dataclass(frozen=True)
+class Alphabet:
+    """An alphabet, and what holds of the molecules that are written in it.
+
+    Attributes:
+        classes: (symbol, attached hydrogens) of every class; none attached where they are atoms.
+        least: fewest atoms of a molecule that is drawn; a single atom has no flow.
+        most: most atoms of a molecule.
+        aromatic: bond orders are chosen together so that they fit all valences (`kekule`), for
+            aromatic rings and the three valences of sulphur; EDM's table of lengths alone if not.
+        properties: QM9's properties are known of them, by guides and an evaluator, and which are
+            new to QM9; RDKit's scores are told in their place if not.
+    """
+
+    classes: tuple[tuple[str, int], ...]
+    least: int
+    most: int
+    aromatic: bool = False
+    properties: bool = True
+
+
+ALPHABETS: dict[str, Alphabet] = {
+    "qm9": Alphabet(tuple((symbol, 0) for symbol in ALL_ATOM), 3, 29),
+    "qm9-heavy": Alphabet(HEAVY, 2, 9),
+    "moses-heavy": Alphabet(DRUG, 8, 27, aromatic=True, properties=False),
+}
+"""Every alphabet by its name."""
+
+MAX_ATOMS: dict[str, int] = {name: own.most for name, own in ALPHABETS.items()}
 """Most atoms of a molecule in each alphabet."""
 
 PADDING = -1
 """Class of a place without an atom."""
+
+
+def described(name: str) -> Alphabet:
+    """The alphabet of a name.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name not in ALPHABETS:
+        *others, last = map(repr, ALPHABETS)
+        raise ValueError(f"name: expected {', '.join(others)} or {last}, got {name!r}")
+    return ALPHABETS[name]
 
 
 def alphabet(name: str) -> tuple[tuple[str, int], ...]:
@@ -75,18 +119,12 @@ def alphabet(name: str) -> tuple[tuple[str, int], ...]:
     Raises:
         ValueError: for another name.
     """
-    if name == "qm9":
-        return tuple((symbol, 0) for symbol in ALL_ATOM)
-    if name == "qm9-heavy":
-        return HEAVY
-    if name == "moses-heavy":
-        return DRUG
-    raise ValueError(f"name: expected 'qm9', 'qm9-heavy' or 'moses-heavy', got {name!r}")
+    return described(name).classes
 
 
 def check_qm9(name: str) -> None:
     """Raise ValueError for an alphabet that is not one of QM9's."""
-    if name not in ("qm9", "qm9-heavy"):
+    if name not in ALPHABETS or not ALPHABETS[name].properties:
         raise ValueError(f"name: expected an alphabet of QM9, 'qm9' or 'qm9-heavy', got {name!r}")
 
 

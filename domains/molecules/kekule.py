@@ -25,7 +25,13 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from ctrlgen.domains.molecules.bonds import bond_orders, check_atoms, lengths, thresholds
-from ctrlgen.domains.molecules.elements import NUMBERS, VALENCE, atomic_numbers, hydrogens
+from ctrlgen.domains.molecules.elements import (
+    NUMBERS,
+    VALENCE,
+    atomic_numbers,
+    described,
+    hydrogens,
+)
 
 __all__ = ["Orders", "fitting_orders", "orders_of", "solve"]
 
@@ -124,7 +130,7 @@ def orders_of(positions: Tensor, classes: Tensor, name: str) -> Tensor:
     Returns:
         (B, A, A) long, symmetric, zero where there is no bond.
     """
-    if name == "moses-heavy":
+    if described(name).aromatic:
         return fitting_orders(positions, classes, name)[0]
     return bond_orders(positions, classes, name)
 

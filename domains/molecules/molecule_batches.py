@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
+from ctrlgen.domains.molecules.elements import ALPHABETS, described
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
@@ -60,7 +60,7 @@ def alphabet_of(prior: Prior) -> str:
     Raises:
         ValueError: if it is no prior of molecules.
     """
-    known = {3 + len(alphabet(name)): name for name in MAX_ATOMS}
+    known = {3 + len(own.classes): name for name, own in ALPHABETS.items()}
     if not isinstance(prior.source, Atoms) or prior.source.features not in known:
         raise ValueError(f"prior: expected one of molecules, got {prior!r}")
     return known[prior.source.features]
@@ -74,11 +74,11 @@ def qm9_of(prior: Prior) -> str:
             guides and evaluators of QM9's properties.
     """
     name = alphabet_of(prior)
-    if name == "moses-heavy":
+    if not described(name).properties:
         raise ValueError(
             f"prior: expected one of QM9's molecules, got the drug-like {prior!r}; it is steered "
             "by scores, `molecule sample --score`, and in Python by any cost of "
-            "`cg.molecules.Molecules('moses-heavy')`"
+            f"`cg.molecules.Molecules({name!r})`"
         )
     return name
 

@@ -22,7 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from ctrlgen.domains.molecules.bonds import bond_orders, thresholds
-from ctrlgen.domains.molecules.elements import atomic_numbers, hydrogens
+from ctrlgen.domains.molecules.elements import atomic_numbers, described, hydrogens
 from ctrlgen.domains.molecules.kekule import fitting_orders
 from ctrlgen.domains.molecules.rdkit import build, mols
 from ctrlgen.domains.molecules.subprocesses import Helper, each, packed, unpacked
@@ -127,7 +127,7 @@ def perceive(
         )
         pairs.append(np.argwhere(longer[row][square]).tolist())
     given = list(charges) if charges is not None else [None] * len(graphs)
-    ready = _fitting(positions, classes, alphabet) if alphabet == "moses-heavy" else {}
+    ready = _fitting(positions, classes, alphabet) if described(alphabet).aromatic else {}
     graphs = [None if row in ready else graph for row, graph in enumerate(graphs)]
 
     def ask(helper: Helper, row: int, mol: Mol) -> Mol | None:

@@ -22,7 +22,7 @@ from ctrlgen.costs.property import Form
 from ctrlgen.domains.molecules.atom_counts import DEVIATION, Sizes, sizes
 from ctrlgen.domains.molecules.composition import CompositionCost, Interval
 from ctrlgen.domains.molecules.costs import FragmentCost, SimilarityCost, allowed_classes
-from ctrlgen.domains.molecules.elements import MAX_ATOMS, alphabet
+from ctrlgen.domains.molecules.elements import alphabet, described
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request, parse_request
 from ctrlgen.domains.molecules.rdkit import tensors
 from ctrlgen.domains.molecules.rdkit_scores import ScoreWish
@@ -35,10 +35,7 @@ if TYPE_CHECKING:
 
     from ctrlgen.domains.molecules.scaffolds import Scaffold
 
-__all__ = ["LEAST_ATOMS", "Wish", "parse_atoms", "parse_extreme"]
-
-LEAST_ATOMS = {"qm9": 3, "qm9-heavy": 2, "moses-heavy": 8}
-"""Fewest atoms of a molecule in either alphabet; a single atom has no flow."""
+__all__ = ["Wish", "parse_atoms", "parse_extreme"]
 
 
 def parse_atoms(text: str | None, name: str) -> range:
@@ -47,7 +44,8 @@ def parse_atoms(text: str | None, name: str) -> range:
     Raises:
         ValueError: no number, or one that the alphabet does not have.
     """
-    least, most = LEAST_ATOMS[name], MAX_ATOMS[name]
+    own = described(name)
+    least, most = own.least, own.most
     kind = "atoms, hydrogens included," if name == "qm9" else "heavy atoms"
     if text is None:
         return range(least, most + 1)

@@ -14,6 +14,7 @@ from ctrlgen.commands import console
 from ctrlgen.costs import BlackBoxCost
 from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.columns import Columns
+from ctrlgen.domains.molecules.elements import described
 from ctrlgen.domains.molecules.judges import judge
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
 from ctrlgen.domains.molecules.options import Sample
@@ -104,8 +105,8 @@ class Drawing(Molecules):
             prior = load(options.prior, device=device)
         name = alphabet_of(prior)
         allowed = [n for n in parse_atoms(options.atoms, name) if n <= prior.source.shape[0]]
-        drug_like = name == "moses-heavy"
-        shown = set(SCALES if drug_like else ())
+        known = described(name).properties
+        shown = set(() if known else SCALES)
         solver = prior.solver(options.steps)
         method: Any = Draws(
             solver if options.churn is None else Sampler(options.steps, Ancestral(options.churn))
@@ -121,7 +122,7 @@ class Drawing(Molecules):
             method = scoring.method(prior, options.steps)
         columns = Columns(
             name,
-            evaluator=None if drug_like else evaluator_of(options.evaluator, device),
+            evaluator=evaluator_of(options.evaluator, device) if known else None,
             posebusters=options.posebusters,
             scores=tuple(key for key in SCALES if key in shown),
         )

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules import rdkit
 from ctrlgen.domains.molecules.chemistry import place_hydrogens
-from ctrlgen.domains.molecules.elements import ALL_ATOM, classes_of
+from ctrlgen.domains.molecules.elements import ALL_ATOM, classes_of, described
 from ctrlgen.domains.molecules.metrics import Assessment, assess
 from ctrlgen.domains.molecules.novelty import TRAINING, known
 from ctrlgen.domains.molecules.perception import Names, perceive
@@ -176,12 +176,12 @@ def score(
     else:
         whole, names = list(mols), name_of(mols, stereo=False)
     whole = [own.mol or mol for own, mol in zip(names, whole, strict=True)]  # with stereo marks
-    described = require("rdkit.Chem.rdMolDescriptors", "molecules")
+    descriptors = require("rdkit.Chem.rdMolDescriptors", "molecules")
     return Scores(
         mols=whole,
         names=names,
-        formulas=[None if mol is None else described.CalcMolFormula(mol) for mol in whole],
-        novel={} if name == "moses-heavy" else novelty(names),
+        formulas=[None if mol is None else descriptors.CalcMolFormula(mol) for mol in whole],
+        novel=novelty(names) if described(name).properties else {},
         assessment=assessment,
         guide=guided,
         evaluator=none if evaluator is None else evaluate(evaluator, whole),

@@ -7,9 +7,9 @@ In the all-atom alphabet hydrogens are atoms and the sum runs over them; in the 
 are counted by the atom's class. The sum must equal the valence: fewer bonds are not stable either.
 Real QM9 molecules score 95.2 % in either reading, zwitterions and long bonds making up the rest.
 
-Drug-like molecules are mostly aromatic, of which the table knows nothing. There (`moses-heavy`) the
-table says only which atoms are bound, and an atom is stable where whole bond orders that fit its
-valence can be chosen together with those of all others (`kekule`).
+Drug-like molecules are mostly aromatic, of which the table knows nothing. In such an
+alphabet the table says only which atoms are bound, and an atom is stable where whole bond orders
+that fit its valence can be chosen together with those of all others (`kekule`).
 
 Source: Hoogeboom et al. (arXiv 2203.17003), section 5 and appendix C; see `bonds`.
 """
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules.bonds import bond_orders, components
-from ctrlgen.domains.molecules.elements import VALENCE, alphabet, hydrogens
+from ctrlgen.domains.molecules.elements import VALENCE, alphabet, described, hydrogens
 from ctrlgen.domains.molecules.kekule import fitting_orders
 
 __all__ = ["Stability", "stability"]
@@ -67,7 +67,7 @@ def stability(positions: Tensor, classes: Tensor, name: str = "qm9") -> Stabilit
         raise ValueError(
             f"classes: expected at least one atom in every molecule, none in row {row}"
         )
-    if name == "moses-heavy":
+    if described(name).aromatic:
         orders, rest = fitting_orders(positions, classes, name)
         fitting = rest == 0
     else:

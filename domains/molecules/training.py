@@ -19,6 +19,7 @@ from torch import Tensor
 from ctrlgen.domains.molecules import moses_data
 from ctrlgen.domains.molecules.batches import Molecule
 from ctrlgen.domains.molecules.data import Molecules, fetch, pack_file, read
+from ctrlgen.domains.molecules.elements import described
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressor_trainer import RegressorRecipe, RegressorTrainer
 from ctrlgen.domains.molecules.splits import Split
@@ -130,7 +131,7 @@ def card_of(trainer: PriorTrainer | RegressorTrainer, command: str) -> Card:
     """What is known of a network beside its training."""
     recipe = trainer.recipe
     split = "D_b" if isinstance(recipe, Recipe) else recipe.split
-    drug_like, network = recipe.dataset == "moses-heavy", "regressors"
+    drug_like, network = not described(recipe.dataset).properties, "regressors"
     if drug_like:
         network = "score_networks"
     data = _MOSES.format(len(trainer.data.counts)) if drug_like else _DATA.format(split)
@@ -175,7 +176,7 @@ def _trainer(
     seed: int,
     device: torch.device | str,
 ) -> PriorTrainer | RegressorTrainer:
-    if recipe.dataset == "moses-heavy":
+    if not described(recipe.dataset).properties:
         return _drug_trainer(recipe, data, seed, device)
     folder = _source(data)
     held = read(recipe.dataset, folder, "valid")
@@ -254,7 +255,7 @@ def pack(
         ValueError: an unknown name, or a number of samples that cannot be.
         FileNotFoundError: no conformers; the command that makes them is named.
     """
-    if train.recipe(name).dataset == "moses-heavy":
+    if not described(train.recipe(name).dataset).properties:
         return moses_data.pack_file(data or Path("data") / "moses", path, samples)
     if samples is not None:
         raise ValueError(f"samples: expected none, QM9 is packed whole, got {samples}")

@@ -12,16 +12,18 @@ import torch
 
 from ctrlgen.domains.molecules import kekule
 from ctrlgen.domains.molecules.bonds import lengths
+from ctrlgen.domains.molecules.columns import Columns
 from ctrlgen.domains.molecules.composition import element_table
 from ctrlgen.domains.molecules.costs import ValenceCost
-from ctrlgen.domains.molecules.elements import DRUG, HEAVY, alphabet
+from ctrlgen.domains.molecules.elements import ALPHABETS, DRUG, HEAVY, alphabet
 from ctrlgen.domains.molecules.metrics import assess
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of, qm9_of
 from ctrlgen.domains.molecules.networks import build
 from ctrlgen.domains.molecules.perception import name, perceive
 from ctrlgen.domains.molecules.rdkit import tensors
+from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.stability import stability
-from ctrlgen.domains.molecules.states import AtomCodec, Atoms
+from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
@@ -53,6 +55,18 @@ Skeletons = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 def test_alphabets_differ_in_their_numbers_of_classes() -> None:
     sizes = [len(alphabet(key)) for key in ("qm9", "qm9-heavy", "moses-heavy")]
     assert sizes == [5, 14, 13] and set(DRUG) - set(HEAVY) == {("S", 0), ("Cl", 0), ("Br", 0)}
+
+
+def test_what_holds_of_an_alphabet_is_read_from_its_description(
+    hard: Skeletons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another alphabet of the same classes is treated alike, whatever its name."""
+    monkeypatch.setitem(ALPHABETS, "other", ALPHABETS["moses-heavy"])
+    positions, classes, counts = (part[:3] for part in hard)
+    signals = join(positions, classes, len(DRUG))
+    own, other = (Columns(key)(signals) for key in ("moses-heavy", "other"))
+    assert own == other and all(row["stable"] and row["valid"] for row in other)
+    assert parse_atoms(None, "other") == range(8, 28) and int(counts.max()) <= 27
 
 
 def test_hard_rings_are_themselves(hard: Skeletons) -> None:
