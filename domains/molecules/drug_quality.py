@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry, moses, moses_data
-from ctrlgen.domains.molecules.molecule_batches import drawn
+from ctrlgen.domains.molecules.molecule_batches import drawn, stepping
 from ctrlgen.domains.molecules.perception import Names, perceive
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.quality import draw_counts, rounded
@@ -149,9 +149,19 @@ def _returned(
     return {"own SMILES": same / len(wanted), "lost": dict(kinds.most_common())}
 
 
-def draw(prior: Prior, counts: Tensor, steps: int, batch: int = 100) -> tuple[Tensor, Tensor]:
-    """Positions (B, A, 3) and classes (B, A) of molecules of a prior, from seeds 0, 1, ..."""
-    signals = drawn(prior, counts, prior.solver(steps), batch).cpu()
+def draw(
+    prior: Prior, counts: Tensor, steps: int, batch: int = 100, churn: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Positions (B, A, 3) and classes (B, A) of molecules of a prior, from seeds 0, 1, ...
+
+    Args:
+        prior: unconditional but for the numbers of atoms.
+        counts: atoms of each, shape (B,).
+        steps: midpoint steps, or stochastic ones.
+        batch: molecules at a time.
+        churn: λ of stochastic steps; None for those of the ODE.
+    """
+    signals = drawn(prior, counts, stepping(prior, steps, churn), batch).cpu()
     parts = split(signals)
     return parts.positions, parts.hard
 
@@ -168,7 +178,8 @@ def main() -> None:
     parser.add_argument("--prior", type=Path, default=None, help="card; MOSES itself when none")
     parser.add_argument("--split", choices=tuple(moses.SPLITS), default="test", help="of MOSES")
     parser.add_argument("--samples", type=int, default=1000, help="molecules")
-    parser.add_argument("--steps", type=int, default=50, help="midpoint steps of the prior")
+    parser.add_argument("--steps", type=int, default=50, help="of the prior")
+    parser.add_argument("--churn", type=float, help="rate of noise; the midpoint rule if none")
     parser.add_argument("--device", default="cpu", help="of the prior")
     parser.add_argument(
         "--posebusters", type=int, default=100, help="molecules to check, where it is installed"
@@ -178,6 +189,8 @@ def main() -> None:
     for key in ("samples", "steps", "posebusters"):
         if getattr(options, key) < (key != "posebusters"):
             parser.error(f"--{key}: expected a positive number, got {getattr(options, key)}")
+    if options.churn is not None and options.churn <= 0:
+        parser.error(f"--churn: expected a positive number, got {options.churn:g}")
     busted = options.posebusters if importlib.util.find_spec("posebusters") else 0
     content: dict[str, Any] = {}
     if options.prior is None:
@@ -192,8 +205,10 @@ def main() -> None:
     else:
         prior = load(str(options.prior), device=options.device)
         counts = draw_counts("moses-heavy", range(options.samples))
-        molecules = draw(prior, counts, options.steps)
+        molecules = draw(prior, counts, options.steps, churn=options.churn)
         content = {"steps": options.steps}
+        if options.churn is not None:
+            content["churn"] = options.churn
         content |= measure(*molecules, _training(options.data), busted=busted)
     content = rounded(content)
     if options.out is not None:
@@ -203,11 +218,15 @@ def main() -> None:
         card = Card.read(options.prior)
         command = "python -m ctrlgen.domains.molecules.drug_quality --prior CARD --data FOLDER"
         command += f" --samples {options.samples} --steps {options.steps}"
+        kind = "midpoint"
+        if options.churn is not None:
+            kind = "stochastic"
+            command += f" --churn {options.churn:g}"
         command += f" --posebusters {busted}"
         summary = (
             f"{content['valid']:.1%} valid and in one piece, {content['unique']:.1%} unique, "
             f"median strain {content['strain'].get('median')} kcal/mol, of {options.samples} at "
-            f"{options.steps} midpoint steps"
+            f"{options.steps} {kind} steps"
         )
         card.quality = {"summary": summary, "command": command, **content}
         card.write(options.prior)

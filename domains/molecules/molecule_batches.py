@@ -20,10 +20,23 @@ from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
+from ctrlgen.sampling.grids import Grid
 from ctrlgen.sampling.samplers import Sampler
+from ctrlgen.sampling.steps import Ancestral
 from ctrlgen.solvers import Solver
+from ctrlgen.solvers.fixed import FixedStep
 
-__all__ = ["Generated", "alphabet_of", "drawn", "fitted", "gather", "padded", "qm9_of", "whole"]
+__all__ = [
+    "Generated",
+    "alphabet_of",
+    "drawn",
+    "fitted",
+    "gather",
+    "padded",
+    "qm9_of",
+    "stepping",
+    "whole",
+]
 
 _FEW = 9
 
@@ -95,6 +108,22 @@ def fitted(prior: Prior, counts: Tensor) -> Prior:
     places = max(2, int(counts.max()))
     clone.source = source.of(max(places, min(source.places, _FEW)), None)
     return clone.bind(counts=counts)
+
+
+def stepping(
+    prior: Prior, steps: int, churn: float | None = None, grid: Grid | None = None
+) -> FixedStep | Sampler:
+    """What draws molecules of a prior.
+
+    Args:
+        prior: of molecules.
+        steps: midpoint steps, or stochastic ones.
+        churn: λ of stochastic steps; None for those of the ODE.
+        grid: of the steps; the prior's by default.
+    """
+    if churn is None:
+        return prior.solver(steps, grid=grid)
+    return Sampler(steps, Ancestral(churn), grid)
 
 
 def drawn(prior: Prior, counts: Tensor, solver: Solver | Sampler, batch: int) -> Tensor:

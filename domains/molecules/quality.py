@@ -30,7 +30,7 @@ from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.data import read
 from ctrlgen.domains.molecules.elements import classes_of
 from ctrlgen.domains.molecules.metrics import assess, reference_smiles
-from ctrlgen.domains.molecules.molecule_batches import drawn
+from ctrlgen.domains.molecules.molecule_batches import drawn, stepping
 from ctrlgen.domains.molecules.perception import perceive
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
@@ -41,8 +41,6 @@ from ctrlgen.priors.prior import Prior, load
 from ctrlgen.rows.seeds import uniform
 from ctrlgen.runs.json_files import dumps, write_json
 from ctrlgen.sampling.grids import Grid, Power
-from ctrlgen.sampling.samplers import Sampler
-from ctrlgen.sampling.steps import Ancestral
 from ctrlgen.training.curves import loss_curve
 
 __all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "rounded", "sample"]
@@ -79,9 +77,7 @@ def sample(
         grid: of the steps; the prior's by default.
         churn: λ of stochastic steps; None for those of the ODE.
     """
-    solver = (
-        prior.solver(steps, grid=grid) if churn is None else Sampler(steps, Ancestral(churn), grid)
-    )
+    solver = stepping(prior, steps, churn, grid)
     return drawn(prior, draw_counts(name, range(count)), solver, batch)
 
 

@@ -16,7 +16,7 @@ from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.columns import Columns
 from ctrlgen.domains.molecules.elements import described
 from ctrlgen.domains.molecules.judges import judge
-from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
+from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded, stepping
 from ctrlgen.domains.molecules.options import Sample
 from ctrlgen.domains.molecules.plans import METRIC, Molecules
 from ctrlgen.domains.molecules.rdkit_scores import SCALES, parse_score
@@ -33,7 +33,6 @@ from ctrlgen.runs.job import Job
 from ctrlgen.runs.store import Store
 from ctrlgen.runs.unsteered import Unsteered, lost
 from ctrlgen.sampling.samplers import Sampler
-from ctrlgen.sampling.steps import Ancestral
 from ctrlgen.solvers.failures import lost_text
 from ctrlgen.solvers.fixed import FixedStep
 
@@ -107,10 +106,7 @@ class Drawing(Molecules):
         allowed = [n for n in parse_atoms(options.atoms, name) if n <= prior.source.shape[0]]
         known = described(name).properties
         shown = set(() if known else SCALES)
-        solver = prior.solver(options.steps)
-        method: Any = Draws(
-            solver if options.churn is None else Sampler(options.steps, Ancestral(options.churn))
-        )
+        method: Any = Draws(stepping(prior, options.steps, options.churn))
         cost: Any = None
         scoring = options.scoring
         if scoring is not None:  # molecules without a score are there, and marked

@@ -336,6 +336,8 @@ def test_a_prior_is_measured_with_the_sizes_of_the_data_into_its_card(
     whole = drug_quality.draw(prior, counts[:3], 1)
     for one, other in zip(whole, drug_quality.draw(prior, counts[:3], 1, batch=2), strict=True):
         torch.testing.assert_close(one, other)
+    noisy = drug_quality.draw(prior, counts[:3], 2, churn=2.0)
+    assert noisy[0].isfinite().all() and not noisy[0].allclose(whole[0])
 
     def measure(positions: Tensor, classes: Tensor, known: object, *, busted: int) -> Any:
         assert known is None and positions.shape == (2, 27, 3)  # the wheel is not in a file
@@ -357,6 +359,12 @@ def test_a_prior_is_measured_with_the_sizes_of_the_data_into_its_card(
     drug_quality.main()
     told = Card.read(card).quality
     assert told["summary"].startswith("50.0% valid and in one piece") and told["steps"] == 1
+    assert "churn" not in told
+    monkeypatch.setattr(sys, "argv", [*words, "--churn", "2"])
+    drug_quality.main()
+    told = Card.read(card).quality
+    assert told["churn"] == 2.0 and told["summary"].endswith("of 2 at 1 stochastic steps")
+    assert "--steps 1 --churn 2 --posebusters" in told["command"]
     assert '"valid": 0.5' in capsys.readouterr().out
     with pytest.raises(SystemExit):  # of the data itself, no more than there are
         monkeypatch.setattr(sys, "argv", ["x", "--data", str(packed_data), "--samples", "99"])
@@ -365,3 +373,7 @@ def test_a_prior_is_measured_with_the_sizes_of_the_data_into_its_card(
         monkeypatch.setattr(sys, "argv", ["x", "--data", str(packed_data), "--posebusters", "-1"])
         drug_quality.main()
     assert "--posebusters: expected a positive number, got -1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        monkeypatch.setattr(sys, "argv", [*words, "--churn", "0"])
+        drug_quality.main()
+    assert "--churn: expected a positive number, got 0" in capsys.readouterr().err
