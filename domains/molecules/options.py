@@ -209,8 +209,8 @@ class Sample(Scored):
         option(
             RUN,
             min=0.0,
-            help="Stochastic steps that draw noise anew at this rate, of one evaluation each: more "
-            "stable molecules of as many evaluations. 1 as DDPM; 2 and 100 steps do well.",
+            help="Rate at which noise is drawn anew in steps of one evaluation each: more stable "
+            "molecules. 1 is DDPM's; 0 takes midpoint steps of the ODE. 2 without a score.",
         ),
     ] = None
     evaluator: Run.Evaluator = None

@@ -38,6 +38,9 @@ from ctrlgen.solvers.fixed import FixedStep
 
 __all__ = ["Drawing", "Draws", "evaluator_of"]
 
+CHURN = 2.0
+"""Rate of fresh noise in the steps of draws (weights/quality/*-stochastic.json)."""
+
 
 def evaluator_of(name: str | None, device: str = "cpu") -> Any:
     """The evaluator that is named, or the embedded one; None where that is not installed."""
@@ -106,7 +109,8 @@ class Drawing(Molecules):
         allowed = [n for n in parse_atoms(options.atoms, name) if n <= prior.source.shape[0]]
         known = described(name).properties
         shown = set(() if known else SCALES)
-        method: Any = Draws(stepping(prior, options.steps, options.churn))
+        churn = CHURN if options.churn is None else options.churn
+        method: Any = Draws(stepping(prior, options.steps, churn or None))
         cost: Any = None
         scoring = options.scoring
         if scoring is not None:  # molecules without a score are there, and marked

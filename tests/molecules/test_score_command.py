@@ -43,7 +43,7 @@ def test_sample_draws_and_score_says_the_same_of_the_file(
     words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 2]
     drawn = solved(ctrlgen, "sample", "-n", 2, "--atoms", "3", *words, "-o", "out.sdf")
     assert [r["atoms of the prior"] for r in drawn["molecules"]] == [3, 3]
-    assert drawn["network"]["forward"] == 4 and drawn["complete"]
+    assert drawn["network"]["forward"] == 2 and drawn["complete"]
     assert "2 molecules with tiny14" in ctrlgen(
         "sample", "-n", 2, "--atoms", "3", *words, "-o", "out.sdf", "--overwrite"
     ).out  # fmt: skip
@@ -161,7 +161,7 @@ def test_a_network_that_is_no_number_is_an_error_with_its_step(
 
     monkeypatch.setattr(MoleculeVelocity, "forward", singular)
     words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 4, "--batch", 3]
-    outcome = ctrlgen("sample", "-n", 6, "--atoms", 3, *words, "-o", "out.sdf")
+    outcome = ctrlgen("sample", "-n", 6, "--atoms", 3, *words, "--churn", 0, "-o", "out.sdf")
     assert outcome.code == 2
     content = json.loads((tmp_path / "out.json").read_text())
     lost = {item["seed"]: item["step"] for item in content["lost"]}
@@ -183,11 +183,12 @@ def test_stochastic_steps_are_another_draw_of_the_same_seed(
     ctrlgen: Command, cards: Cards, tmp_path: Path
 ) -> None:
     words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 4, "--atoms", 3]
-    for name, more in (("a", []), ("b", ["--churn", 1])):
+    for name, more in (("a", ["--churn", 0]), ("b", ["--churn", 1]), ("c", [])):
         assert ctrlgen("sample", "-n", 2, *words, *more, "-o", f"{name}.sdf").code == 0
-    one, other = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
+    one, other, usual = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "abc")
     assert [row["seed"] for row in one["molecules"]] == [row["seed"] for row in other["molecules"]]
     assert "Sampler(steps=4" in other["solver"] and "Sampler" not in one["solver"]
+    assert "Ancestral(rate=2.0)" in usual["solver"]
     assert (tmp_path / "a.xyz").read_text() != (tmp_path / "b.xyz").read_text()
     outcome = ctrlgen("sample", *words, "--churn", 1, "--score", "qed>=0.5", "-o", "d.sdf")
     assert outcome.code == 2 and "churn: expected none beside a score" in outcome.err
