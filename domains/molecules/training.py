@@ -98,7 +98,7 @@ RECIPES: dict[str, Recipe | RegressorRecipe] = {
     "moses-heavy": Recipe(
         name="moses-heavy",
         dataset="moses-heavy",
-        config={"network": "geot", "classes": 13, "width": 160, "depth": 8, "bands": 64},
+        config={"network": "geot", "classes": 13, "width": 128, "depth": 6, "bands": 64},
         batch=64,
         lr=6e-3,
         position=2.3,
