@@ -25,7 +25,7 @@ import torch
 import ctrlgen as cg
 from ctrlgen.domains.molecules import Molecules, chemistry
 from ctrlgen.methods import Method
-from ctrlgen.runs.json_files import dumps, read_json, write_json
+from ctrlgen.runs.json_files import dumps, read_json, write_results
 
 TYPICAL, RARE = (1.0, 2.0, 3.0, 4.5), (7.0, 8.5, 10.0, 12.0)
 """Targets in debye."""
@@ -143,7 +143,7 @@ def main() -> None:
                 "summary": summary(rows),
                 "rows": rows,
             }
-            write_json(options.out, content, named=True, indent=1)
+            write_results(options.out, content)
     print(dumps(summary(rows), indent=1))
 
 

@@ -38,7 +38,7 @@ from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.errors import CostError
 from ctrlgen.rows.seeds import normal
-from ctrlgen.runs.json_files import read_json, write_json
+from ctrlgen.runs.json_files import read_json, write_results
 from ctrlgen.testing import Calibration, Mixture, calibrate, posterior
 from ctrlgen.testing.calibration import moments
 from ctrlgen.testing.ranks import nominal
@@ -262,7 +262,7 @@ def _write(setting: dict[str, Any], tables: dict[str, dict[str, Row]]) -> None:
         "problems": tables,
         "cheapest": {problem: cheapest(rows) for problem, rows in tables.items()},
     }
-    write_json(RESULTS, content, named=True, indent=1)
+    write_results(RESULTS, content)
     lines = [
         "## The methods",
         "",

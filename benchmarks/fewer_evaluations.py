@@ -52,7 +52,7 @@ from ctrlgen.methods.result import Result
 from ctrlgen.methods.starts import Initializer
 from ctrlgen.operators.base import LinearOperator
 from ctrlgen.priors.prior import Prior
-from ctrlgen.runs.json_files import read_json, write_json
+from ctrlgen.runs.json_files import read_json, write_results
 
 RESULTS = Path(__file__).parent / "results" / "fewer_evaluations.json"
 NOISELESS, COARSE = -45.0, -30.0
@@ -181,7 +181,7 @@ def main(
                     rows = read_json(RESULTS)["rows"]  # another run may have written since
                 rows[key] = new
                 content = {"setting": setting, "machine": machine, "rows": rows}
-                write_json(RESULTS, content, named=True, indent=1)
+                write_results(RESULTS, content)
                 Console().print(key, rows[key], soft_wrap=True)
     show(rows)
 

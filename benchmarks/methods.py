@@ -35,7 +35,7 @@ from ctrlgen.domains.images.operators import SuperResolution
 from ctrlgen.methods import Method
 from ctrlgen.methods.tuned import METHODS, Case, build
 from ctrlgen.priors.prior import Prior
-from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.json_files import write_results
 
 RESULTS = Path(__file__).parent / "results" / "methods.json"
 NOISE, BUDGET = 0.05, 24
@@ -143,7 +143,7 @@ def main(
     results["overhead"] = overhead(model, truth, repeats, console)
     report(console, results)
     RESULTS.parent.mkdir(exist_ok=True)
-    write_json(RESULTS, results, named=True, indent=1)
+    write_results(RESULTS, results)
 
 
 def report(console: Console, results: dict[str, Any]) -> None:

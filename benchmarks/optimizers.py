@@ -30,7 +30,7 @@ from torch import Tensor
 
 from benchmarks.minimizers import Function, Outcome, by_scipy, by_torch, by_us, random
 from ctrlgen.optimizers import LBFGS, FunctionObjective
-from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.json_files import write_results
 
 RESULTS = Path(__file__).parent / "results" / "optimizers.json"
 
@@ -277,7 +277,7 @@ def main() -> None:
             "load average before": load,
         },
     }
-    write_json(RESULTS, report, named=True, indent=1)
+    write_results(RESULTS, report)
     Console().print(f"written: {RESULTS}")
 
 

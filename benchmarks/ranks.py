@@ -22,7 +22,7 @@ from rich.console import Console
 from torch import Tensor
 
 import ctrlgen as cg
-from ctrlgen.runs.json_files import read_json, write_json
+from ctrlgen.runs.json_files import read_json, write_results
 from ctrlgen.testing.calibration import ranked
 
 RESULTS = Path(__file__).parent / "results" / "ranks.json"
@@ -87,7 +87,7 @@ def main(
             "seconds": time.process_time() - begun,
         }
         Console().print(name, rows[name])
-        write_json(RESULTS, {"setting": setting, "rows": rows}, named=True, indent=1)
+        write_results(RESULTS, {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

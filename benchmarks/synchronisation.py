@@ -36,7 +36,7 @@ from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.methods import TFG, DFlow
 from ctrlgen.methods.regularizers import Chi
 from ctrlgen.optimizers import LBFGS
-from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.json_files import write_results
 from ctrlgen.sampling.grids import Uniform
 from ctrlgen.solvers import Midpoint
 from ctrlgen.testing import DEVICE, Accelerator, Ledger, watched
@@ -144,7 +144,7 @@ def main(
     if before is not None:
         for name, own in rows.items():
             own["before"] = {k: v for k, v in old.get(name, {}).items() if k in KEYS}
-    write_json(out, {"torch": torch.__version__, "rows": rows}, indent=1)
+    write_results(out, {"torch": torch.__version__, "rows": rows}, named=False)
     table = markdown(rows, old)
     out.with_suffix(".md").write_text(table)
     print(table, end="")

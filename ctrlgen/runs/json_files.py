@@ -16,7 +16,7 @@ from typing import Any
 
 from ctrlgen.priors.cards import write_whole
 
-__all__ = ["NAMES", "dumps", "plain", "read_json", "write_json"]
+__all__ = ["NAMES", "dumps", "plain", "read_json", "write_json", "write_results"]
 
 NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """Numbers that JSON has no word for, by the strings in their place."""
@@ -50,10 +50,16 @@ def plain(value: Any, named: bool = False, digits: int | None = None) -> Any:
 def dumps(
     value: Any, *, named: bool = False, indent: int | None = 2, digits: int | None = None
 ) -> str:
-    """Strict JSON of `plain(value)`, a list of numbers on one line."""
+    """Strict JSON of `plain(value)`, a list of numbers on one line.
+
+    Args:
+        value, named, digits: as of `plain`.
+        indent: spaces of each level; 0 has no space anywhere, None no lines either.
+    """
     value = plain(value, named, digits)
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    return _NUMBERS.sub(lambda hit: f"[{' '.join(hit[0][1:-1].split())}]", text)
+    marks, space = ((",", ":"), "") if indent == 0 else (None, " ")
+    text = json.dumps(value, indent=indent, separators=marks, ensure_ascii=False, allow_nan=False)
+    return _NUMBERS.sub(lambda hit: f"[{space.join(hit[0][1:-1].split())}]", text)
 
 
 def write_json(
@@ -64,9 +70,14 @@ def write_json(
     indent: int | None = 2,
     digits: int | None = None,
 ) -> None:
-    """Write a file of strict JSON, whole or not at all; arguments as of `plain`."""
+    """Write a file of strict JSON, whole or not at all; arguments as of `dumps`."""
     text = dumps(value, named=named, indent=indent, digits=digits)
     write_whole(Path(file), (text + "\n").encode())
+
+
+def write_results(file: Path | str, value: Any, *, named: bool = True) -> None:
+    """Write what was measured, for the tree to keep: floats of six digits, lines without spaces."""
+    write_json(file, value, named=named, indent=0, digits=6)
 
 
 def read_json(file: Path | str) -> Any:

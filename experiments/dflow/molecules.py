@@ -72,7 +72,7 @@ from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads
 from ctrlgen.experiments.shared.rows import RESULTS
 from ctrlgen.priors.cards import write_whole
 from ctrlgen.priors.prior import load
-from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.json_files import write_json, write_results
 
 __all__ = ["main", "measure", "run"]
 
@@ -240,7 +240,7 @@ def main(
         )  # fmt: skip
         results["targets"][name] = targets.tolist()
         results["rows"][name] = run(bench, tried, cache / "qm9_properties" / label, key)
-        write_json(out / "results.json", results)
+        write_results(out / "results.json", results, named=False)
         (out / "table.md").write_text(table(results))
     figures(results, out)
     typer.echo(table(results))

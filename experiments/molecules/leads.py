@@ -47,7 +47,7 @@ from ctrlgen.experiments.shared.rows import RESULTS
 from ctrlgen.experiments.shared.tables import head
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.storage import load
-from ctrlgen.runs.json_files import write_json
+from ctrlgen.runs.json_files import write_results
 
 __all__ = ["LIKE", "Leads", "best", "cell", "main", "shares", "table"]
 
@@ -272,7 +272,7 @@ def main(
                 continue
             row = cell(model, guide, evaluator, name, chosen, seeds, radius, weight)
             results["cells"].append(row)
-            write_json(file, results)
+            write_results(file, results, named=False)
             (out / "table.md").write_text(table(results))
             console.say(f"radius {radius:g}, likeness {weight:g}: {shares(row['rows'])}")
     console.say(table(results))

@@ -29,7 +29,7 @@ from ctrlgen.methods.result import Result
 from ctrlgen.priors.documents import write_whole
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.status import Status
-from ctrlgen.runs.json_files import read_json, write_json
+from ctrlgen.runs.json_files import read_json, write_json, write_results
 from ctrlgen.runs.locks import lock_folder
 from ctrlgen.runs.manifest import differences
 from ctrlgen.runs.shards import packed
@@ -119,7 +119,7 @@ def publish(out: Path, results: dict[str, Any], table: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     if results.get("note"):
         table = f"{table.rstrip()}\n\n{results['note']}\n"
-    write_json(out / "results.json", results, named=True, indent=1, digits=6)
+    write_results(out / "results.json", results)
     (out / "table.md").write_text(table)
     typer.echo(table)
 

@@ -29,7 +29,10 @@ def sheet(shown: Mapping[str, Tensor], count: int = 10) -> tuple[Any, list[Any]]
         squeeze=False, layout="constrained",
     )  # fmt: skip
     for ax, (label, pictures) in zip(axes[:, 0], shown.items(), strict=True):
-        ax.imshow(tile(pictures[:columns], columns=columns), vmin=0, vmax=1)
+        # Squares as they are: smooth edges tell nothing more, in three times as many bytes.
+        ax.imshow(
+            tile(pictures[:columns], columns=columns), interpolation="nearest", vmin=0, vmax=1
+        )
         ax.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=8)
         ax.set_xticks([])
         ax.set_yticks([])

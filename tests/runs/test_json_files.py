@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ctrlgen.runs.json_files import dumps, read_json, write_json
+from ctrlgen.runs.json_files import dumps, read_json, write_json, write_results
 
 ROOT = Path(__file__).parents[2]
 NUMBERS = {
@@ -45,6 +45,15 @@ def test_a_list_of_numbers_is_one_line_of_the_digits_asked_for() -> None:
     assert json.loads(text) == {**value, "a": [1.23, 2, None, [True]], "b": ["x, y", 3.33e-10]}
     assert "  [true]\n" in text and dumps({"a": [1, 2.5]}) == '{\n  "a": [1, 2.5]\n}'
     assert json.loads(dumps(value)) == value
+
+
+def test_results_have_six_digits_and_no_spaces(tmp_path: Path) -> None:
+    value = {"row a": {"psnr": [1 / 3, 2], "by": "a: b, c"}, "sha256": "0" * 64, "e": math.inf}
+    write_results(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text()
+    assert text.splitlines()[1:4] == ['"row a":{', '"psnr":[0.333333,2],', '"by":"a: b, c"']
+    content = read_json(tmp_path / "x.json")
+    assert content == {**value, "row a": {"psnr": [0.333333, 2], "by": "a: b, c"}}
 
 
 def test_a_file_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
