@@ -9,15 +9,16 @@ from dataclasses import dataclass, field
 from ctrlgen.comparison.posed import Posed
 from ctrlgen.methods import BestOf
 from ctrlgen.methods.base import Method
+from ctrlgen.methods.blackbox.search import STEPS
 from ctrlgen.methods.catalogue import spelled
 from ctrlgen.methods.tuned import METHODS
 from ctrlgen.methods.tuned.knobs import FACTORS, variants
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.errors import UnknownName, short
 
 __all__ = ["Candidate", "Entrant", "candidates", "check_budgets", "entrants", "parse_budget"]
 
 _BEST_OF = "best-of"
-_DRAW = 6  # evaluations of the network, as `SearchMethod` has them
 
 Entrant = Method | Callable[[int], Method]
 """A method of fixed settings, or one that is made for a number of evaluations."""
@@ -123,6 +124,7 @@ def parse_budget(text: str) -> list[int]:
 
 
 def candidates(
+    prior: Prior,
     problem: Posed,
     methods: Mapping[str, Entrant | None],
     budgets: Sequence[int],
@@ -131,24 +133,30 @@ def candidates(
     """Everybody at every budget; nothing is computed.
 
     Args:
+        prior: whose solver says what a draw takes.
         problem: what is solved.
         methods: see `entrants`.
         budgets: evaluations a sample.
         factors: of the knobs; none for the usual settings alone.
     """
     return [
-        _candidate(problem, name, entrant, budget, factors)
+        _candidate(prior, problem, name, entrant, budget, factors)
         for budget in budgets
         for name, entrant in methods.items()
     ]
 
 
 def _candidate(
-    problem: Posed, name: str, entrant: Entrant | None, budget: int, factors: Sequence[float]
+    prior: Prior,
+    problem: Posed,
+    name: str,
+    entrant: Entrant | None,
+    budget: int,
+    factors: Sequence[float],
 ) -> Candidate:
     def make(**options: str) -> Method:
         if entrant is None and name == _BEST_OF:
-            return _best_of(budget)
+            return _best_of(prior.solver(STEPS).evaluations, budget)
         if entrant is None:
             return problem.method(name, evaluations=budget, **options)
         return entrant if isinstance(entrant, Method) else entrant(budget)
@@ -166,7 +174,8 @@ def _candidate(
     return Candidate(name, budget, settings)
 
 
-def _best_of(budget: int) -> BestOf:
-    if budget < _DRAW:
-        raise ValueError(f"evaluations: expected at least {_DRAW} for {_BEST_OF}, got {budget}")
-    return BestOf(n=budget // _DRAW)
+def _best_of(draw: int, budget: int) -> BestOf:
+    """As many draws as a budget allows, each of so many evaluations."""
+    if budget < draw:
+        raise ValueError(f"evaluations: expected at least {draw} for {_BEST_OF}, got {budget}")
+    return BestOf(n=budget // draw)

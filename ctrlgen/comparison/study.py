@@ -90,7 +90,7 @@ class Study:
         every = len(problem.y)
         if every < 3:
             self.factors = ()
-        self.candidates = candidates(problem, self.entrants, self.budgets, self.factors)
+        self.candidates = candidates(prior, problem, self.entrants, self.budgets, self.factors)
         tuned = any(len(c.settings) > 1 for c in self.candidates)
         aside, reported = split(every) if tuned else ([], list(range(every)))
         self.aside, self.reported = self._rows(aside), self._rows(reported)

@@ -93,7 +93,15 @@ class StepRule(ABC):
             raise ValueError(f"z: {self} needs fresh noise, got None")
         return x + c * z
 
-    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, draw: Draw | None) -> Tensor:
+    def advance(
+        self,
+        prior: Prior,
+        x: Tensor,
+        t: Level,
+        s: Level,
+        draw: Draw | None,
+        clip: float | None = None,
+    ) -> Tensor:
         """A whole step without guidance, evaluations included; shape of x.
 
         Args:
@@ -101,8 +109,9 @@ class StepRule(ABC):
             x: states at t, shape (B, *).
             t, s: levels.
             draw: of noise; needed where the rule draws some.
+            clip: bound of |x̂| in every evaluation, with the ε̂ that belongs to it; None for none.
         """
-        seen = prior.predict(x, t.time)
+        seen = prior.predict(x, t.time).clipped(clip)
         mix = self.mix(t, s)
         z = fresh_noise(prior, mix, seen.data, draw) if draw is not None and mix.fresh else None
         return self(seen.data, seen.noise, t, s, z)
@@ -187,12 +196,20 @@ class HeunStep(EulerStep):
 
     evaluations: ClassVar[int] = 2
 
-    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, draw: Draw | None) -> Tensor:
+    def advance(
+        self,
+        prior: Prior,
+        x: Tensor,
+        t: Level,
+        s: Level,
+        draw: Draw | None,
+        clip: float | None = None,
+    ) -> Tensor:
         h = s.time - t.time
-        first = prior.velocity(x, t.time)
+        first = prior.predict(x, t.time).clipped(clip).velocity
         if s.sigma == 0:
             return x + h * first
-        second = prior.velocity(x + h * first, s.time)
+        second = prior.predict(x + h * first, s.time).clipped(clip).velocity
         return x + h / 2 * (first + second)
 
 
@@ -230,7 +247,15 @@ class EDMStep(StepRule):
     def draws(self, t: Level, s: Level) -> bool:
         return self.churn > 0 and self.churn_from <= t.ratio <= self.churn_to
 
-    def advance(self, prior: Prior, x: Tensor, t: Level, s: Level, draw: Draw | None) -> Tensor:
+    def advance(
+        self,
+        prior: Prior,
+        x: Tensor,
+        t: Level,
+        s: Level,
+        draw: Draw | None,
+        clip: float | None = None,
+    ) -> Tensor:
         if self.draws(t, s) and math.isfinite(t.ratio):
             if draw is None:
                 raise ValueError(f"z: {self} needs fresh noise, got None")
@@ -240,12 +265,12 @@ class EDMStep(StepRule):
             )
             raised = level_at(path, float(path.time_at(log_snr).clamp(0, 1)))
             x, t = renoise(x, t, raised, self.inflation * draw(0)), raised
-        first = prior.predict(x, t.time)
+        first = prior.predict(x, t.time).clipped(clip)
         after = self(first.data, first.noise, t, s)
         if s.sigma == 0 or not math.isfinite(t.ratio):
             return after
         # d(x/α)/d(σ/α) = ε̂ along the ODE: Heun takes the mean of ε̂ at both ends.
-        second = prior.predict(after, s.time).noise
+        second = prior.predict(after, s.time).clipped(clip).noise
         return after + s.alpha * (s.ratio - t.ratio) / 2 * (second - first.noise)
 
 

@@ -18,16 +18,12 @@ def blocks_of(network: nn.Module) -> list[nn.Module]:
     return [module for module in members if [*module.children()]] or [network]
 
 
-def compile_blocks(network: nn.Module, dynamic: bool | None = None) -> bool:
+def compile_blocks(network: nn.Module, dynamic: bool | None = None) -> None:
     """Compile the blocks of a network in place; its weights and their names stay.
 
     Args:
         network: whose calls go through compiled code from now on.
         dynamic: shapes are variables from the first call on, as of `torch.compile`.
-
-    Returns:
-        True: there is always something to compile.
     """
     for block in blocks_of(network):
         block.compile(dynamic=dynamic)
-    return True

@@ -99,6 +99,7 @@ class Trainer(ABC):
 
     Attributes:
         outside: words in the names of matrices that Muon leaves to AdamW.
+        dynamic: shapes of batches are variables to the compiler (`compilation.compile_blocks`).
         network, average: the weights and their moving average.
         steps, seconds: spent so far.
         precision: of the steps, by recipe and machine (`ctrlgen.training.precision`).
@@ -108,6 +109,7 @@ class Trainer(ABC):
     """
 
     outside: ClassVar[tuple[str, ...]] = ("stem", "head")
+    dynamic: bool | None = None
 
     def __init__(self, recipe: Schedule, seed: int, device: torch.device | str) -> None:
         self.schedule, self.seed, self.device = recipe, seed, torch.device(device)
@@ -145,7 +147,8 @@ class Trainer(ABC):
         Returns:
             Whether the step runs compiled code.
         """
-        return compile_blocks(self.network)
+        compile_blocks(self.network, self.dynamic)
+        return True
 
     def autocast(self) -> torch.autocast:
         """The context of a training step's evaluations: the run's precision."""

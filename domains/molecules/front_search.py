@@ -28,7 +28,7 @@ from ctrlgen.costs import Cost
 from ctrlgen.costs.chebyshev import scalarised
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.design import Designer
-from ctrlgen.domains.molecules.front_tables import DRAWS
+from ctrlgen.domains.molecules.front_tables import DRAWS, JUDGES
 from ctrlgen.domains.molecules.fronts import Front
 from ctrlgen.domains.molecules.generation import steer
 from ctrlgen.domains.molecules.molecule_batches import Generated, fitted, padded, whole
@@ -235,20 +235,17 @@ class FrontSearch:
         about, flat = self.designer, signals.flatten(0, 1)
         there = whole(flat, about.name).nonzero().flatten().cpu()
         columns = self.front.columns
-        values = {w: torch.full((len(flat), len(columns)), torch.nan) for w in _JUDGES}
+        values = {w: torch.full((len(flat), len(columns)), torch.nan) for w in JUDGES}
         if len(there):
             told = score(flat[there], about.name, guide=about.guide, evaluator=about.evaluator)
             own = there[told.valid]
-            for who in _JUDGES:
+            for who in JUDGES:
                 values[who][own] = getattr(told, who)[told.valid][:, columns]
         return {
             DRAWS.format(who, name): table[:, place].unflatten(0, signals.shape[:2]).T.contiguous()
             for who, table in values.items()
             for place, name in enumerate(self.front.names)
         }
-
-
-_JUDGES = ("guide", "evaluator")
 
 
 def _passes(evaluations: Tensor) -> Evaluations:

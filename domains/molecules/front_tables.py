@@ -22,12 +22,14 @@ from ctrlgen.domains.molecules.fronts import Front
 from ctrlgen.domains.molecules.properties import PROPERTIES
 from ctrlgen.runs.schema import HISTORY
 
-__all__ = ["DRAWS", "in_words", "mark", "points", "settled"]
+__all__ = ["DRAWS", "JUDGES", "in_words", "mark", "points", "settled"]
 
 DRAWS = "draws {} {}"
 """Name of a history: the draws of each row by whom, and of which property; shape (J, B)."""
 
-_JUDGES = ("guide", "evaluator")
+JUDGES = ("guide", "evaluator")
+"""Who says what the properties of a molecule are."""
+
 _DRAWN = 2000  # points of draws that files and pages hold
 
 
@@ -70,14 +72,14 @@ def settled(
     front = Front(tuple(about["properties"]), tuple(about["large"]))
     mark(front, rows)
     draws = _draws(front, units)
-    made = {who: points(front, rows, who) for who in _JUDGES}
+    made = {who: points(front, rows, who) for who in JUDGES}
     each = len(draws["guide"]) // max(len(rows), 1)
     steered = [row["evaluations"] + row["backward passes"] for row in rows]
     told: dict[str, Any] = {**about, "unit": " ".join(["MAD"] * len(front.names))}
     for name, values, evaluations in (
         ("molecules", made, sum(steered) / len(steered)),
         ("draws", draws, 2 * about["steps"] * each),
-        ("together", {who: torch.cat((made[who], draws[who])) for who in _JUDGES}, None),
+        ("together", {who: torch.cat((made[who], draws[who])) for who in JUDGES}, None),
     ):
         told[name] = _worth(front, values, about["reference"])
         if evaluations is not None:
@@ -101,7 +103,7 @@ def _worth(
 
 def _draws(front: Front, units: Iterable[Any]) -> dict[str, Tensor]:
     """Property values of all draws of a run by either network, shape (M, K)."""
-    parts: dict[str, list[Tensor]] = {who: [] for who in _JUDGES}
+    parts: dict[str, list[Tensor]] = {who: [] for who in JUDGES}
     for unit in units:
         for who, tables in parts.items():
             names = [HISTORY + DRAWS.format(who, name) for name in front.names]

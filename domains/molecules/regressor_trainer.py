@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ctrlgen.domains.molecules import regressors, score_networks
 from ctrlgen.domains.molecules.batches import Batches, Molecule, one_hot, taken
 from ctrlgen.domains.molecules.regressors import BASED, composition_baseline
-from ctrlgen.training.compilation import compile_blocks
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer
 
@@ -79,6 +78,7 @@ class RegressorTrainer(Trainer):
         rounded = [[round(float(part), 8) for part in row] for row in base]
         self._scaling = {"baseline": rounded, "mean": list(mean), "deviation": list(deviation)}
         super().__init__(recipe, seed, device)
+        self.dynamic = len(recipe.places) > 1
         self.batches = Batches(data.counts, recipe.places, recipe.batch, seed, device)
         self.data, self.held = (
             Molecule(*(part.to(device) for part in group)) for group in (data, held)
@@ -89,9 +89,6 @@ class RegressorTrainer(Trainer):
     def config(self) -> dict[str, Any]:
         """Keywords of `regressors.build`."""
         return {**self.recipe.config, **self._scaling}
-
-    def compile(self) -> bool:
-        return compile_blocks(self.network, dynamic=len(self.recipe.places) > 1)
 
     def build(self) -> nn.Module:
         if "names" in self.recipe.config:

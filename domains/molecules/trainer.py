@@ -35,7 +35,6 @@ from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
 from ctrlgen.sampling.grids import Power
-from ctrlgen.training.compilation import compile_blocks
 from ctrlgen.training.schedule import Schedule
 from ctrlgen.training.trainer import Trainer, generator
 
@@ -150,13 +149,11 @@ class PriorTrainer(Trainer):
         share = torch.bincount(present, minlength=self.kinds).double() / len(present)
         self.frequencies = [round(float(part), 7) for part in share]
         super().__init__(recipe, seed, device)
+        self.dynamic = len(recipe.places) > 1
         self.batches = Batches(data.counts, recipe.places, recipe.batch, seed, device)
         self.data, self.held = (
             Molecule(*(part.to(device) for part in group)) for group in (data, held)
         )
-
-    def compile(self) -> bool:
-        return compile_blocks(self.network, dynamic=len(self.recipe.places) > 1)
 
     @property
     def config(self) -> dict[str, Any]:

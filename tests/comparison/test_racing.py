@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ import ctrlgen as cg
 from ctrlgen.comparison import compare
 from ctrlgen.comparison.racing import behind, looks, race
 from ctrlgen.operators.base import Operator
+from ctrlgen.priors.prior import Prior
 from ctrlgen.report.contest import contest_sections
 from ctrlgen.runs.store import Store
+from ctrlgen.solvers import RK4
 from tests.comparison.contestants import fixed, prior, problem
 
 
@@ -110,6 +113,19 @@ class Rounded(Operator):
 
     def __call__(self, x: Tensor) -> Tensor:
         return (4 * x.detach()).round() / 4
+
+
+def test_a_draw_of_best_of_is_as_dear_as_the_solver_of_the_prior() -> None:
+    class Dear(Prior):
+        def solver(self, steps: int, *_: Any, **__: Any) -> RK4:  # type: ignore[override]
+            return RK4(steps)
+
+    plain = prior()
+    dear = Dear(plain.flow, plain.source)
+    made = compare(dear, problem(3), ["best-of"], [11, 24], factors=())
+    rows = {row["budget"]: row for row in made.rows}
+    assert rows[11]["reason"] == "evaluations: expected at least 12 for best-of, got 11"
+    assert rows[24]["evaluations"] == 24 and made.best(24).n == 2  # type: ignore[attr-defined]
 
 
 def test_best_of_takes_part_where_there_is_no_gradient() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import EDM, VP, CondOT, Cosine, Path
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
@@ -208,6 +209,21 @@ def test_euler_adds_the_velocity(path: Path, mixture: Build, prior_of: Build) ->
     t, s = level_at(path, 0.4), level_at(path, 0.55)
     expected = x + 0.15 * prior.velocity(x, 0.4)
     assert torch.allclose(EulerStep().advance(prior, x, t, s, None), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("rule", [DDIM(0.0), EulerStep(), HeunStep(), EDMStep()], ids=str)
+def test_a_bound_holds_in_every_evaluation_of_a_step(
+    rule: StepRule, mixture: Build, prior_of: Build
+) -> None:
+    """As on a prior whose denoiser is bounded itself; a wide bound changes nothing."""
+    prior, x = prior_of(mixture(2, D), Cosine()), 3 * rows(D)
+    flow = Flow(lambda y, time: prior.predict(y, time).data.clamp(-0.2, 0.2), Cosine(), "data")
+    bounded = Prior(flow, Gaussian((D,)))
+    t, s = level_at(Cosine(), 0.4), level_at(Cosine(), 0.55)
+    free, wide, narrow = (rule.advance(prior, x, t, s, None, clip) for clip in (None, 1e6, 0.2))
+    assert torch.allclose(free, wide, atol=1e-9) and (free - narrow).abs().max() > 0.01
+    expected = rule.advance(bounded, x, t, s, None)
+    assert torch.allclose(narrow, expected, atol=1e-9)
 
 
 def test_on_straight_paths_euler_is_ddim() -> None:

@@ -120,6 +120,53 @@ def test_killed_at_any_instant(
         alike(folder, whole / "out.run")
 
 
+@pytest.mark.parametrize("kind", ["scaffold", "score", "steered score"])
+def test_killed_after_the_first_unit(
+    kind: str, ctrlgen: Command, cards: Cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Molecules around a scaffold, and ones that a score chooses, are those of a whole run."""
+    lead, few = ethanol(tmp_path), ["-n", 4, "--batch", 2, "--no-report"]
+    scored = ["--score", "logp<=2", "--method", "best-of", "--calls", 8, "--atoms", "3..5"]
+    asked: dict[str, list[object]] = {
+        "scaffold": [*words(cards), "--scaffold", lead, "--attach", 2, "--no-report"],
+        "score": [
+            "sample",
+            *scored,
+            *few,
+            "--prior",
+            cards.prior,
+            "--evaluator",
+            cards.evaluator,
+            "--steps",
+            1,
+        ],
+        "steered score": [*words(cards), "--score", "logp<=2", "--no-report"],
+    }
+    for name in ("whole", "cut"):
+        (tmp_path / name).mkdir()
+    solved(ctrlgen, *asked[kind], "-o", tmp_path / "whole" / "out.sdf")
+    write = Store.write
+
+    def last(self: Store, shard: Any) -> None:
+        write(self, shard)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr(Store, "write", last)
+        ctrlgen(*asked[kind], "-o", tmp_path / "cut" / "out.sdf")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    run = tmp_path / "cut" / "out.run"
+    assert Store.open(run).pending() == [1] and not (tmp_path / "cut" / "out.sdf").exists()
+    outcome = ctrlgen("resume", run)
+    assert outcome.code == 0, outcome.err
+    alike(run, tmp_path / "whole" / "out.run")
+    for file in FILES:
+        cut, entire = (tmp_path / name / file for name in ("cut", "whole"))
+        assert cut.read_bytes() == entire.read_bytes()
+
+
 def test_shares_and_other_inputs(
     ctrlgen: Command, cards: Cards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

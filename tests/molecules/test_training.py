@@ -201,6 +201,16 @@ def test_training_lowers_the_loss(molecules: Molecule, config: dict[str, object]
     assert made.validate() < 0.9 * before
 
 
+@pytest.mark.parametrize(("places", "dynamic"), [((29,), False), ((12, 29), True)])
+def test_shapes_are_variables_to_the_compiler_where_batches_differ(
+    molecules: Molecule, places: tuple[int, ...], dynamic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda _, **options: asked.append(options))
+    assert trainer(molecules, places=places).compile()
+    assert asked and all(options == {"dynamic": dynamic} for options in asked)
+
+
 def test_a_resumed_run_is_the_whole_run(molecules: Molecule, tmp_path: Path) -> None:
     whole, part, rest = (trainer(molecules) for _ in range(3))
     for i in range(6):

@@ -42,7 +42,10 @@ from ctrlgen.rows.seeds import Seeds, further
 from ctrlgen.rows.status import Status
 from ctrlgen.solvers import Solver
 
-__all__ = ["Search", "SearchMethod"]
+__all__ = ["STEPS", "Search", "SearchMethod"]
+
+STEPS = 3
+"""Of the prior's own solver, where a search is given none; as `DFlow` has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ class SearchMethod(Method):
     """Base of the searches: implement `search`.
 
     Args:
-        solver: Φ; three midpoint steps on the prior's grid by default, as `DFlow` has.
+        solver: Φ; `STEPS` midpoint steps on the prior's grid by default.
         target: a sample stops when its cost is at most this; None for no target.
         chunk: candidates of a sample that are solved at once, which bounds the memory.
         dtype: of states.
@@ -84,7 +87,7 @@ class SearchMethod(Method):
         self, prior: Prior, cost: CostLike, *, seeds: Seeds, observer: Observer | None = None
     ) -> Result:
         """Run; see `Method`. No gradient is taken of the network or the cost."""
-        solver = self.solver or prior.solver(3)
+        solver = self.solver or prior.solver(STEPS)
         rows, z = first_points(prior, seeds, self.dtype, self.device)
         goal = check_target(self.target, z)
         try_cost(prior, cost, z, self.target, gradient=False)

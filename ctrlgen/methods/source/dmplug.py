@@ -79,8 +79,7 @@ class Reverse:
         first = self.levels[0]
         x = (first.alpha**2 + first.sigma**2) ** 0.5 * z
         for t, s in pairwise(self.levels):
-            seen = velocity.prior.predict(x, t.time).clipped(self.clip)
-            x = self.rule(seen.data, seen.noise, t, s, None)
+            x = self.rule.advance(velocity.prior, x, t, s, None, self.clip)
         return x if self.clip is None else bounded(x, self.clip)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ctrlgen.methods.trajectory.riccati import Side
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import flat, take
-from ctrlgen.sampling.fresh import fresh_noise, step_noise
+from ctrlgen.sampling.fresh import step_noise
 from ctrlgen.sampling.grids import Level
 from ctrlgen.sampling.steps import StepRule
 
@@ -132,11 +132,7 @@ class Dynamics:
         t, s = self.levels[step], self.levels[step + 1]
         x = self.prior.source.project(x)
         draw = partial(step_noise, self.prior.source, self.seeds, step, x)
-        if self.clip is None:
-            return self.rule.advance(self.prior, x, t, s, draw)
-        seen, mix = self.prior.predict(x, t.time).clipped(self.clip), self.rule.mix(t, s)
-        z = fresh_noise(self.prior, mix, seen.data, draw) if mix.fresh else None
-        return self.rule(seen.data, seen.noise, t, s, z)
+        return self.rule.advance(self.prior, x, t, s, draw, self.clip)
 
     def decode(self, x: Tensor) -> Tensor:
         """The signals of final states, differentiable."""
