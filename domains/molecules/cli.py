@@ -51,6 +51,8 @@ def generate(
       ctrlgen molecule generate -p mu=3D -p "gap>=6eV" --element "N<=2" --atoms 7..9
 
       ctrlgen molecule generate --scaffold ring.sdf --attach 2 --property gap=5eV
+
+      ctrlgen molecule generate -p gap=3.3eV --search renoising --evaluations 0
     """
     _search(ctx, options, "molecules", atoms=atoms)
 

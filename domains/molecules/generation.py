@@ -12,6 +12,9 @@ Every start is the best of many draws (`screening`), and C includes the `Valence
 paper takes one draw and the property alone, steering breaks molecules that the prior would not.
 `draws=1, valence=0` is the paper's problem.
 
+What comes before L-BFGS needs no gradient: the best of the draws (`search="best-of"`), or the best
+of what these breed (`"renoising"`, see `elites`). With `evaluations=0` it is all there is.
+
 A molecule is satisfied when it is in one piece, all its atoms stable, and its cost at most the
 square of the tolerance. Those that are not start again with another seed, and with another number
 of atoms drawn from p(n | c); the best of the starts is kept, and counted for all of them.
@@ -20,67 +23,32 @@ of atoms drawn from p(n | c); the best of the starts is kept, and counted for al
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from ctrlgen.costs.base import Cost, FunctionCost, as_cost
-from ctrlgen.domains.molecules.costs import ValenceCost
+from ctrlgen.domains.molecules.elites import better, breed, source_points
 from ctrlgen.domains.molecules.lead_optimization import Ball
 from ctrlgen.domains.molecules.molecule_batches import (
     Generated,
     alphabet_of,
     fitted,
-    padded,
-    whole,
+    molecules_of,
 )
-from ctrlgen.domains.molecules.screening import screen, standing
+from ctrlgen.domains.molecules.screening import chosen, screened, standing
 from ctrlgen.domains.molecules.settings import Settings
 from ctrlgen.domains.molecules.starts import Best
+from ctrlgen.domains.molecules.tasks import Task, with_valences
 from ctrlgen.methods.base import CostLike
-from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.flows import Evaluations
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import FURTHER, Seeds, as_seeds, further
-from ctrlgen.rows.status import Status
 
 __all__ = ["Task", "generate", "steer"]
 
-_UNSCORED = 1e6
-"""What a molecule costs that has no score: finite, so that its other costs still order it."""
-
 Watch = Callable[[int, Tensor, Tensor], Observer | None]
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is wanted of each molecule of a run; `rows` are their places in it, long, shape (b,).
-
-    Attributes:
-        cost: the cost of some molecules from `rows` and their numbers of atoms (b,).
-        counts: their numbers of atoms from `rows` and the seeds of a start (b,).
-        aim: the part of the cost that says whether a molecule has what was asked, at most the
-            square of the tolerance then; None where that is the whole cost.
-        scores: costs without a gradient, by which draws and starts are chosen beside the cost, and
-            whether each is at most the square of the tolerance where a molecule has what was asked.
-        start: source points (b, N, F) and the ball they stay in, from `rows`, seeds and counts;
-            None to begin with draws.
-    """
-
-    cost: Callable[[Tensor, Tensor], CostLike]
-    counts: Callable[[Tensor, Tensor], Tensor]
-    start: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Ball]] | None = None
-    aim: Callable[[Tensor, Tensor], CostLike | None] | None = None
-    scores: tuple[tuple[Cost, bool], ...] = ()
-
-    def scored(self, signals: Tensor) -> list[Tensor]:
-        """The scores of signals (b, N, F), shape (b,) each, `_UNSCORED` for none."""
-        with torch.no_grad():
-            values = [cost(signals.detach()) for cost, _ in self.scores]
-        return [v.to(signals).nan_to_num(_UNSCORED, _UNSCORED).clamp_max(_UNSCORED) for v in values]
 
 
 def steer(
@@ -107,7 +75,7 @@ def steer(
         ball: where source points stay.
     """
     bound = fitted(prior, counts)
-    cost = _with_valences(cost, prior, settings)
+    cost = with_valences(cost, prior, settings)
     places = bound.source.shape[0]
     method = settings.method(
         prior,
@@ -115,24 +83,8 @@ def steer(
         start=None if start is None else start[:, :places],
         ball=None if ball is None else Ball(ball.centre[:, :places], ball.radius),
     )
-    with carrying(lambda partial: partial and _molecules(prior, partial, counts)):
-        return _molecules(prior, method(bound, cost, seeds=seeds, observer=observer), counts)
-
-
-def _molecules(prior: Prior, result: Result, counts: Tensor) -> Generated:
-    """What a method has made, with all places of the prior."""
-    samples = padded(result.samples, prior)
-    own = {
-        **{field.name: getattr(result, field.name) for field in fields(Result)},
-        "samples": samples,
-        "controls": padded(result.controls, prior),
-    }
-    return Generated(
-        **own,
-        atoms=counts.to(result.seeds.device),
-        starts=torch.ones_like(result.seeds),
-        satisfied=(result.status == Status.TARGET) & whole(samples, alphabet_of(prior)),
-    )
+    with carrying(lambda partial: partial and molecules_of(prior, partial, counts)):
+        return molecules_of(prior, method(bound, cost, seeds=seeds, observer=observer), counts)
 
 
 def generate(
@@ -211,18 +163,17 @@ def _begin(
     named: Tensor,
     watch: Callable[[Tensor, Tensor], Observer | None],
 ) -> Generated:
-    """One start of some molecules: the best of its draws, of those that are not named, steered."""
+    """One start of some molecules: what a search finds, steered."""
+    if task.start is None and settings.search == "renoising":
+        return _bred(prior, task, rows, seeds, counts, settings, watch)
+    if task.start is None and not settings.steered:
+        return chosen(prior, task, rows, seeds, counts, settings, named)
     free, searched = ~named, None
     if settings.draws > 1 and task.start is None and bool(free.any()):
-        cost = _with_valences(task.cost(rows[free], counts[free]), prior, settings)
-        if task.scores:
-            cost = as_cost(cost) + FunctionCost(lambda x: sum(task.scored(x), x.new_zeros(len(x))))
-        with carrying(lambda partial: partial and _molecules(prior, partial, counts[free])):
-            chosen, searched = screen(
-                prior, cost, seeds[free], counts[free], prior.solver(settings.steps),
-                draws=settings.draws, target=settings.tolerance**2,
-            )  # fmt: skip
-        seeds = seeds.masked_scatter(free, chosen.to(seeds))
+        searched = screened(
+            prior, task, rows[free], seeds[free], counts[free], settings, settings.draws
+        )
+        seeds = seeds.masked_scatter(free, searched.seeds.to(seeds))
     start, ball = task.start(rows, seeds, counts) if task.start else (None, None)
     steered = steer(
         prior,
@@ -238,23 +189,43 @@ def _begin(
         steered.evaluations[free] += searched.evaluations
         steered.objective_calls[free] += searched.objective_calls
         steered.network = steered.network + searched.network
-    if task.aim is not None:
-        aim, name = task.aim(rows, counts), alphabet_of(prior)
-        steered.satisfied = whole(steered.samples, name)
-        if aim is not None:
-            with torch.no_grad():
-                steered.satisfied &= as_cost(aim)(steered.samples) <= settings.tolerance**2
-    for (_, aimed), value in zip(task.scores, task.scored(steered.samples), strict=True):
-        steered.costs = steered.costs + value
-        if aimed:
-            steered.satisfied &= value <= settings.tolerance**2
-    return steered
+    return task.judged(prior, steered, rows, settings)
 
 
-def _with_valences(cost: CostLike, prior: Prior, settings: Settings) -> CostLike:
-    if not settings.valence:
-        return cost
-    return as_cost(cost) + settings.valence * ValenceCost(alphabet_of(prior))
+def _bred(
+    prior: Prior,
+    task: Task,
+    rows: Tensor,
+    seeds: Tensor,
+    counts: Tensor,
+    settings: Settings,
+    watch: Callable[[Tensor, Tensor], Observer | None],
+) -> Generated:
+    """The elite of each molecule by renoising, steered from its source point where it misses."""
+    solver = prior.solver(settings.steps)
+    with carrying(lambda partial: partial and molecules_of(prior, partial, counts)):
+        result, atoms = breed(
+            prior, task.order(prior, rows, counts, settings), seeds, counts[:, None], solver,
+            draws=settings.draws, generations=settings.generations,
+            target=settings.tolerance**2, observer=watch(rows, seeds),
+        )  # fmt: skip
+    elite = molecules_of(prior, result, atoms)
+    task.price(prior, elite, rows, settings)
+    elite = task.judged(prior, elite, rows, settings)
+    left = (~elite.satisfied & elite.costs.isfinite()).nonzero()[:, 0].to(rows)
+    if not settings.steered or not len(left):
+        return elite
+    found, own = elite.take(left), rows[left]
+    start, meter = source_points(prior, found, solver)
+    with carrying(lambda _: elite):
+        steered = steer(
+            prior, task.cost(own, atoms[left]), found.seeds, atoms[left], settings,
+            observer=watch(own, found.seeds), start=start,
+        )  # fmt: skip
+    steered.evaluations += meter.evaluations
+    steered.objective_calls += 1  # of the elite
+    steered.network = steered.network + meter.total
+    return better(elite, task.judged(prior, steered, own, settings), left, alphabet_of(prior))
 
 
 def _scores(made: Generated, rank: Callable[[Tensor], Tensor] | None, name: str) -> list[float]:

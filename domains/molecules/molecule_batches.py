@@ -20,6 +20,7 @@ from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import Atoms, split
 from ctrlgen.methods.result import Result
 from ctrlgen.priors.prior import Prior
+from ctrlgen.rows.status import Status
 from ctrlgen.sampling.grids import Grid
 from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.sampling.steps import Ancestral
@@ -32,6 +33,7 @@ __all__ = [
     "drawn",
     "fitted",
     "gather",
+    "molecules_of",
     "padded",
     "qm9_of",
     "stepping",
@@ -162,3 +164,25 @@ def gather(parts: Sequence[Generated]) -> Generated:
         key: torch.cat([getattr(p, key) for p in parts]) for key in Generated.per_sample
     }
     return Generated(**rows)
+
+
+def molecules_of(prior: Prior, result: Result, counts: Tensor) -> Generated:
+    """What a method has made, with all places of the prior.
+
+    Args:
+        prior: of molecules.
+        result: of a method on the `fitted` prior.
+        counts: atoms of each, shape (B,).
+    """
+    samples = padded(result.samples, prior)
+    own = {
+        **{field.name: getattr(result, field.name) for field in fields(Result)},
+        "samples": samples,
+        "controls": padded(result.controls, prior),
+    }
+    return Generated(
+        **own,
+        atoms=counts.to(result.seeds.device),
+        starts=torch.ones_like(result.seeds),
+        satisfied=(result.status == Status.TARGET) & whole(samples, alphabet_of(prior)),
+    )

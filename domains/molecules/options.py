@@ -41,7 +41,13 @@ class Run:
     Seeds = Annotated[str | None, option(RUN, help="Their seeds instead, e.g. 3,5,8.")]
     Steps = Annotated[int, option(RUN, min=1, help="Midpoint steps of the flow.")]
     Evaluations = Annotated[
-        int, option(RUN, min=1, help="Solves forward and backward per start, for L-BFGS.")
+        int,
+        option(
+            RUN,
+            min=0,
+            help="Solves forward and backward per start, for L-BFGS; with 0 generate keeps what "
+            "its search finds.",
+        ),
     ]
     Draws = Annotated[
         int,
@@ -49,6 +55,23 @@ class Run:
             RUN,
             min=1,
             help="Source points screened per start; the best is steered.",
+        ),
+    ]
+    Search = Annotated[
+        str,
+        option(
+            RUN,
+            help="What comes before L-BFGS: best-of, the draws alone; or renoising, for rare "
+            "targets: the best eight draws are put back to noise half-way and drawn again, and the "
+            "best of these, and so on, until one is whole and at its target.",
+        ),
+    ]
+    Generations = Annotated[
+        int,
+        option(
+            RUN,
+            min=1,
+            help="Of renoising, at most: eight molecules each, which take as long as three draws.",
         ),
     ]
     Valence = Annotated[
@@ -160,6 +183,8 @@ class Generation(Search):
     attach: Wanted.Attach = None
     score: Wanted.Score = None
     draws: Run.Draws = 32
+    search: Run.Search = "best-of"
+    generations: Run.Generations = 20
     normalise: Run.Normalise = "none"
     pareto: Wanted.Pareto = None
     compare: Wanted.Compare = False
@@ -180,6 +205,10 @@ class Generation(Search):
             return super().wish
         from ctrlgen.domains.molecules.fronts import check_alone, extremes
 
+        if self.search != "best-of":
+            raise ValueError("search: a front has one pool of draws for all; leave --search out")
+        if not self.evaluations:
+            raise ValueError("evaluations: a front is steered, expected at least 1, got 0")
         if self.score:
             raise ValueError("score: a front has its own order of starts; give --pareto or --score")
         if self.rank is not None:

@@ -67,7 +67,12 @@ class Designing(Molecules):
         options = self.options
         own: dict[str, Any] = {}
         if isinstance(options, Generation):
-            own = {"draws": options.draws, "normalise": options.normalise}
+            own = {
+                "draws": options.draws,
+                "normalise": options.normalise,
+                "search": options.search,
+                "generations": options.generations,
+            }
         unit = options.size(len(self.seeds))
         size = len(self.seeds) if unit == "auto" else unit
         if name == "qm9" and options.device == "cpu":  # where what pads them takes time
@@ -90,6 +95,8 @@ class Designing(Molecules):
         """
         options, seeds, wish = self.options, self.seeds, self.options.wish
         lead = None if self.lead is None else read_molecule(self.lead, "file")
+        if lead is not None and not options.evaluations:
+            raise ValueError("evaluations: a lead is steered, expected at least 1, got 0")
         if lead is not None and wish.like is None:
             wish = replace(wish, like=lead, resemblance=LIKENESS * wish.resemblance)
         designer = Designer(

@@ -7,6 +7,7 @@ Kinds of targets, each on as many molecules of `qm9-heavy`:
     tail     the 0.1 % and the 99.9 % quantile of each of the six properties in D_b, in turn
     beyond   the least value of D_b less 10 % of its range, and the largest one and 10 % more
     joint    gap, dipole and polarizability of a molecule of the test split
+    typical  a gap of 6.8 eV, which many have
 
 Numbers of heavy atoms are drawn from p(n | targets) of D_b (`atom_counts`). Rows, all of one kind
 with the same numbers of atoms and the same first noise:
@@ -16,6 +17,8 @@ with the same numbers of atoms and the same first noise:
     best whole of K  the draw that the guide likes best, whole ones first
     evolution        the best whole draw bred by a separable CMA-ES on its source point
     renoising        the best whole draws put back to noise half-way and drawn again, and so on
+    ... any size     the same, every draw with a number of atoms of its own
+    ... steered      the same with half of the evaluations, then L-BFGS where it misses
     guidance         the best whole of guided samples: the gradient of the cost of the denoised
                      molecule in every step (DPS-like), of a strength chosen with other noise
 
@@ -58,6 +61,7 @@ from ctrlgen.experiments.molecules.rare_rows import (
     guidance,
     near,
     renoising,
+    renoising_steered,
     targets_of,
 )
 from ctrlgen.experiments.shared.dft_labels import Labels
@@ -67,7 +71,10 @@ from ctrlgen.priors.prior import load
 
 __all__ = ["METHODS", "main", "run"]
 
-METHODS = ("unguided", "best whole of K", "evolution", "renoising", "guidance")
+METHODS = (
+    "unguided", "best whole of K", "evolution", "renoising", "renoising any size",
+    "renoising steered", "guidance",
+)  # fmt: skip
 """Rows beside D-Flow's."""
 
 
@@ -95,6 +102,8 @@ def run(bench: Bench, rows: Rows, asked: Sequence[str], budget: float | None = N
         "best whole of K": lambda: best_of_draws(bench, draws),
         "evolution": lambda: evolution(bench, draws),
         "renoising": lambda: renoising(bench, budget),
+        "renoising any size": lambda: renoising(bench, budget, sizes=True),
+        "renoising steered": lambda: renoising_steered(bench, budget),
         "guidance": lambda: guidance(bench, budget),
     }
     for name, compute in ways.items():

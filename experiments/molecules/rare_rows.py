@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import Cost, PropertyCost
-from ctrlgen.domains.molecules.atom_counts import DEVIATION, sizes
+from ctrlgen.domains.molecules import atom_counts
+from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.generation import Task, generate
@@ -32,12 +33,13 @@ from ctrlgen.rows.seeds import further
 
 __all__ = [
     "KINDS", "Bench", "Predicted", "Targets", "best_of_draws", "dflow", "evolution", "guidance",
-    "near", "renoising", "targets_of",
+    "near", "renoising", "renoising_steered", "targets_of",
 ]  # fmt: skip
 
-KINDS = ("tail", "beyond", "joint")
+KINDS = ("tail", "beyond", "joint", "typical")
 JOINT = ("gap", "mu", "alpha")
 TAIL, BEYOND = 0.001, 0.1
+TYPICAL = ("gap", 6800.0)  # about the mean of QM9
 POPULATION, SIGMA = 8, 0.25
 SCALE = torch.tensor([DEVIATION[name] for name in PROPERTIES])
 
@@ -56,6 +58,19 @@ class Targets:
     values: Tensor
     counts: Tensor
 
+    def sizes(self, draws: int) -> Tensor:
+        """Heavy atoms of further draws from p(n | targets), those of the first `counts`, (B, J)."""
+        table, names = atom_counts.sizes("qm9-heavy").only(range(2, 10)), list(PROPERTIES)
+        seeds = further(torch.arange(len(self.values))[:, None], torch.arange(draws))
+        rows = []
+        for own, places, wanted in zip(
+            seeds, self.columns.tolist(), self.values.tolist(), strict=True
+        ):
+            pairs = zip(places, wanted, strict=True)
+            requests = [Request(names[place], value, value) for place, value in pairs]
+            rows.append(table.draw(requests, own))
+        return torch.stack(rows)
+
 
 def targets_of(kind: str, number: int, known: Molecules, held: Molecules) -> Targets:
     """The targets of a kind.
@@ -71,16 +86,15 @@ def targets_of(kind: str, number: int, known: Molecules, held: Molecules) -> Tar
         columns = torch.tensor([list(PROPERTIES).index(name) for name in JOINT]).expand(number, -1)
         order = torch.randperm(len(held), generator=torch.Generator().manual_seed(0))[:number]
         values = torch.stack([held.properties[name][order] for name in JOINT], 1).double()
+    elif kind == "typical":
+        columns = torch.full((number, 1), list(PROPERTIES).index(TYPICAL[0]))
+        values = torch.full((number, 1), TYPICAL[1], dtype=torch.float64)
     else:
         columns = (seeds % len(PROPERTIES))[:, None]
         ends = torch.stack([_ends(known.properties[name], kind) for name in PROPERTIES])
         values = ends[columns[:, 0], seeds // len(PROPERTIES) % 2][:, None]
-    table, rows, labels = sizes("qm9-heavy"), [], list(PROPERTIES)
-    for seed, places, wanted in zip(seeds, columns.tolist(), values.tolist(), strict=True):
-        pairs = zip(places, wanted, strict=True)
-        requests = [Request(labels[place], value, value) for place, value in pairs]
-        rows.append(table.only(range(2, 10)).draw(requests, seed[None]))
-    return Targets(columns, values, torch.cat(rows))
+    targets = Targets(columns, values, torch.zeros(0))
+    return replace(targets, counts=targets.sizes(1)[:, 0])
 
 
 def _ends(values: Tensor, kind: str) -> Tensor:
@@ -206,25 +220,50 @@ def evolution(bench: Bench, draws: int) -> tuple[Tensor, dict[str, Any]]:
     return padded(result.samples, bench.prior), {"evaluations": each, "settings": repr(method)}
 
 
-def renoising(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
-    """Draws for a quarter of the evaluations, at most; the best drawn again with the rest."""
-    solver = bench.prior.solver(bench.settings.steps)
-    one = RenoisingSearch(solver=solver)
-    draws = int(min(bench.settings.draws, evaluations / 4 / solver.evaluations))
-    parts = torch.arange(one.children).tensor_split(len(one.times))
-    each = sum(
-        len(part) * solver.after(time).evaluations
-        for part, time in zip(parts, one.times, strict=True)
-    )
-    draws = max(one.parents, draws)
-    method = replace(
-        one, draws=draws,
-        generations=max(1, round((evaluations - draws * solver.evaluations) / each)),
-    )  # fmt: skip
-    cost = Standing(bench.cost(bench.seeds, "hard"), alphabet_of(bench.prior))
-    result = method(fitted(bench.prior, bench.targets.counts), cost, seeds=bench.seeds)
+def renoising(
+    bench: Bench, evaluations: float, sizes: bool = False
+) -> tuple[Tensor, dict[str, Any]]:
+    """Draws for a quarter of the evaluations, at most; the best drawn again with the rest.
+
+    Args:
+        bench: what is wanted.
+        evaluations: of the network, for each molecule.
+        sizes: every draw has a size of its own, and all breed in one population.
+    """
+    one = _renoising(bench, evaluations)
+    one = replace(one, variants=one.draws if sizes else 1)
+    counts, rows = bench.targets.counts, bench.seeds
+    if sizes:
+        counts = bench.targets.sizes(one.draws).flatten()
+        rows = rows.repeat_interleave(one.draws)
+    cost = Standing(bench.cost(rows, "hard"), alphabet_of(bench.prior))
+    result = one(fitted(bench.prior, counts), cost, seeds=bench.seeds)
     spent = result.network.forward_rows / len(result.seeds)
-    return padded(result.samples, bench.prior), {"evaluations": spent, "settings": repr(method)}
+    account = {"evaluations": spent, "settings": repr(one)}
+    return padded(result.samples, bench.prior), account
+
+
+def _renoising(bench: Bench, evaluations: float) -> RenoisingSearch:
+    solver = bench.prior.solver(bench.settings.steps)
+    draws = int(min(bench.settings.draws, evaluations / 4 / solver.evaluations))
+    return RenoisingSearch(solver=solver, draws=max(RenoisingSearch.parents, draws)).within(
+        evaluations
+    )
+
+
+def renoising_steered(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
+    """Renoising with half of the evaluations, then L-BFGS, where a molecule misses, with the rest.
+
+    As `ctrlgen molecule generate --search renoising` does: a molecule that is whole and at its
+    target is done.
+    """
+    search = _renoising(bench, evaluations / 2)
+    left = evaluations / 2 / (2 * bench.prior.solver(bench.settings.steps).evaluations)
+    settings = replace(
+        bench.settings, search="renoising", draws=search.draws, generations=search.generations,
+        evaluations=max(1, int(left) - 1), restarts=0,
+    )  # fmt: skip
+    return dflow(replace(bench, settings=settings))
 
 
 def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:

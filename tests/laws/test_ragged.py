@@ -64,6 +64,7 @@ from ctrlgen.priors.likelihood import log_likelihood
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import MaskedGaussian
+from ctrlgen.rows.errors import CostError
 from ctrlgen.rows.seeds import normal
 from ctrlgen.sampling.grids import Karras, Uniform
 from ctrlgen.solvers import Dopri5, Midpoint, Solver
@@ -254,3 +255,43 @@ def test_the_guided_velocity_does_not_see_the_padding() -> None:
         u = guided_velocity(prior, SquaredError(operator, batch.y, 0.1).measurement, x, 0.5)
         found.append(u[rows.index(ROW), : int(COUNTS[ROW])])
     assert torch.allclose(found[0], found[1], rtol=0, atol=1e-12)
+
+
+def test_members_of_several_sizes_are_as_alone_and_breed_on() -> None:
+    """A population whose members all have one size is that of this size; the best size wins."""
+    method = RenoisingSearch(draws=6, parents=3, children=4, generations=3, dtype=DOUBLE)
+    seeds = torch.tensor([7, 11])
+
+    def cost(counts: Tensor, aim: Tensor) -> CostLike:
+        def away(x: Tensor, mask: Tensor, aim: Tensor) -> Tensor:
+            return (x.square().sum((1, 2)) - aim).square() * mask.any(1)
+
+        return FunctionCost(away, {"mask": masks(counts), "aim": aim})
+
+    def prior(counts: Tensor) -> Prior:
+        mask = masks(counts)
+        return Prior(
+            Flow(cloud, CondOT()), MaskedGaussian(mask, FEATURES), conditions={"mask": mask}
+        )
+
+    aim = torch.tensor([12.0, 40.0], dtype=DOUBLE)
+    alike = torch.tensor([3, 3, 9, 9])
+    plain = method(prior(alike[::2]), cost(alike[::2], aim), seeds=seeds)
+    two = replace(method, variants=2)
+    same = two(prior(alike), cost(alike, aim.repeat_interleave(2)), seeds=seeds)
+    assert torch.allclose(same.samples, plain.samples, rtol=0, atol=1e-9)
+    assert torch.equal(same.evaluations, plain.evaluations)
+    sizes = torch.tensor([3, 9, 9, 4])
+    mixed = two(prior(sizes), cost(sizes, aim.repeat_interleave(2)), seeds=seeds)
+    found = mixed.samples.ne(0).any(2).sum(1)
+    variant = mixed.history["variant"][-1]
+    assert torch.equal(found, sizes[torch.tensor([0, 2]) + variant])
+    assert int(found[0]) == 3 and int(found[1]) == 9  # of which such sizes are likely
+    assert torch.allclose((mixed.samples.square().sum((1, 2)) - aim).square(), mixed.costs)
+    assert mixed.network.forward_rows == int(mixed.evaluations.sum())
+    alone = replace(two)(prior(sizes[:2]), cost(sizes[:2], aim[:1].expand(2)), seeds=seeds[:1])
+    assert torch.allclose(alone.samples, mixed.samples[:1], rtol=0, atol=1e-9)
+    with pytest.raises(ValueError, match="2 seeds of 2 variants: expected 2, as many as rows"):
+        two(prior(sizes[:2]), cost(sizes, aim.repeat_interleave(2)), seeds=seeds)
+    with pytest.raises(CostError, match="expected 4, 2 variants of 2 seeds"):
+        two(prior(sizes), cost(sizes[:2], aim), seeds=seeds)

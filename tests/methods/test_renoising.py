@@ -11,7 +11,7 @@ from torch import Tensor
 
 import ctrlgen as cg
 from ctrlgen.costs import BlackBoxCost
-from ctrlgen.methods.blackbox.renoising import _Best, _born
+from ctrlgen.methods.blackbox.renoising import _Best
 from ctrlgen.methods.blackbox.search import Search
 from ctrlgen.priors.paths import VP, CondOT, Path
 from ctrlgen.priors.sources import Gaussian
@@ -41,6 +41,11 @@ class _At(Gaussian):
         return self.table[torch.as_tensor(seeds) >> 32]
 
 
+def best(states: Tensor) -> _Best:
+    zero = torch.zeros(states.shape[:2], dtype=torch.int64)
+    return _Best(states, zero.to(states), zero)
+
+
 @pytest.mark.parametrize("path", [CondOT(), VP()], ids=repr)
 @pytest.mark.parametrize("time", [0.3, 0.8])
 def test_a_child_of_a_draw_of_the_prior_is_one(path: Path, time: float) -> None:
@@ -60,10 +65,9 @@ def test_a_child_of_a_draw_of_the_prior_is_one(path: Path, time: float) -> None:
         own, lambda x: x[:, 0], solver, torch.tensor([0]), z, None, 8, None, own.metered(z[:, 0])[1]
     )
     method = cg.RenoisingSearch()
-    x = method._renoised(
-        search, parents.unsqueeze(0), torch.arange(5), level_at(own.flow.path, time), 0
-    )
-    ends = _born(search, x, solver.after(time), time).states[0]
+    family = best(parents.unsqueeze(0))
+    x = method._renoised(search, family, torch.arange(5), level_at(own.flow.path, time), 0)
+    ends = method._born(search, x, family.kinds, solver.after(time), time).states[0]
     shift, slope = ends[0], (ends[1:] - ends[0]).T
     a, b = slope[:, :2], slope[:, 2:]
     tolerance = 1e-3 if isinstance(path, VP) else 1e-5  # VP ends with a little noise
@@ -116,15 +120,23 @@ def test_children_pay_for_the_steps_that_are_left() -> None:
     early = cg.RenoisingSearch(draws=6, parents=3, target=goal, solver=Midpoint(4), dtype=DOUBLE)
     early_result = early(prior(), distance, seeds=SEEDS)
     assert (early_result.objective_calls == 6).all() and early_result.converged.all()
+    few = cg.RenoisingSearch(
+        draws=6, parents=3, generations=2, target=goal, solver=Midpoint(4), chunk=2, dtype=DOUBLE
+    )
+    few_result = few(prior(), distance, seeds=SEEDS)
+    assert few_result.converged.all() and (few_result.objective_calls % 2 == 0).all()
+    assert (few_result.objective_calls <= 6).all() and (few_result.objective_calls < 6).any()
+    assert torch.equal(few_result.evaluations, 8 * few_result.objective_calls)
 
 
 def test_families_share_the_places_of_parents() -> None:
     costs = torch.tensor([[3.0, 1.0, 2.0, 4.0, 1.5, math.inf]])
     families = torch.tensor([[0, 1, 1, 2, 1, 0]])
-    best = _Best(costs.unsqueeze(2), costs)
-    assert best.survivors(families, 2, 3).costs.tolist() == [[1.0, 1.5, 3.0]]
-    assert best.survivors(families, 1, 4).costs.tolist() == [[1.0, 3.0, 4.0, 1.5]]
-    assert best.survivors(families, 9, 3).costs.tolist() == [[1.0, 1.5, 2.0]]
+    some = _Best(costs.unsqueeze(2), costs, families)
+    kept = some.survivors(families, 2, 3)
+    assert kept.costs.tolist() == [[1.0, 1.5, 3.0]] and kept.kinds.tolist() == [[1, 1, 0]]
+    assert some.survivors(families, 1, 4).costs.tolist() == [[1.0, 3.0, 4.0, 1.5]]
+    assert some.survivors(families, 9, 3).costs.tolist() == [[1.0, 1.5, 2.0]]
 
 
 def test_noise_is_joined_with_data_as_the_source_says() -> None:
@@ -140,7 +152,7 @@ def test_noise_is_joined_with_data_as_the_source_says() -> None:
     )
     parents = torch.tensor([[[1.0, -2.0], [0.5, 0.1]]], dtype=DOUBLE)
     x = cg.RenoisingSearch()._renoised(
-        search, parents, torch.arange(2), level_at(own.flow.path, 0.5), 0
+        search, best(parents), torch.arange(2), level_at(own.flow.path, 0.5), 0
     )
     away = (x - 0.5 * parents) * parents.sign()
     assert (away > 0).all() and float(away.max()) > 0.1
@@ -161,6 +173,16 @@ def test_candidates_that_fail_are_no_parents() -> None:
     assert lost.status.tolist() == [ended, failed, ended] and lost.samples.isfinite().all()
 
 
+def test_as_many_generations_as_evaluations_are_worth() -> None:
+    method = cg.RenoisingSearch(draws=8, solver=Midpoint(4)).within(300)
+    result = method(prior(), distance, seeds=[1])
+    each = (int(result.evaluations) - 8 * 8) / method.generations
+    assert abs(int(result.evaluations) - 300) <= each / 2
+    assert method.within(1).generations == 1
+    with pytest.raises(ValueError, match="solver: expected one of fixed steps, got None"):
+        cg.RenoisingSearch().within(100)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -169,6 +191,7 @@ def test_candidates_that_fail_are_no_parents() -> None:
         ({"times": (0.5, 1.0)}, r"times: expected numbers in \(0, 1\)"),
         ({"times": ()}, "times: expected a tuple of times"),
         ({"family": 0}, "family: expected a positive integer"),
+        ({"variants": 0}, "variants: expected a positive integer"),
     ],
 )
 def test_bad_settings_are_refused(options: dict[str, Any], words: str) -> None:

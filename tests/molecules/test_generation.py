@@ -360,7 +360,8 @@ def test_only_priors_of_molecules_have_an_alphabet() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"steps": 0}, {"batch": 0}, {"restarts": -1}, {"tolerance": 0.0}, {"chi": -1.0},
-     {"normalise": "paper"}, {"evaluations": 0}, {"draws": 0}, {"valence": -1.0}],
+     {"normalise": "paper"}, {"evaluations": -1}, {"draws": 0}, {"valence": -1.0},
+     {"search": "annealing"}, {"generations": 0}, {"draws": 7, "search": "renoising"}],
 )  # fmt: skip
 def test_settings_refuse(wrong: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

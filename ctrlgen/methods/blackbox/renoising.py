@@ -19,12 +19,15 @@ noise breaks what is renoised with any other.
 
 Selection keeps families apart: a parent and its children leave at most `family` of the next
 parents, so that the offspring of one lucky draw does not take the place of all others at once.
+
+With variants (`blackbox.candidates`) draws are of them in turn, and children are of their parent's:
+a molecule may be looked for among several numbers of atoms at once, whichever breeds on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -36,6 +39,7 @@ from ctrlgen.rows.status import Status
 from ctrlgen.sampling.fresh import joined
 from ctrlgen.sampling.grids import Level, level_at
 from ctrlgen.solvers import Solver
+from ctrlgen.solvers.fixed import FixedStep
 
 __all__ = ["RenoisingSearch"]
 
@@ -57,6 +61,8 @@ class RenoisingSearch(SearchMethod):
         generations: at most so many.
         times: to which parents are put back, on the clock of the flow, in (0, 1).
         family: at most so many of a parent and its children are parents again, >= 1.
+        variants: V, of each sample; prior and cost then hold V rows for each seed, one after the
+            other. `Result.history` has which of them the best is of ("variant").
 
     Raises:
         ValueError: for numbers out of range.
@@ -70,10 +76,11 @@ class RenoisingSearch(SearchMethod):
     generations: int = 20
     times: tuple[float, ...] = (0.6, 0.7, 0.8, 0.88)
     family: int = 2
+    variants: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("draws", "parents", "children", "generations", "family"):
+        for name in ("draws", "parents", "children", "generations", "family", "variants"):
             check_sizes(**{name: getattr(self, name)})
         if not isinstance(self.times, tuple) or not self.times:
             raise ValueError(f"times: expected a tuple of times, got {self.times!r}")
@@ -89,31 +96,52 @@ class RenoisingSearch(SearchMethod):
                 f"got {self.children}"
             )
 
+    @property
+    def each(self) -> int:
+        return self.variants
+
+    def within(self, evaluations: float) -> Self:
+        """The same search of as many generations as so many evaluations of the network are worth.
+
+        Args:
+            evaluations: for each sample, draws among them; one generation is made at least.
+
+        Raises:
+            ValueError: without a solver that says how many it takes.
+        """
+        if not isinstance(self.solver, FixedStep):
+            raise ValueError(f"solver: expected one of fixed steps, got {self.solver!r}")
+        left = evaluations - self.draws * self.solver.evaluations
+        each = sum(
+            len(part) * self.solver.after(time).evaluations
+            for part, time in zip(self._parts(), self.times, strict=True)
+        )
+        return replace(self, generations=max(1, round(left / each)))
+
+    def _parts(self, device: torch.device | None = None) -> tuple[Tensor, ...]:
+        """Numbers of the children of a generation, shared out among the times."""
+        return torch.arange(self.children, device=device).tensor_split(len(self.times))
+
     def search(self, search: Search, z: Tensor) -> None:
         """Draws, then generation by generation; see `SearchMethod`."""
-        draws = torch.arange(self.draws, device=z.device).expand(len(z), self.draws)
-        drawn = [_born(search, search.draw(part)) for part in draws.split(self.chunk, dim=1)]
-        best = _Best.joined(drawn).survivors(draws, 1, self.parents)
-        search.note(finished=False)
-        status = search.lost(best.costs.isfinite().any(1))
-        kept = search.leave(torch.where(search.reached, int(Status.TARGET), status))
-        best = best if kept is None else best.take(kept)
+        best = self._drawn(search, z)
         path = search.prior.flow.path
         rest = [(level_at(path, time), search.solver.after(time)) for time in self.times]
-        own = torch.arange(self.children, device=z.device)
+        parts = self._parts(z.device)
+        own = torch.cat(parts)
         for generation in range(self.generations):
             if not len(search.rows):
                 break
             place = (own + generation) % self.parents
             place = torch.where(best.costs[:, place].isfinite(), place, 0)  # (b, λ)
             children = []
-            parts = own.tensor_split(len(rest))
             for (level, solver), part in zip(rest, parts, strict=True):
                 for few in part.split(self.chunk):
-                    x = self._renoised(search, best.of(place[:, few]), few, level, generation)
-                    children.append(_born(search, x, solver, level.time))
+                    parents = best.of(place[:, few])
+                    x = self._renoised(search, parents, few, level, generation)
+                    children.append(self._born(search, x, parents.kinds, solver, level.time))
             new = _Best.joined(children)
-            search.note()
+            self._note(search)
             status = search.lost(new.costs.isfinite().any(1))
             # a black box that has nothing to say of these children may have of the next
             status = torch.where(status == Status.FAILED, int(Status.RUNNING), status)
@@ -124,26 +152,68 @@ class RenoisingSearch(SearchMethod):
             best = best if kept is None else best.take(kept)
         search.end(Status.MAX_ITERATIONS)
 
+    def _drawn(self, search: Search, z: Tensor) -> _Best:
+        """The best draws of the samples that stay; each leaves as soon as one meets its target."""
+        own = torch.arange(self.draws, device=z.device)
+        parts: list[_Best] = []
+        for part in own.split(self.chunk):
+            if parts and search.target is not None:
+                kept = search.leave(torch.where(search.reached, int(Status.TARGET), 0))
+                parts = parts if kept is None else [few.take(kept) for few in parts]
+            if not len(search.rows):
+                break
+            draws = part.expand(len(search.rows), len(part))
+            kinds = draws % self.variants
+            parts.append(self._born(search, search.draw(draws, self._told(kinds)), kinds))
+        self._note(search, finished=False)
+        best = _Best.joined(parts)
+        if not len(search.rows):
+            return best
+        best = best.survivors(own.expand(len(search.rows), self.draws), 1, self.parents)
+        status = search.lost(best.costs.isfinite().any(1))
+        kept = search.leave(torch.where(search.reached, int(Status.TARGET), status))
+        return best if kept is None else best.take(kept)
+
+    def _note(self, search: Search, finished: bool = True) -> None:
+        more = {"variant": search.kinds} if self.variants > 1 else {}
+        search.note(finished, **more)
+
+    def _born(
+        self,
+        search: Search,
+        x: Tensor,
+        kinds: Tensor,
+        solver: Solver | None = None,
+        start: float = 0.0,
+    ) -> _Best:
+        """What comes of states (b, J, *) of variants (b, J) at a time, scored."""
+        ends = search.solved(x, solver, start, self._told(kinds))
+        return _Best(ends, search.judged(ends, ends, kinds=self._told(kinds)), kinds)
+
+    def _told(self, kinds: Tensor) -> Tensor | None:
+        """The variants, where there are several."""
+        return kinds if self.variants > 1 else None
+
     def _renoised(
-        self, search: Search, states: Tensor, own: Tensor, level: Level, generation: int
+        self, search: Search, parents: _Best, own: Tensor, level: Level, generation: int
     ) -> Tensor:
         """States (b, J, *) at a level on the path from fresh noise to final states (b, J, *).
 
         Args:
             search: the samples.
-            states: of parents.
+            parents: J of each.
             own: numbers of the children in their generation, shape (J,).
             level: of t.
             generation: its number.
         """
         seeds = further(search.seeds.unsqueeze(1), own).flatten()
-        prior = search.prior.take(search.wide(len(own)))
-        x = states.flatten(0, 1)
+        prior, _ = search.candidates(len(own), self._told(parents.kinds))
+        x = parents.states.flatten(0, 1)
         stream = _GENERATIONS + generation
         noise = prior.source.sample(seeds, stream, dtype=x.dtype, device=x.device)
         noise = joined(prior, noise, x)
         x = prior.source.project(prior.flow.noised(x, noise, level.alpha, level.sigma))
-        return x.unflatten(0, states.shape[:2])
+        return x.unflatten(0, parents.states.shape[:2])
 
 
 class _Best(NamedTuple):
@@ -152,10 +222,12 @@ class _Best(NamedTuple):
     Attributes:
         states: final ones, shape (b, J, *).
         costs: infinite where there is none, shape (b, J).
+        kinds: variants that they are of, int64, shape (b, J).
     """
 
     states: Tensor
     costs: Tensor
+    kinds: Tensor
 
     @classmethod
     def joined(cls, parts: list[_Best]) -> _Best:
@@ -165,10 +237,10 @@ class _Best(NamedTuple):
     def take(self, index: Tensor) -> _Best:
         return _Best(*(part[index] for part in self))
 
-    def of(self, places: Tensor) -> Tensor:
-        """The states at places (b, K), shape (b, K, *)."""
+    def of(self, places: Tensor) -> _Best:
+        """Those at places (b, K)."""
         each = torch.arange(len(places), device=places.device).unsqueeze(1)
-        return self.states[each, places]
+        return _Best(*(part[each, places] for part in self))
 
     def survivors(self, families: Tensor, most: int, count: int) -> _Best:
         """The best `count`, best first; of each family the best `most`, others after all these.
@@ -183,10 +255,4 @@ class _Best(NamedTuple):
         same = same.unsqueeze(2) == same.unsqueeze(1)  # [j, i]: i, which is better, is of j's
         more = same.tril(-1).sum(2) >= most
         order = order.gather(1, more.to(torch.int8).argsort(dim=1, stable=True)[:, :count])
-        return _Best(self.of(order), self.costs.gather(1, order))
-
-
-def _born(search: Search, x: Tensor, solver: Solver | None = None, start: float = 0.0) -> _Best:
-    """What comes of states (b, J, *) at a time, scored."""
-    ends = search.solved(x, solver, start)
-    return _Best(ends, search.judged(ends, ends))
+        return self.of(order)

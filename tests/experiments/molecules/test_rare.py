@@ -29,6 +29,7 @@ from ctrlgen.experiments.molecules.rare_rows import (
     guidance,
     near,
     renoising,
+    renoising_steered,
     targets_of,
 )
 from ctrlgen.priors.flows import Flow
@@ -74,6 +75,11 @@ def test_targets_are_quantiles_of_the_tails_values_beyond_and_joint_values_of_ot
         wanted = 0.1 * (1 + LABELS.index(name)) * row
         assert torch.allclose(joint.values[:, column], wanted, rtol=1e-5)
     assert int(tail.counts.min()) >= 2 and int(tail.counts.max()) <= 9
+    sizes = tail.sizes(5)
+    assert torch.equal(sizes[:, 0], tail.counts) and sizes.shape == (14, 5)
+    typical = targets_of("typical", 3, known, held)
+    assert typical.columns.tolist() == [[LABELS.index("gap")]] * 3
+    assert typical.values.tolist() == [[6800.0]] * 3 and len(typical.sizes(40).unique()) > 1
 
 
 def bench() -> Bench:
@@ -115,6 +121,13 @@ def test_every_row_is_nearer_than_a_draw_at_the_evaluations_that_it_says(
     again, account = renoising(case, 100.0)
     assert account["evaluations"] == 8 * 6 + 3 * 16  # eight draws, three generations
     assert (error(case, again) <= torch.stack(each).min(0).values * (1 + 1e-4)).all()
+    mixed, account = renoising(case, 100.0, sizes=True)
+    assert account["evaluations"] == 96 and "variants=8" in account["settings"]
+    atoms = (mixed[..., 3:] != 0).any(2).sum(1, keepdim=True)
+    assert (atoms == case.targets.sizes(8)).any(1).all() and (atoms[:, 0] != atoms[0]).any()
+    then, account = renoising_steered(case, 400.0)
+    assert account["evaluations"] <= 400 and "search='renoising'" in account["settings"]
+    assert (error(case, then) < 0.05 * error(case, one)).all()
     guided, account = guidance(case, 48.0)
     assert account["evaluations"] == 48 and "best of 4" in account["settings"]
     assert error(case, guided).sum() < error(case, one).sum()
