@@ -33,15 +33,19 @@ def blocks() -> dict[str, str]:
 
 
 def front(file: str) -> None:
-    """The picture of the front page: three of the others below one another."""
+    """The picture of the front page: three of the others below one another, pixel for pixel."""
     images = {title: imread(part) for part, title in FRONT.items()}
-    heights = [8.5 * image.shape[0] / image.shape[1] for image in images.values()]
-    figure = Figure(figsize=(8.7, sum(heights) + 0.9), dpi=110, layout="constrained")
-    grid = figure.subplots(len(images), 1, height_ratios=heights)
-    for axes, (title, image) in zip(grid, images.items(), strict=True):
-        axes.imshow(image, interpolation="lanczos")
-        axes.set_title(title, fontsize=11, weight="bold", loc="left")
-        axes.set_axis_off()
+    margin, line, dpi = 8, 30, 110
+    width = max(image.shape[1] for image in images.values()) + 2 * margin
+    height = sum(image.shape[0] + line + margin for image in images.values())
+    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi)
+    top = height
+    for title, image in images.items():
+        figure.text(margin / width, (top - line / 2) / height, title, fontsize=11, weight="bold",
+                    va="center")  # fmt: skip
+        top -= line + image.shape[0]
+        figure.figimage(image, (width - image.shape[1]) // 2, top)
+        top -= margin
     save_figure(figure, file)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,16 +112,25 @@ def publish(out: Path, results: dict[str, Any], table: str) -> None:
     Args:
         out: the folder, made where there is none.
         results: JSON-able; written with six digits, what is not finite as a string
-            (`ctrlgen.runs.json_files`).
+            (`ctrlgen.runs.json_files`), and a row's key only where it says what these do not.
             Its "note" is what a reader must know of the table, and is written below it.
         table: Markdown.
     """
     out.mkdir(parents=True, exist_ok=True)
     if results.get("note"):
         table = f"{table.rstrip()}\n\n{results['note']}\n"
-    write_results(out / "results.json", results)
+    write_results(out / "results.json", keyless(results, results))
     (out / "table.md").write_text(table)
     typer.echo(table)
+
+
+def keyless(part: Any, results: Mapping[str, Any]) -> Any:
+    """A part of results without the keys of rows that repeat what the results say themselves."""
+    if not isinstance(part, Mapping):
+        return part
+    key = part.get("key")
+    known = isinstance(key, Mapping) and all(results.get(k) == v for k, v in key.items())
+    return {k: keyless(v, results) for k, v in part.items() if not (known and k == "key")}
 
 
 def timed(

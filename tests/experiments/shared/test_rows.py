@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctrlgen.experiments.shared.rows import Rows
+from ctrlgen.experiments.shared.rows import Rows, publish
 from ctrlgen.runs.locks import Held, lock_folder
 
 Compute = Callable[[], tuple[dict[str, Any], Tensor]]
@@ -47,6 +47,16 @@ def test_rows_of_another_key_are_computed_again(
     assert other.get("a", compute).tolist() == [[2, 2]]
     assert other.rows["a"] == {"key": {"images": 2}, "count": 2, "worst": float("inf")}
     assert "a: computed again (images: 1 there, 2 now)" in capsys.readouterr().out
+
+
+def test_a_key_is_published_once(tmp_path: Path) -> None:
+    """A row keeps its own where the results do not say all of it."""
+    rows = {"a": {"key": {"images": 2}, "psnr": [1 / 3]}, "b": {"key": {"images": 3}}}
+    results = {"images": 2, "rows": {"of": rows}}
+    publish(tmp_path, results, "a table")
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert written["rows"]["of"] == {"a": {"psnr": [0.333333]}, "b": {"key": {"images": 3}}}
+    assert results["rows"]["of"]["a"]["key"] == {"images": 2}  # type: ignore[index]
 
 
 def test_rows_without_a_schema_are_read(tmp_path: Path, compute: Compute) -> None:
