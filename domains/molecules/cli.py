@@ -163,7 +163,7 @@ def sample(ctx: typer.Context, options: Sample) -> None:
 
       ctrlgen molecule sample -n 4 --steps 6 --score mine.py:score --method evolution
 
-      ctrlgen molecule sample -n 4 --steps 6 --score "qed>=0.5"
+      ctrlgen molecule sample -n 4 --steps 6 --score "qed>=0.5, sa<=4"
     """
     from ctrlgen.domains.molecules.sampling import Drawing
 

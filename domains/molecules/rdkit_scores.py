@@ -30,7 +30,7 @@ from ctrlgen.runs.fingerprint import file_digest
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["SCALES", "RDKitScore", "ScoreWish", "parse_score"]
+__all__ = ["SCALES", "RDKitScore", "ScoreWish", "parse_score", "parse_scores"]
 
 SCALES = {"qed": 0.1, "logp": 1.0, "tpsa": 20.0, "sa": 1.0}
 """The scores by name, and the error of each that counts as one."""
@@ -150,3 +150,18 @@ def parse_score(text: str) -> ScoreWish:
     if low.value > high.value:
         raise ValueError(f"score: expected low <= high for {own}, got {text.strip()!r}")
     return ScoreWish(own, low.value, high.value)
+
+
+def parse_scores(text: str) -> list[ScoreWish]:
+    """Read wishes of RDKit's scores with commas between them, `qed>=0.8, sa<=3`.
+
+    Raises:
+        ValueError: as of `parse_score`, or a score that is asked for twice.
+        UnknownName: for a score that is not among `SCALES`.
+    """
+    wishes = [parse_score(part) for part in text.split(",")]
+    names = [wish.name for wish in wishes]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"score: expected each score once, got {name} twice in {text!r}")
+    return wishes

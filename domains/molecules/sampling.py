@@ -19,7 +19,7 @@ from ctrlgen.domains.molecules.judges import judge
 from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded, stepping
 from ctrlgen.domains.molecules.options import Sample
 from ctrlgen.domains.molecules.plans import METRIC, Molecules
-from ctrlgen.domains.molecules.rdkit_scores import SCALES, parse_score
+from ctrlgen.domains.molecules.rdkit_scores import SCALES, parse_scores
 from ctrlgen.domains.molecules.reports import finish
 from ctrlgen.domains.molecules.requirements import parse_atoms
 from ctrlgen.domains.molecules.scoring import EVALUATOR
@@ -117,8 +117,9 @@ class Drawing(Molecules):
             if scoring.code:
                 cost = BlackBoxCost(**scoring.box(), view=MoleculeView(name))
             else:
-                wish = parse_score(scoring.reference)
-                cost, shown = wish.cost(name), {*shown, wish.name}
+                wishes = parse_scores(scoring.reference)
+                cost = sum(wish.cost(name) for wish in wishes)
+                shown |= {wish.name for wish in wishes}
             method = scoring.method(prior, options.steps)
         columns = Columns(
             name,

@@ -15,7 +15,7 @@ from torch import Tensor
 import ctrlgen as cg
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.elements import ALL_ATOM
-from ctrlgen.domains.molecules.rdkit_scores import RDKitScore, parse_score
+from ctrlgen.domains.molecules.rdkit_scores import RDKitScore, parse_score, parse_scores
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.rows.errors import UnknownName
 
@@ -95,6 +95,7 @@ def test_the_score_of_synthesis_ranks_and_wishes_are_read() -> None:
     assert parse_score("QED ≥ .5") == parse_score("qed>=0.5")
     same = [str(parse_score(text)) for text in ("sa<=3", "logp=1..3", "tpsa==40")]
     assert same == ["sa <= 3", "logp = 1..3", "tpsa = 40"]
+    assert parse_scores("qed>=.5, sa<=3") == [parse_score("qed>=0.5"), parse_score("sa<=3")]
 
 
 def test_the_loudness_of_a_clip_by_a_program() -> None:

@@ -65,6 +65,11 @@ def test_a_drug_like_prior_is_drawn_with_the_scores_of_rdkit(
     words = ["--prior", cards.prior, "--evaluator", cards.evaluator, "--steps", 1, "--atoms", 2]
     (row,) = solved(ctrlgen, "sample", *words, *asked, "--overwrite")["molecules"]
     assert [key for key in row if key.startswith("score ")] == ["score logp"]
+    both = ["--score", "logp<=2, sa<=4", *asked[2:-1], "both.sdf"]
+    (row,) = solved(ctrlgen, "sample", *words, *both)["molecules"]
+    assert [key for key in row if key.startswith("score ")] == ["score logp", "score sa"]
+    refused = ctrlgen("sample", *words, "--score", "sa<=4,sa>=2", *both[2:], "--overwrite")
+    assert refused.code == 2 and "score: expected each score once, got sa twice" in refused.err
 
 
 def test_columns_of_a_drug_like_molecule() -> None:
