@@ -33,7 +33,7 @@ from ctrlgen.domains.molecules.metrics import assess, reference_smiles
 from ctrlgen.domains.molecules.molecule_batches import drawn, stepping
 from ctrlgen.domains.molecules.perception import perceive
 from ctrlgen.domains.molecules.properties import PROPERTIES
-from ctrlgen.domains.molecules.regressors import PropertyNetwork, load_regressor
+from ctrlgen.domains.molecules.regressors import Regressor, load_regressor
 from ctrlgen.domains.molecules.states import join, split
 from ctrlgen.domains.molecules.training import WEIGHTS, targets_of
 from ctrlgen.priors.cards import Card
@@ -146,7 +146,7 @@ def measure_prior(
 
 
 def errors(
-    network: PropertyNetwork, name: str, data: Path, part: str, count: int | None = None
+    network: Regressor, name: str, data: Path, part: str, count: int | None = None
 ) -> dict[str, float]:
     """Mean absolute error on a split of QM9, in the units of `PROPERTIES`."""
     known = read(name, data, part)  # type: ignore[arg-type]

@@ -44,6 +44,10 @@ __all__ = [
 
 Types = Literal["straight-through", "soft", "hard"]
 
+_BUILDERS = tuple(
+    f"ctrlgen.domains.molecules.{name}:build" for name in ("regressors", "score_networks")
+)
+
 NAMES = tuple(PROPERTIES)
 BASED = [NAMES.index(name) for name in ("alpha", "cv", "homo", "lumo")]
 """Columns of the properties that have a baseline by composition."""
@@ -237,8 +241,9 @@ def build(**options: Any) -> PropertyNetwork:
 
 def load_regressor(
     name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> PropertyNetwork:
-    """An embedded regressor: "qm9-evaluator", "qm9-guide" or "qm9-heavy-guide".
+) -> Regressor:
+    """An embedded regressor: "qm9-evaluator", "qm9-guide", "qm9-heavy-guide" or
+    "moses-heavy-guide".
 
     It is in evaluation mode and its parameters need no gradient.
 
@@ -247,9 +252,9 @@ def load_regressor(
     """
     known = cards()
     card = Card.read(known[name]) if name in known else None
-    if card is None or not card.factory.startswith(f"{__name__}:"):
+    if card is None or card.factory not in _BUILDERS:
         raise ValueError(f"name: expected a property regressor such as 'qm9-guide', got {name!r}")
-    network: PropertyNetwork = network_of(card, known[name].parent)  # type: ignore[assignment]
+    network: Regressor = network_of(card, known[name].parent)  # type: ignore[assignment]
     return network.to(device, dtype).eval().requires_grad_(False)
 
 
