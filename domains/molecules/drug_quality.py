@@ -47,7 +47,7 @@ from ctrlgen.training.wheels import there
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-__all__ = ["draw", "measure", "plain_smiles"]
+__all__ = ["draw", "measure", "plain_smiles", "training_smiles"]
 
 _SCORES = ("qed", "logp", "sa")
 
@@ -166,7 +166,7 @@ def draw(
     return parts.positions, parts.hard
 
 
-def _training(folder: Path) -> set[str] | None:
+def training_smiles(folder: Path) -> set[str] | None:
     """SMILES of MOSES's train, canonical for this RDKit; None where the wheel is not there."""
     return set(moses.smiles(folder, "train")) if there(moses.PACKAGE, folder) else None
 
@@ -209,7 +209,7 @@ def main() -> None:
         content = {"steps": options.steps}
         if options.churn is not None:
             content["churn"] = options.churn
-        content |= measure(*molecules, _training(options.data), busted=busted)
+        content |= measure(*molecules, training_smiles(options.data), busted=busted)
     content = rounded(content)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
