@@ -3,6 +3,7 @@
     python -m ctrlgen.domains.molecules.drug_quality --data data/moses --samples 300
     python -m ctrlgen.domains.molecules.drug_quality --data data/moses --prior runs/.../card.json
 
+With `--churn` as many stochastic steps draw them, and stand in the card beside the others.
 Both begin with heavy atoms, their hydrogens known but nowhere: bonds are perceived, hydrogens
 placed, and the complete molecule is asked (`perception`, `chemistry`). Molecules of the data are
 the first of a split; those of a prior come from seeds 0, 1, ..., their sizes from the histogram of
@@ -228,7 +229,12 @@ def main() -> None:
             f"median strain {content['strain'].get('median')} kcal/mol, of {options.samples} at "
             f"{options.steps} {kind} steps"
         )
-        card.quality = {"summary": summary, "command": command, **content}
+        quality = {"summary": summary, "command": command, **content}
+        if options.churn is not None:
+            quality = {**card.quality, "stochastic": quality}
+        elif "stochastic" in card.quality:
+            quality["stochastic"] = card.quality["stochastic"]
+        card.quality = quality
         card.write(options.prior)
     print(dumps(content))
 
