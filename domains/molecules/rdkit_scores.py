@@ -82,6 +82,19 @@ class ScoreWish:
     reference: str = ""
     digest: str = ""
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval.
+
+        Raises:
+            ValueError: for a score of the user's, which has none.
+        """
+        if self.low is None or self.high is None:
+            raise ValueError(
+                f"score: expected one of {', '.join(SCALES)} in an interval, got {self}"
+            )
+        return self.low, self.high
+
     def function(self) -> Callable[[Sequence[Mol | None]], Sequence[float | None]]:
         """A function of RDKit molecules, None among them, that returns a number or None each."""
         if self.reference:

@@ -62,8 +62,7 @@ class Bench:
         """The same wishes as the guide sees them."""
         cost: Any = sum(
             PropertyCost(
-                Guide(self.guide, [wish.name], "soft"), wish.low, wish.high,
-                scale=SCALES[wish.name],
+                Guide(self.guide, [wish.name], "soft"), *wish.bounds, scale=SCALES[wish.name]
             )
             for wish in self.wishes
         )  # fmt: skip

@@ -86,9 +86,10 @@ def measure(bench: Bench, signals: Tensor, known: set[str] | None) -> dict[str, 
 
 def _distance(wish: ScoreWish, value: float | None) -> float:
     """From an interval, in the scale of the score; NaN where there is no score."""
-    if value is None or wish.low is None or wish.high is None:
+    if value is None:
         return math.nan
-    return max(wish.low - value, value - wish.high, 0.0) / SCALES[wish.name]
+    low, high = wish.bounds
+    return max(low - value, value - high, 0.0) / SCALES[wish.name]
 
 
 def run(
@@ -121,7 +122,8 @@ def share(data: Data, wishes: Sequence[ScoreWish]) -> float:
     met = torch.ones(len(data), dtype=torch.bool)
     for wish in wishes:
         values = data.properties[wish.name]
-        met &= (values >= wish.low) & (values <= wish.high)
+        low, high = wish.bounds
+        met &= (values >= low) & (values <= high)
     return float(met.double().mean())
 
 

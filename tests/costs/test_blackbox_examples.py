@@ -15,7 +15,7 @@ from torch import Tensor
 import ctrlgen as cg
 from ctrlgen.domains.molecules import chemistry
 from ctrlgen.domains.molecules.elements import ALL_ATOM
-from ctrlgen.domains.molecules.rdkit_scores import RDKitScore, parse_score, parse_scores
+from ctrlgen.domains.molecules.rdkit_scores import RDKitScore, ScoreWish, parse_score, parse_scores
 from ctrlgen.domains.molecules.states import join
 from ctrlgen.rows.errors import UnknownName
 
@@ -95,6 +95,9 @@ def test_the_score_of_synthesis_ranks_and_wishes_are_read() -> None:
     assert parse_score("QED ≥ .5") == parse_score("qed>=0.5")
     same = [str(parse_score(text)) for text in ("sa<=3", "logp=1..3", "tpsa==40")]
     assert same == ["sa <= 3", "logp = 1..3", "tpsa = 40"]
+    assert parse_score("logp=1..3").bounds == (1, 3)
+    with pytest.raises(ValueError, match=r"expected one of qed, .* in an interval, got a low mine"):
+        assert ScoreWish("mine", reference="mine.py:mine").bounds
     assert parse_scores("qed>=.5, sa<=3") == [parse_score("qed>=0.5"), parse_score("sa<=3")]
 
 
