@@ -33,7 +33,9 @@ COLUMNS = (
 )  # fmt: skip
 COMPARED = (
     *(("D-Flow", other) for other in ("best whole of K", "evolution", "guidance")),
-    *(("renoising", other) for other in ("best whole of K", "evolution", "D-Flow")),
+    *(("renoising", other) for other in ("best whole of K", "evolution", "D-Flow", "guidance")),
+    ("renoising any size", "renoising"),
+    *(("renoising steered", other) for other in ("best whole of K", "D-Flow", "renoising")),
 )
 """Rows whose errors are compared, pair by pair."""
 ERRORS = ("evaluator", "guide", "difference", "label")
