@@ -15,7 +15,7 @@ from torch import Tensor
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.checks import check_kind, check_sizes
 from ctrlgen.rows.seeds import Seeds, as_seeds
-from ctrlgen.sampling.grids import Grid
+from ctrlgen.sampling.grids import Grid, Level, level_at
 from ctrlgen.sampling.steps import Ancestral, StepRule, walk
 
 __all__ = ["Sampler"]
@@ -66,8 +66,39 @@ class Sampler:
             x0: source points, shape (B, *shape).
             seeds: of the noise in the steps, shape (B,).
         """
+        first = self.levels(prior)[0]
+        x = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
+        return prior.codec.decode(self.finish(prior, x, seeds))
+
+    def levels(self, prior: Prior, start: float = 0.0) -> list[Level]:
+        """The levels of a walk from a time in [0, 1), the first of them there if it is above zero.
+
+        Of the steps of a whole walk those that lie beyond; less than half of one joins the next.
+        """
         grid = replace(self.grid or prior.grid, steps=self.steps)  # type: ignore[call-arg]
-        levels = grid(prior.flow.path)
-        first = (levels[0].alpha ** 2 + levels[0].sigma ** 2) ** 0.5
-        end = walk(prior, first * x0, levels, self.rule, seeds.to(x0.device))
-        return prior.codec.decode(prior.source.project(end))
+        levels: list[Level] = grid(prior.flow.path)
+        if start == 0:
+            return levels
+        place = next(k for k in range(1, len(levels)) if levels[k].time > start)
+        left = (levels[place].time - start) / (levels[place].time - levels[place - 1].time)
+        if left < 0.5 and place < len(levels) - 1:
+            place += 1
+        return [level_at(prior.flow.path, start), *levels[place:]]
+
+    def evaluations(self, prior: Prior, start: float = 0.0) -> int:
+        """Of the network of a prior, from a time on."""
+        levels = self.levels(prior, start)
+        last = 1 if levels[-1].sigma == 0 and self.rule.evaluations > 1 else 0
+        return self.rule.evaluations * (len(levels) - 1) - last
+
+    def finish(self, prior: Prior, x: Tensor, seeds: Tensor, start: float = 0.0) -> Tensor:
+        """Final states from states at the first of the `levels`, shape of x.
+
+        Args:
+            prior: bound to the conditions of the samples.
+            x: states, shape (B, *shape).
+            seeds: of the noise in the steps, shape (B,).
+            start: time of the states.
+        """
+        end = walk(prior, x, self.levels(prior, start), self.rule, seeds.to(x.device))
+        return prior.source.project(end)

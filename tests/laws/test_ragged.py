@@ -67,6 +67,7 @@ from ctrlgen.priors.sources import MaskedGaussian
 from ctrlgen.rows.errors import CostError
 from ctrlgen.rows.seeds import normal
 from ctrlgen.sampling.grids import Karras, Uniform
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Dopri5, Midpoint, Solver
 
 DOUBLE = torch.float64
@@ -190,6 +191,11 @@ METHODS: dict[str, tuple[Any, Callable[[Batch], CostLike]]] = {
         TrustRegionSearch(draws=4, batch=2, rounds=3, descent=4), Batch.function,
     ),
     "best-of": (BestOf(n=4, rungs=(Rung(1),)), Batch.function),
+    "best-of-stochastic": (BestOf(n=3, solver=Sampler(5)), Batch.function),
+    "renoising-stochastic": (
+        RenoisingSearch(draws=3, parents=2, children=4, generations=2, solver=Sampler(6)),
+        Batch.function,
+    ),
 }  # fmt: skip
 
 COUNTED = {"status", "iterations", "evaluations", "backward_passes", "objective_calls"}

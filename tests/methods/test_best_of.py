@@ -15,6 +15,7 @@ from ctrlgen.methods import DFlow
 from ctrlgen.rows.errors import CostError
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Euler, Midpoint
 from ctrlgen.testing.oracles import gaussian
 
@@ -45,6 +46,22 @@ def test_it_is_the_best_of_the_samples_of_its_seeds() -> None:
     assert torch.allclose(prior().generate(result.controls, solver), result.samples)
     assert torch.allclose(result.history["cost"][0], costs[:4].min(0).values)  # so far
     assert (result.status == Status.FINISHED).all()
+
+
+def test_draws_by_stochastic_steps_are_those_of_the_sampler() -> None:
+    sampler = Sampler(9)
+    method = cg.BestOf(n=6, solver=sampler, chunk=4)
+    result = method(prior(), distance, seeds=SEEDS)
+    draws = torch.stack([sampler(prior(), further(SEEDS, j)) for j in range(6)])
+    costs = torch.stack([distance(x) for x in draws])
+    assert torch.allclose(result.costs, costs.min(0).values)
+    assert torch.equal(result.history["draw"][-1], costs.argmin(0))
+    assert (result.evaluations == 6 * 9).all() and "Sampler(steps=9" in result.method
+    (alone,) = method(prior(), distance, seeds=SEEDS[1:2]).samples
+    assert torch.allclose(alone, result.samples[1])
+    for other in (cg.EvolutionStrategy, cg.TrustRegionSearch):
+        with pytest.raises(TypeError, match=r"solver: expected a Solver, got Sampler\(steps=9"):
+            other(solver=sampler)
 
 
 def test_the_expected_cost_is_that_of_the_least_of_n() -> None:

@@ -16,7 +16,9 @@ from ctrlgen.methods.blackbox.search import Search
 from ctrlgen.priors.paths import VP, CondOT, Path
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.rows.status import Status
-from ctrlgen.sampling.grids import level_at
+from ctrlgen.sampling.grids import Uniform, level_at
+from ctrlgen.sampling.samplers import Sampler
+from ctrlgen.sampling.steps import Ancestral
 from ctrlgen.solvers import RK4, Euler, Midpoint
 from ctrlgen.testing.oracles import gaussian
 
@@ -127,6 +129,40 @@ def test_children_pay_for_the_steps_that_are_left() -> None:
     assert few_result.converged.all() and (few_result.objective_calls % 2 == 0).all()
     assert (few_result.objective_calls <= 6).all() and (few_result.objective_calls < 6).any()
     assert torch.equal(few_result.evaluations, 8 * few_result.objective_calls)
+
+
+def test_stochastic_steps_draw_and_draw_again() -> None:
+    """Counts by hand, noise of its own for every child, and the law of the prior of each."""
+    seen = []
+
+    def watched(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return distance(x)
+
+    sampler = Sampler(8, Ancestral(2.0), Uniform(8))
+    method = cg.RenoisingSearch(
+        draws=4, parents=2, children=4, generations=2, times=(0.25, 0.5), solver=sampler,
+        dtype=DOUBLE,
+    )  # fmt: skip
+    result = method(prior(), watched, seeds=SEEDS)
+    assert (result.evaluations == 4 * 8 + 2 * (2 * 6 + 2 * 4)).all()
+    assert method.within(4 * 8 + 40, prior()).generations == 2
+    with pytest.raises(ValueError, match="prior: expected the one of the search, for its sampler"):
+        method.within(100)
+    states = torch.cat(seen[-5:])  # the cost is tried before
+    assert len(states.unique(dim=0)) == len(states) == 3 * (4 + 8)
+    alone = method(prior(), distance, seeds=SEEDS[1:2])
+    assert torch.allclose(alone.samples[0], result.samples[1])
+
+    seen.clear()
+    every = cg.RenoisingSearch(
+        draws=1, parents=1, children=1, generations=1, times=(0.5,), dtype=DOUBLE,
+        solver=Sampler(400, Ancestral(2.0), Uniform(400)),
+    )  # fmt: skip
+    every(prior(), watched, seeds=range(4000))
+    for states in seen[-2:]:  # draws, and then their children
+        assert torch.allclose(states.mean(0), MEAN, atol=0.06)
+        assert torch.allclose(torch.cov(states.T), COVARIANCE, atol=0.08)
 
 
 def test_families_share_the_places_of_parents() -> None:

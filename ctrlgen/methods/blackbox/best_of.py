@@ -68,6 +68,7 @@ class BestOf(SearchMethod):
     """
 
     control: ClassVar[str] = "which draw"
+    stochastic: ClassVar[bool] = True
 
     n: int = 16
     rungs: tuple[Rung, ...] = ()

@@ -16,14 +16,14 @@ from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer
 from ctrlgen.priors.conditions import BoundVelocity
 from ctrlgen.priors.prior import Prior
-from ctrlgen.rows.batching import expand_like, flat, partition, rows_of
+from ctrlgen.rows.batching import expand_like, flat, partition
 from ctrlgen.rows.counts import Meter
-from ctrlgen.rows.errors import CostError
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Solver
 
-__all__ = ["Search", "first_variants", "metered"]
+__all__ = ["Search"]
 
 
 class Search:
@@ -42,7 +42,7 @@ class Search:
         self,
         prior: Prior,
         cost: CostLike,
-        solver: Solver,
+        solver: Solver | Sampler,
         seeds: Tensor,
         z: Tensor,
         target: Tensor | None,
@@ -97,7 +97,10 @@ class Search:
         return torch.arange(len(self.rows), device=self.rows.device).repeat_interleave(count)
 
     def score(
-        self, points: Tensor, draws: Tensor | None = None, solver: Solver | None = None
+        self,
+        points: Tensor,
+        draws: Tensor | None = None,
+        solver: Solver | Sampler | None = None,
     ) -> Tensor:
         """Costs (b, J) of candidates (b, J, *), infinite where there is none; in one batch.
 
@@ -106,18 +109,33 @@ class Search:
             draws: their numbers (b, J), where they are draws.
             solver: in place of the search's own.
         """
-        return self.judged(points, self.solved(points, solver), draws)
+        return self.judged(points, self.solved(points, solver, draws=draws), draws)
 
     def solved(
         self,
         x: Tensor,
-        solver: Solver | None = None,
+        solver: Solver | Sampler | None = None,
         start: float = 0.0,
         kinds: Tensor | None = None,
+        draws: Tensor | None = None,
     ) -> Tensor:
-        """Final states (b, J, *) of states x (b, J, *) at a time, in one batch."""
-        prior = self.candidates(x.shape[1], kinds)[0]
-        ends = (solver or self.solver)(BoundVelocity(prior), x.flatten(0, 1), start, 1.0)
+        """Final states (b, J, *) of states x (b, J, *) at a time, in one batch.
+
+        Args:
+            x: states of the samples at work.
+            solver: in place of the search's own.
+            start: the time.
+            kinds: variants that they are of (b, J); the first by default.
+            draws: numbers (b, J) that tell the noise in a sampler's steps apart.
+        """
+        prior, solver = self.candidates(x.shape[1], kinds)[0], solver or self.solver
+        points = x.flatten(0, 1)
+        if isinstance(solver, Sampler):
+            assert draws is not None
+            seeds = further(self.seeds.unsqueeze(1), draws).flatten()
+            ends = solver.finish(prior, points, seeds, start)
+        else:
+            ends = solver(BoundVelocity(prior), points, start, 1.0)
         return ends.unflatten(0, x.shape[:2])
 
     def judged(
@@ -259,39 +277,3 @@ class Search:
             history=self._course.tables(),
             method=method,
         )
-
-
-def first_variants(
-    prior: Prior, cost: CostLike, samples: int, variants: int
-) -> tuple[Prior, CostLike]:
-    """Prior and cost of the first variant of each sample.
-
-    Args:
-        prior: of all variants, or of no rows.
-        cost: of all variants, or of no rows.
-        samples: B.
-        variants: V.
-
-    Raises:
-        ValueError: if the prior holds other than BV rows.
-        CostError: if the cost does.
-    """
-    count = samples * variants
-    prior.check_rows(count, f"{samples} seeds of {variants} variants")
-    held = rows_of(cost)
-    if held is not None and held != count:
-        raise CostError(
-            f"cost: holds data of {held} samples, expected {count}, {variants} variants of "
-            f"{samples} seeds"
-        )
-    index = torch.arange(samples, device=prior.device) * variants
-    return prior.take(index), cost_rows(cost, index)
-
-
-def metered(prior: Prior, rows: Tensor, variants: int) -> tuple[Prior, Meter]:
-    """As `Prior.metered`; what the variants of a sample take is counted for the sample."""
-    own, meter = prior.metered(rows)
-    if variants > 1:
-        sample = torch.arange(len(rows), device=rows.device)
-        own.flow.meter = meter.take(sample.repeat_interleave(variants))
-    return own, meter

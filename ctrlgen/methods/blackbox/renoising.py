@@ -33,11 +33,13 @@ import torch
 from torch import Tensor
 
 from ctrlgen.methods.blackbox.search import Search, SearchMethod
+from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
 from ctrlgen.sampling.fresh import joined
 from ctrlgen.sampling.grids import Level, level_at
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Solver
 from ctrlgen.solvers.fixed import FixedStep
 
@@ -69,6 +71,7 @@ class RenoisingSearch(SearchMethod):
     """
 
     control: ClassVar[str] = "what is drawn again"
+    stochastic: ClassVar[bool] = True
 
     draws: int = 16
     parents: int = 8
@@ -100,23 +103,32 @@ class RenoisingSearch(SearchMethod):
     def each(self) -> int:
         return self.variants
 
-    def within(self, evaluations: float) -> Self:
+    def within(self, evaluations: float, prior: Prior | None = None) -> Self:
         """The same search of as many generations as so many evaluations of the network are worth.
 
         Args:
             evaluations: for each sample, draws among them; one generation is made at least.
+            prior: on whose grid and path a sampler steps; needed with one.
 
         Raises:
-            ValueError: without a solver that says how many it takes.
+            ValueError: without a solver that says how many it takes, or a sampler's prior.
         """
-        if not isinstance(self.solver, FixedStep):
-            raise ValueError(f"solver: expected one of fixed steps, got {self.solver!r}")
-        left = evaluations - self.draws * self.solver.evaluations
+        left = evaluations - self.draws * self._taken(prior)
         each = sum(
-            len(part) * self.solver.after(time).evaluations
+            len(part) * self._taken(prior, time)
             for part, time in zip(self._parts(), self.times, strict=True)
         )
         return replace(self, generations=max(1, round(left / each)))
+
+    def _taken(self, prior: Prior | None, start: float = 0.0) -> int:
+        """Evaluations of the network from a time on."""
+        if isinstance(self.solver, FixedStep):
+            return self.solver.after(start).evaluations
+        if not isinstance(self.solver, Sampler):
+            raise ValueError(f"solver: expected one of fixed steps, got {self.solver!r}")
+        if prior is None:
+            raise ValueError("prior: expected the one of the search, for its sampler, got None")
+        return self.solver.evaluations(prior, start)
 
     def _parts(self, device: torch.device | None = None) -> tuple[Tensor, ...]:
         """Numbers of the children of a generation, shared out among the times."""
@@ -126,7 +138,7 @@ class RenoisingSearch(SearchMethod):
         """Draws, then generation by generation; see `SearchMethod`."""
         best = self._drawn(search, z)
         path = search.prior.flow.path
-        rest = [(level_at(path, time), search.solver.after(time)) for time in self.times]
+        rest = [(level_at(path, time), _after(search.solver, time)) for time in self.times]
         parts = self._parts(z.device)
         own = torch.cat(parts)
         for generation in range(self.generations):
@@ -139,7 +151,10 @@ class RenoisingSearch(SearchMethod):
                 for few in part.split(self.chunk):
                     parents = best.of(place[:, few])
                     x = self._renoised(search, parents, few, level, generation)
-                    children.append(self._born(search, x, parents.kinds, solver, level.time))
+                    number = self.draws + generation * self.children + few
+                    children.append(
+                        self._born(search, x, parents.kinds, solver, level.time, number)
+                    )
             new = _Best.joined(children)
             self._note(search)
             status = search.lost(new.costs.isfinite().any(1))
@@ -164,7 +179,8 @@ class RenoisingSearch(SearchMethod):
                 break
             draws = part.expand(len(search.rows), len(part))
             kinds = draws % self.variants
-            parts.append(self._born(search, search.draw(draws, self._told(kinds)), kinds))
+            drawn = search.draw(draws, self._told(kinds))
+            parts.append(self._born(search, drawn, kinds, number=part))
         self._note(search, finished=False)
         best = _Best.joined(parts)
         if not len(search.rows):
@@ -183,11 +199,13 @@ class RenoisingSearch(SearchMethod):
         search: Search,
         x: Tensor,
         kinds: Tensor,
-        solver: Solver | None = None,
+        solver: Solver | Sampler | None = None,
         start: float = 0.0,
+        number: Tensor | None = None,
     ) -> _Best:
-        """What comes of states (b, J, *) of variants (b, J) at a time, scored."""
-        ends = search.solved(x, solver, start, self._told(kinds))
+        """What comes of states (b, J, *) of variants (b, J) at a time, scored; see `solved`."""
+        draws = None if number is None else number.expand(kinds.shape)
+        ends = search.solved(x, solver, start, self._told(kinds), draws)
         return _Best(ends, search.judged(ends, ends, kinds=self._told(kinds)), kinds)
 
     def _told(self, kinds: Tensor) -> Tensor | None:
@@ -214,6 +232,11 @@ class RenoisingSearch(SearchMethod):
         noise = joined(prior, noise, x)
         x = prior.source.project(prior.flow.noised(x, noise, level.alpha, level.sigma))
         return x.unflatten(0, parents.states.shape[:2])
+
+
+def _after(solver: Solver | Sampler, time: float) -> Solver | Sampler:
+    """What goes on from a time; a sampler is told of it when it steps."""
+    return solver if isinstance(solver, Sampler) else solver.after(time)
 
 
 class _Best(NamedTuple):

@@ -28,7 +28,8 @@ from ctrlgen.methods.base import (
     first_points,
     try_cost,
 )
-from ctrlgen.methods.blackbox.candidates import Search, first_variants, metered
+from ctrlgen.methods.blackbox.candidates import Search
+from ctrlgen.methods.blackbox.variants import first_variants, metered
 from ctrlgen.methods.result import Result
 from ctrlgen.optimizers.base import Observer, check_target
 from ctrlgen.priors.prior import Prior
@@ -36,6 +37,7 @@ from ctrlgen.rows.checks import check_sizes
 from ctrlgen.rows.errors import carrying
 from ctrlgen.rows.seeds import Seeds, as_seeds
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Solver
 
 __all__ = ["STEPS", "Search", "SearchMethod"]
@@ -49,7 +51,9 @@ class SearchMethod(Method):
     """Base of the searches: implement `search`.
 
     Args:
-        solver: Φ; `STEPS` midpoint steps on the prior's grid by default.
+        solver: Φ; `STEPS` midpoint steps on the prior's grid by default. What keeps its candidates
+            and solves no point again (`stochastic`) takes a `Sampler` as well, whose noise is the
+            candidate's.
         target: a sample stops when its cost is at most this; None for no target.
         chunk: candidates of a sample that are solved at once, which bounds the memory.
         dtype: of states.
@@ -57,8 +61,9 @@ class SearchMethod(Method):
     """
 
     needs: ClassVar[str] = "values alone"
+    stochastic: ClassVar[bool] = False
 
-    solver: Solver | None = None
+    solver: Solver | Sampler | None = None
     target: float | None = None
     chunk: int = 8
     dtype: torch.dtype = torch.float32
@@ -66,7 +71,7 @@ class SearchMethod(Method):
 
     def __post_init__(self) -> None:
         check_sizes(chunk=self.chunk)
-        if self.solver is not None:
+        if self.solver is not None and not (self.stochastic and isinstance(self.solver, Sampler)):
             check_parts(self, solver=Solver)
         check_dtype(self.dtype)
 

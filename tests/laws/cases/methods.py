@@ -55,6 +55,7 @@ from ctrlgen.priors.paths import Cosine
 from ctrlgen.priors.prior import Prior
 from ctrlgen.priors.sources import Gaussian
 from ctrlgen.sampling.grids import DDPMUniform, Karras, Uniform
+from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.sampling.steps import DDIM
 from ctrlgen.solvers import Euler
 from tests.laws.cases.base import SEEDS, Case, D, Outputs, Vector, draw, pick
@@ -185,6 +186,12 @@ METHODS: dict[str, Case] = {
     "best-of": method_case(BestOf(n=3, rungs=(Rung(1, 1.0),), solver=Euler(2), target=-1.0)),
     "best-of-halving": method_case(
         BestOf(n=6, solver=Euler(2), rungs=(Rung(1, 0.5), Rung(2, 0.5)), chunk=4)
+    ),
+    "best-of-stochastic": method_case(BestOf(n=3, rungs=(Rung(1, 1.0),), solver=Sampler(4))),
+    "renoising-stochastic": method_case(
+        RenoisingSearch(
+            draws=4, parents=2, children=3, generations=2, times=(0.4,), solver=Sampler(4)
+        )
     ),
     "evolution": method_case(
         EvolutionStrategy(population=6, generations=3, draws=2, solver=Euler(2))
