@@ -26,11 +26,16 @@ from ctrlgen.methods import (
 )
 from ctrlgen.priors.prior import Prior
 from ctrlgen.sampling.grids import Uniform
+from ctrlgen.sampling.samplers import Sampler
+from ctrlgen.sampling.steps import Ancestral
 
-__all__ = ["Scored", "Scoring"]
+__all__ = ["STOCHASTIC", "Scored", "Scoring"]
 
 Name = Literal["best-of", "evolution", "renoising", "particles", "trust-region"]
 _PANEL = "The score"
+
+STOCHASTIC = ("best-of", "renoising")
+"""Methods that keep what they draw, and so may draw by stochastic steps."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +127,18 @@ class Scoring:
         """Arguments of a `ctrlgen.costs.BlackBoxCost`."""
         return {"score": self.reference, "workers": self.scorers, "timeout": self.timeout}
 
-    def method(self, prior: Prior, steps: int) -> Method:
-        """The method, of so many midpoint steps a solve."""
+    def method(self, prior: Prior, steps: int, churn: float | None = None) -> Method:
+        """The method.
+
+        Args:
+            prior: to be steered.
+            steps: midpoint steps of a solve, or stochastic ones.
+            churn: λ of stochastic steps, for those of `STOCHASTIC`; None for the ODE.
+        """
         solver, device = prior.solver(steps), prior.device
+        drawn = solver if churn is None else Sampler(steps, Ancestral(churn))
         if self.name == "best-of":
-            return BestOf(n=self.calls, solver=solver, device=device)
+            return BestOf(n=self.calls, solver=drawn, device=device)
         if self.name == "evolution":
             population = min(16, max(4, self.calls // 8))
             draws = max(1, self.calls // 3)
@@ -138,7 +150,7 @@ class Scoring:
             draws = max(4, self.calls // 3)
             children = min(8, self.calls - draws)
             return RenoisingSearch(
-                draws=draws, parents=min(8, draws), children=children, solver=solver,
+                draws=draws, parents=min(8, draws), children=children, solver=drawn,
                 generations=(self.calls - draws) // children, device=device,
             )  # fmt: skip
         if self.name == "trust-region":

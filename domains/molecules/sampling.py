@@ -11,6 +11,7 @@ import torch
 
 from ctrlgen import plugins
 from ctrlgen.commands import console
+from ctrlgen.commands.scoring import STOCHASTIC
 from ctrlgen.costs import BlackBoxCost
 from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.columns import Columns
@@ -94,12 +95,13 @@ class Drawing(Molecules):
 
         Raises:
             ValueError: for a prior of something else, numbers of atoms that it does not have, or
-                stochastic steps beside a score.
+                stochastic steps with a method that takes none.
         """
         options, seeds = self.options, self.seeds
-        if options.scoring is not None and options.churn is not None:
+        scoring = options.scoring
+        if scoring is not None and options.churn and scoring.name not in STOCHASTIC:
             raise ValueError(
-                f"churn: expected none beside a score, whose method takes its own steps, got "
+                f"churn: expected none with {scoring.name}, which solves its points again, got "
                 f"{options.churn:g}"
             )
         device = console.device_named(options.device)
@@ -112,7 +114,6 @@ class Drawing(Molecules):
         churn = CHURN if options.churn is None else options.churn
         method: Any = Draws(stepping(prior, options.steps, churn or None))
         cost: Any = None
-        scoring = options.scoring
         if scoring is not None:  # molecules without a score are there, and marked
             if scoring.code:
                 cost = BlackBoxCost(**scoring.box(), view=MoleculeView(name))
@@ -120,7 +121,7 @@ class Drawing(Molecules):
                 wishes = parse_scores(scoring.reference)
                 cost = sum(wish.cost(name) for wish in wishes)
                 shown |= {wish.name for wish in wishes}
-            method = scoring.method(prior, options.steps)
+            method = scoring.method(prior, options.steps, churn or None)
         columns = Columns(
             name,
             evaluator=evaluator_of(options.evaluator, device) if known else None,

@@ -195,5 +195,10 @@ def test_stochastic_steps_are_another_draw_of_the_same_seed(
     assert "Sampler(steps=4" in other["solver"] and "Sampler" not in one["solver"]
     assert "Ancestral(rate=2.0)" in usual["solver"]
     assert (tmp_path / "a.xyz").read_text() != (tmp_path / "b.xyz").read_text()
-    outcome = ctrlgen("sample", *words, "--churn", 1, "--score", "qed>=0.5", "-o", "d.sdf")
-    assert outcome.code == 2 and "churn: expected none beside a score" in outcome.err
+    score = ["--score", "qed>=0.5", "--calls", 8]
+    outcome = ctrlgen("sample", *words, *score, "--method", "evolution", "--churn", 1)
+    assert outcome.code == 2 and "churn: expected none with evolution, which solves" in outcome.err
+    for name, more in (("d", []), ("e", ["--churn", 0]), ("f", ["--method", "evolution"])):
+        outcome = ctrlgen("sample", "-n", 1, *words, *score, *more, "-o", f"{name}.sdf")
+        content = json.loads((tmp_path / f"{name}.json").read_text())
+        assert ("Ancestral(rate=2.0)" in content["method"]) == (name == "d")
