@@ -28,6 +28,7 @@ from ctrlgen.solvers import Solver
 from ctrlgen.solvers.fixed import FixedStep
 
 __all__ = [
+    "CHURN",
     "Generated",
     "alphabet_of",
     "drawn",
@@ -39,6 +40,9 @@ __all__ = [
     "stepping",
     "whole",
 ]
+
+CHURN = 16.0
+"""Rate of fresh noise in the steps of draws: of 2 to 64 the best (weights/quality)."""
 
 _FEW = 9
 

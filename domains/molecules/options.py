@@ -239,7 +239,7 @@ class Sample(Scored):
             RUN,
             min=0.0,
             help="Rate at which noise is drawn anew in steps of one evaluation each: more stable "
-            "molecules. 1 is DDPM's, 2 is taken; 0 takes midpoint steps of the ODE.",
+            "molecules. 1 is DDPM's, 16 is taken; 0 takes midpoint steps of the ODE.",
         ),
     ] = None
     evaluator: Run.Evaluator = None

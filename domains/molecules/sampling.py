@@ -17,7 +17,7 @@ from ctrlgen.domains.molecules.atom_counts import sizes
 from ctrlgen.domains.molecules.columns import Columns
 from ctrlgen.domains.molecules.elements import described
 from ctrlgen.domains.molecules.judges import judge
-from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded, stepping
+from ctrlgen.domains.molecules.molecule_batches import CHURN, alphabet_of, fitted, padded, stepping
 from ctrlgen.domains.molecules.options import Sample
 from ctrlgen.domains.molecules.plans import METRIC, Molecules
 from ctrlgen.domains.molecules.rdkit_scores import SCALES, parse_scores
@@ -38,9 +38,6 @@ from ctrlgen.solvers.failures import lost_text
 from ctrlgen.solvers.fixed import FixedStep
 
 __all__ = ["Drawing", "Draws", "evaluator_of"]
-
-CHURN = 2.0
-"""Rate of fresh noise in the steps of draws (weights/quality/*-stochastic.json)."""
 
 
 def evaluator_of(name: str | None, device: str = "cpu") -> Any:

@@ -31,6 +31,7 @@ from ctrlgen.sampling.grids import (
 )
 from ctrlgen.sampling.steps import (
     DDIM,
+    Ancestral,
     EDMStep,
     EulerStep,
     HeunStep,
@@ -285,6 +286,19 @@ def test_chains_have_the_variance_that_their_coefficients_say(prior_of: Build) -
         assert float(x.var()) == pytest.approx(expected, rel=0.06)
         limit = chain_variance(DDPMUniform(1000)(ddpm()), rule, 0.5)
         assert limit == pytest.approx(0.5, rel=0.015)
+
+
+def test_long_stochastic_steps_cool_the_law(prior_of: Build) -> None:
+    """Fifty at rate 16 leave a normal variable 0.56 of its variance; in the limit they keep it."""
+    oracle = gaussian(torch.zeros(1, dtype=torch.float64), torch.eye(1, dtype=torch.float64))
+    prior, rule = prior_of(oracle), Ancestral(16.0)
+    levels = Power(50, power=1.5)(CondOT())
+    x = walk(prior, prior.start(range(4000), dtype=torch.float64), levels, rule, range(4000))
+    assert chain_variance(levels, rule, 1.0) == pytest.approx(0.56, abs=0.005)
+    assert float(x.var()) == pytest.approx(0.56, rel=0.08)
+    assert chain_variance(Power(20000, power=1.5)(CondOT()), rule, 1.0) == pytest.approx(
+        1, abs=0.01
+    )
 
 
 def test_churn_keeps_the_marginal(prior_of: Build) -> None:

@@ -193,7 +193,7 @@ def test_stochastic_steps_are_another_draw_of_the_same_seed(
     one, other, usual = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "abc")
     assert [row["seed"] for row in one["molecules"]] == [row["seed"] for row in other["molecules"]]
     assert "Sampler(steps=4" in other["solver"] and "Sampler" not in one["solver"]
-    assert "Ancestral(rate=2.0)" in usual["solver"]
+    assert "Ancestral(rate=16.0)" in usual["solver"]
     assert (tmp_path / "a.xyz").read_text() != (tmp_path / "b.xyz").read_text()
     score = ["--score", "qed>=0.5", "--calls", 8]
     outcome = ctrlgen("sample", *words, *score, "--method", "evolution", "--churn", 1)
@@ -201,4 +201,4 @@ def test_stochastic_steps_are_another_draw_of_the_same_seed(
     for name, more in (("d", []), ("e", ["--churn", 0]), ("f", ["--method", "evolution"])):
         outcome = ctrlgen("sample", "-n", 1, *words, *score, *more, "-o", f"{name}.sdf")
         content = json.loads((tmp_path / f"{name}.json").read_text())
-        assert ("Ancestral(rate=2.0)" in content["method"]) == (name == "d")
+        assert ("Ancestral(rate=16.0)" in content["method"]) == (name == "d")
