@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ctrlgen.costs import Cost, PropertyCost
-from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded, stepping
+from ctrlgen.domains.molecules.molecule_batches import CHURN, alphabet_of, fitted, padded, stepping
 from ctrlgen.domains.molecules.rdkit_scores import SCALES, ScoreWish
 from ctrlgen.domains.molecules.regressors import Regressor
 from ctrlgen.domains.molecules.scoring import Guide
@@ -21,9 +21,7 @@ from ctrlgen.rows.seeds import further
 from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.sampling.steps import Ancestral
 
-__all__ = ["CHURN", "Bench", "best", "drawn", "guidance", "renoising"]
-
-CHURN = 2.0
+__all__ = ["Bench", "best", "drawn", "guidance", "renoising"]
 
 
 @dataclass(frozen=True)

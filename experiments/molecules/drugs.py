@@ -33,7 +33,7 @@ from torch import Tensor
 from ctrlgen.domains.molecules import moses_data
 from ctrlgen.domains.molecules.data import Molecules as Data
 from ctrlgen.domains.molecules.drug_quality import plain_smiles, training_smiles
-from ctrlgen.domains.molecules.molecule_batches import alphabet_of
+from ctrlgen.domains.molecules.molecule_batches import CHURN, alphabet_of
 from ctrlgen.domains.molecules.perception import name as name_of
 from ctrlgen.domains.molecules.quality import draw_counts
 from ctrlgen.domains.molecules.rdkit_scores import SCALES, ScoreWish, parse_scores
@@ -41,7 +41,7 @@ from ctrlgen.domains.molecules.regressors import load_regressor
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import split
 from ctrlgen.domains.molecules.views import Molecules
-from ctrlgen.experiments.molecules.drug_rows import CHURN, Bench, best, drawn, guidance, renoising
+from ctrlgen.experiments.molecules.drug_rows import Bench, best, drawn, guidance, renoising
 from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish
 from ctrlgen.experiments.shared.tables import head
@@ -171,7 +171,7 @@ def main(
     methods: Annotated[str, typer.Option(help="with commas between")] = ",".join(METHODS),
     steps: Annotated[int, typer.Option(min=1, help="stochastic steps of a draw")] = 50,
     budget: Annotated[int, typer.Option(min=1, help="evaluations a molecule")] = 800,
-    strengths: Annotated[str, typer.Option(help="of guidance, to choose from")] = "0.1,0.3,1",
+    strengths: Annotated[str, typer.Option(help="of guidance, to choose from")] = "1e-4,3e-4,1e-3",
     prior: Annotated[str, typer.Option(help="name or card")] = PRIOR,
     guide: Annotated[str, typer.Option(help="name")] = GUIDE,
     out: Out = None,

@@ -18,6 +18,7 @@ with the same numbers of atoms and the same first noise:
     evolution        the best whole draw bred by a separable CMA-ES on its source point
     renoising        the best whole draws put back to noise half-way and drawn again, and so on
     ... any size     the same, every draw with a number of atoms of its own
+    ... stochastic   the same by stochastic steps, as many evaluations a draw
     ... steered      the same with half of the evaluations, then L-BFGS where it misses
     guidance         the best whole of guided samples: the gradient of the cost of the denoised
                      molecule in every step (DPS-like), of a strength chosen with other noise
@@ -73,7 +74,7 @@ __all__ = ["METHODS", "main", "run"]
 
 METHODS = (
     "unguided", "best whole of K", "evolution", "renoising", "renoising any size",
-    "renoising steered", "guidance",
+    "renoising stochastic", "renoising steered", "guidance",
 )  # fmt: skip
 """Rows beside D-Flow's."""
 
@@ -103,6 +104,7 @@ def run(bench: Bench, rows: Rows, asked: Sequence[str], budget: float | None = N
         "evolution": lambda: evolution(bench, draws),
         "renoising": lambda: renoising(bench, budget),
         "renoising any size": lambda: renoising(bench, budget, sizes=True),
+        "renoising stochastic": lambda: renoising(bench, budget, stochastic=True),
         "renoising steered": lambda: renoising_steered(bench, budget),
         "guidance": lambda: guidance(bench, budget),
     }

@@ -35,6 +35,7 @@ COMPARED = (
     *(("D-Flow", other) for other in ("best whole of K", "evolution", "guidance")),
     *(("renoising", other) for other in ("best whole of K", "evolution", "D-Flow", "guidance")),
     ("renoising any size", "renoising"),
+    *(("renoising stochastic", other) for other in ("best whole of K", "renoising")),
     *(("renoising steered", other) for other in ("best whole of K", "D-Flow", "renoising")),
 )
 """Rows whose errors are compared, pair by pair."""

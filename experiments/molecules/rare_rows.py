@@ -15,7 +15,7 @@ from ctrlgen.domains.molecules.atom_counts import DEVIATION
 from ctrlgen.domains.molecules.costs import ValenceCost
 from ctrlgen.domains.molecules.data import Molecules
 from ctrlgen.domains.molecules.generation import Task, generate
-from ctrlgen.domains.molecules.molecule_batches import alphabet_of, fitted, padded
+from ctrlgen.domains.molecules.molecule_batches import CHURN, alphabet_of, fitted, padded, stepping
 from ctrlgen.domains.molecules.properties import PROPERTIES, Request
 from ctrlgen.domains.molecules.regressors import PropertyNetwork, Types
 from ctrlgen.domains.molecules.scoring import Guide
@@ -221,7 +221,7 @@ def evolution(bench: Bench, draws: int) -> tuple[Tensor, dict[str, Any]]:
 
 
 def renoising(
-    bench: Bench, evaluations: float, sizes: bool = False
+    bench: Bench, evaluations: float, sizes: bool = False, stochastic: bool = False
 ) -> tuple[Tensor, dict[str, Any]]:
     """Draws for a quarter of the evaluations, at most; the best drawn again with the rest.
 
@@ -229,8 +229,9 @@ def renoising(
         bench: what is wanted.
         evaluations: of the network, for each molecule.
         sizes: every draw has a size of its own, and all breed in one population.
+        stochastic: draws and children by as many stochastic steps.
     """
-    one = _renoising(bench, evaluations)
+    one = _renoising(bench, evaluations, stochastic)
     one = replace(one, variants=one.draws if sizes else 1)
     counts, rows = bench.targets.counts, bench.seeds
     if sizes:
@@ -243,12 +244,11 @@ def renoising(
     return padded(result.samples, bench.prior), account
 
 
-def _renoising(bench: Bench, evaluations: float) -> RenoisingSearch:
-    solver = bench.prior.solver(bench.settings.steps)
-    draws = int(min(bench.settings.draws, evaluations / 4 / solver.evaluations))
-    return RenoisingSearch(solver=solver, draws=max(RenoisingSearch.parents, draws)).within(
-        evaluations
-    )
+def _renoising(bench: Bench, evaluations: float, stochastic: bool = False) -> RenoisingSearch:
+    steps = bench.settings.steps
+    draws = max(RenoisingSearch.parents, int(min(bench.settings.draws, evaluations / 8 / steps)))
+    solver = stepping(bench.prior, 2 * steps, CHURN) if stochastic else bench.prior.solver(steps)
+    return RenoisingSearch(solver=solver, draws=draws).within(evaluations, bench.prior)
 
 
 def renoising_steered(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:

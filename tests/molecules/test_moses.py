@@ -26,6 +26,7 @@ from ctrlgen.domains.molecules import (
     moses,
     moses_data,
     moses_gaps,
+    score_quality,
     training,
 )
 from ctrlgen.domains.molecules.chemistry import Xtb
@@ -272,9 +273,9 @@ def test_the_recipes_train_on_a_packed_file(
 
 
 def test_what_has_no_weights_says_how_to_make_them() -> None:
-    text = "prior: 'moses-heavy' is not known; known are: .*ctrlgen train molecules/moses-heavy"
+    text = "prior: 'cifar10-large' is not known; known are: .*ctrlgen train images/cifar10-large"
     with pytest.raises(UnknownName, match=text):
-        cg.load("moses-heavy")
+        cg.load("cifar10-large")
     with pytest.raises(FileNotFoundError, match="conformers --data"):
         training.train("moses-heavy", data="nowhere", steps=1)
 
@@ -306,6 +307,30 @@ def test_molecules_without_a_label_teach_nothing_of_it(packed_data: Path) -> Non
 
 
 # ------------------------------------------------------------------ how good they are
+
+
+def test_a_guide_is_measured_on_what_it_never_saw_into_its_card(
+    packed_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = moses_data.read(packed_data, "train")
+    names = ("qed", "gap")
+    values = torch.stack([data.properties[name] for name in names], 1)
+    told = score_quality.errors(values + torch.tensor([0.01, 5.0]), data, names)
+    for place, name in enumerate(names):  # four molecules have no gap
+        known = values[:, place][values[:, place].isfinite()]
+        assert told[name]["error"] == pytest.approx([0.01, 5.0][place], abs=1e-3)
+        spread = float((known - known.mean()).abs().mean())
+        assert told[name]["deviation"] == pytest.approx(spread, abs=1e-3)
+    small = {"classes": 13, **TINY}
+    recipe = replace(training.RECIPES["moses-heavy-guide"], config=small, batch=3, places=(5, 27))
+    monkeypatch.setitem(training.RECIPES, "moses-heavy-guide", recipe)
+    monkeypatch.chdir(tmp_path)
+    card = training.train("moses-heavy-guide", data=packed_data, steps=1, out="guide")
+    words = ["x", "--data", str(packed_data), "--guide", str(card)]
+    monkeypatch.setattr(sys, "argv", words)
+    score_quality.main()
+    quality = Card.read(card).quality
+    assert quality["summary"].startswith("mean absolute errors on ") and "qed" in quality["test"]
 
 
 def test_every_sample_counts_and_what_is_lost_has_its_kind(
