@@ -107,7 +107,8 @@ class StepRule(ABC):
         Args:
             prior: read on the path of the levels.
             x: states at t, shape (B, *).
-            t, s: levels.
+            t: level of the states.
+            s: level to go to.
             draw: of noise; needed where the rule draws some.
             clip: bound of |x̂| in every evaluation, with the ε̂ that belongs to it; None for none.
         """
