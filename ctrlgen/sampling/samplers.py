@@ -66,9 +66,7 @@ class Sampler:
             x0: source points, shape (B, *shape).
             seeds: of the noise in the steps, shape (B,).
         """
-        first = self.levels(prior)[0]
-        x = (first.alpha**2 + first.sigma**2) ** 0.5 * x0
-        return prior.codec.decode(self.finish(prior, x, seeds))
+        return prior.codec.decode(self.finish(prior, x0, seeds))
 
     def levels(self, prior: Prior, start: float = 0.0) -> list[Level]:
         """The levels of a walk from a time in [0, 1), the first of them there if it is above zero.
@@ -92,13 +90,16 @@ class Sampler:
         return self.rule.evaluations * (len(levels) - 1) - last
 
     def finish(self, prior: Prior, x: Tensor, seeds: Tensor, start: float = 0.0) -> Tensor:
-        """Final states from states at the first of the `levels`, shape of x.
+        """Final states, shape of x.
 
         Args:
             prior: bound to the conditions of the samples.
-            x: states, shape (B, *shape).
+            x: states at a time, or source points where it is zero, shape (B, *shape).
             seeds: of the noise in the steps, shape (B,).
-            start: time of the states.
+            start: the time.
         """
-        end = walk(prior, x, self.levels(prior, start), self.rule, seeds.to(x.device))
+        levels = self.levels(prior, start)
+        if start == 0:
+            x = (levels[0].alpha ** 2 + levels[0].sigma ** 2) ** 0.5 * x
+        end = walk(prior, x, levels, self.rule, seeds.to(x.device))
         return prior.source.project(end)

@@ -35,7 +35,7 @@ from ctrlgen.domains.molecules import chemistry, moses, moses_data
 from ctrlgen.domains.molecules.molecule_batches import drawn, stepping
 from ctrlgen.domains.molecules.perception import Names, perceive
 from ctrlgen.domains.molecules.perception import name as name_of
-from ctrlgen.domains.molecules.quality import draw_counts, rounded
+from ctrlgen.domains.molecules.quality import draw_counts, record, rounded
 from ctrlgen.domains.molecules.rdkit_scores import RDKitScore
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import split
@@ -230,11 +230,7 @@ def main() -> None:
             f"{options.steps} {kind} steps"
         )
         quality = {"summary": summary, "command": command, **content}
-        if options.churn is not None:
-            quality = {**card.quality, "stochastic": quality}
-        elif "stochastic" in card.quality:
-            quality["stochastic"] = card.quality["stochastic"]
-        card.quality = quality
+        record(card, quality, options.churn)
         card.write(options.prior)
     print(dumps(content))
 

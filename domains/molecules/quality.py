@@ -43,7 +43,15 @@ from ctrlgen.runs.json_files import dumps, write_json
 from ctrlgen.sampling.grids import Grid, Power
 from ctrlgen.training.curves import loss_curve
 
-__all__ = ["draw_counts", "errors", "measure_prior", "measure_regressor", "rounded", "sample"]
+__all__ = [
+    "draw_counts",
+    "errors",
+    "measure_prior",
+    "measure_regressor",
+    "record",
+    "rounded",
+    "sample",
+]
 
 _SIZE = 12  # stream of the draws of n
 
@@ -160,6 +168,14 @@ def errors(
     return dict(zip(PROPERTIES, (total / len(targets)).tolist(), strict=True))
 
 
+def record(card: Card, quality: dict[str, Any], churn: float | None) -> None:
+    """Write a quality into a card: that of stochastic steps beside the other, either stays."""
+    if churn is not None:
+        card.quality = {**card.quality, "stochastic": quality}
+    else:
+        card.quality = {**quality, **{k: v for k, v in card.quality.items() if k == "stochastic"}}
+
+
 def measure_regressor(name: str, data: Path, count: int | None = None) -> dict[str, Any]:
     """Quality of a regressor, see the module.
 
@@ -242,10 +258,7 @@ def main() -> None:
         print(dumps(quality))
         return
     kind = "" if options.churn is None else "-stochastic"
-    if kind:
-        card.quality = {**card.quality, "stochastic": quality}
-    else:
-        card.quality = {**quality, **{k: v for k, v in card.quality.items() if k == "stochastic"}}
+    record(card, quality, options.churn)
     folder = options.cards / "quality"
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{options.name}{kind}.json", quality)

@@ -15,7 +15,8 @@ from ctrlgen.domains.molecules.rdkit_scores import SCALES, ScoreWish
 from ctrlgen.domains.molecules.regressors import Regressor
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import Standing
-from ctrlgen.methods import TFG, RenoisingSearch
+from ctrlgen.experiments.dflow.molecules_rows import denoised_guidance
+from ctrlgen.methods import RenoisingSearch
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.seeds import further
 from ctrlgen.sampling.samplers import Sampler
@@ -98,10 +99,9 @@ def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
     prior = fitted(bench.prior, bench.counts)
 
     def guided(strength: float) -> Draw:
-        method = TFG(
+        method = replace(
+            denoised_guidance(bench.steps, strength), rule=Ancestral(CHURN),
             grid=replace(prior.grid, steps=bench.steps, start=0.02),  # type: ignore[call-arg]
-            clock=None, rule=Ancestral(CHURN), rho=strength, mu=0.0, rho_schedule="constant",
-            largest=100.0,
         )  # fmt: skip
         return lambda seeds: padded(
             method(prior, bench.guided, seeds=seeds).samples, bench.prior
@@ -120,14 +120,8 @@ def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
 def renoising(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
     """Draws of the ODE for a quarter of the evaluations, the best drawn again with the rest."""
     solver = bench.prior.solver(10)
-    one = RenoisingSearch(solver=solver)
-    parts = torch.arange(one.children).tensor_split(len(one.times))
-    each = sum(
-        len(part) * solver.after(at).evaluations for part, at in zip(parts, one.times, strict=True)
-    )
-    draws = max(one.parents, int(evaluations / 4 / solver.evaluations))
-    left = evaluations - draws * solver.evaluations
-    method = replace(one, draws=draws, generations=max(1, round(left / each)))
+    draws = max(RenoisingSearch.parents, int(evaluations / 4 / solver.evaluations))
+    method = RenoisingSearch(solver=solver, draws=draws).within(evaluations)
     result = method(fitted(bench.prior, bench.counts), bench.standing, seeds=bench.seeds)
     spent = result.network.forward_rows / len(bench.counts)
     return padded(result.samples, bench.prior), {"evaluations": spent, "settings": repr(method)}

@@ -15,6 +15,7 @@ from ctrlgen.methods import DFlow
 from ctrlgen.rows.errors import CostError
 from ctrlgen.rows.seeds import further
 from ctrlgen.rows.status import Status
+from ctrlgen.sampling.grids import Uniform
 from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.solvers import Euler, Midpoint
 from ctrlgen.testing.oracles import gaussian
@@ -62,6 +63,12 @@ def test_draws_by_stochastic_steps_are_those_of_the_sampler() -> None:
     for other in (cg.EvolutionStrategy, cg.TrustRegionSearch):
         with pytest.raises(TypeError, match=r"solver: expected a Solver, got Sampler\(steps=9"):
             other(solver=sampler)
+
+
+def test_draws_by_stochastic_steps_begin_as_wide_as_their_grid() -> None:
+    sampler = Sampler(9, grid=Uniform(9, start=0.3))  # α² + σ² = 0.58
+    result = cg.BestOf(n=1, solver=sampler)(prior(), distance, seeds=SEEDS)
+    assert torch.allclose(result.samples, sampler(prior(), SEEDS))
 
 
 def test_the_expected_cost_is_that_of_the_least_of_n() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -121,16 +122,18 @@ def test_the_share_of_the_data() -> None:
 def test_strengths_are_compared_on_other_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     about, seen = bench("logp<=1", [9, 9]), list[list[int]]()
 
+    @dataclass(frozen=True)
     class Method:
-        def __init__(self, **options: Any) -> None:
-            self.rho = options["rho"]
+        rho: float
+        rule: Any = None
+        grid: Any = None
 
         def __call__(self, prior: Any, cost: Any, *, seeds: Tensor) -> Any:
             seen.append(seeds.tolist())
             samples = torch.full((2, 9, 16), self.rho)
             return type("Found", (), {"samples": samples})
 
-    monkeypatch.setattr(drug_rows, "TFG", Method)
+    monkeypatch.setattr(drug_rows, "denoised_guidance", lambda steps, strength: Method(strength))
     guidance(about, 16)
     tuning, kept = seen[:2], seen[2:]
     assert tuning[0] == tuning[1] and tuning[0] not in kept and len(kept) == 2
