@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ctrlgen.domains.molecules import chemistry, rdkit
 from ctrlgen.domains.molecules.atom_counts import sizes
-from ctrlgen.domains.molecules.data import read
+from ctrlgen.domains.molecules.data import Molecules, read
 from ctrlgen.domains.molecules.elements import classes_of
 from ctrlgen.domains.molecules.metrics import assess, reference_smiles
 from ctrlgen.domains.molecules.molecule_batches import drawn, stepping
@@ -48,6 +48,7 @@ __all__ = [
     "errors",
     "measure_prior",
     "measure_regressor",
+    "predicted",
     "record",
     "rounded",
     "sample",
@@ -153,19 +154,25 @@ def measure_prior(
     return {"samples": count, "trained": recipe, "grid": steps_at, "rows": rows}
 
 
+def predicted(network: Regressor, known: Molecules, count: int | None = None) -> Tensor:
+    """What a regressor says of the first molecules, all of them where count is None, (N, P)."""
+    parts = []
+    for rows in torch.arange(len(known))[:count].split(256):
+        classes = known.classes[rows]
+        places = int(known.counts[rows].max())
+        signal = join(known.positions[rows, :places], classes[:, :places], network.classes)
+        with torch.no_grad():
+            parts.append(network.of(split(signal), "hard"))
+    return torch.cat(parts)
+
+
 def errors(
     network: Regressor, name: str, data: Path, part: str, count: int | None = None
 ) -> dict[str, float]:
     """Mean absolute error on a split of QM9, in the units of `PROPERTIES`."""
     known = read(name, data, part)  # type: ignore[arg-type]
-    targets, total = targets_of(known, count), torch.zeros(len(PROPERTIES))
-    for rows in torch.arange(len(targets)).split(256):
-        classes = known.classes[rows]
-        places = int(known.counts[rows].max())
-        signal = join(known.positions[rows, :places], classes[:, :places], network.classes)
-        with torch.no_grad():
-            total += (network.of(split(signal), "hard") - targets[rows]).abs().sum(0)
-    return dict(zip(PROPERTIES, (total / len(targets)).tolist(), strict=True))
+    away = (predicted(network, known, count) - targets_of(known, count)).abs()
+    return dict(zip(PROPERTIES, away.mean(0).tolist(), strict=True))
 
 
 def record(card: Card, quality: dict[str, Any], churn: float | None) -> None:

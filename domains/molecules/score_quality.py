@@ -13,29 +13,17 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ctrlgen.domains.molecules import moses_data
-from ctrlgen.domains.molecules.batches import one_hot
 from ctrlgen.domains.molecules.data import Molecules
+from ctrlgen.domains.molecules.quality import predicted
 from ctrlgen.domains.molecules.regressors import Regressor
 from ctrlgen.priors.cards import Card
 from ctrlgen.priors.factories import network_of
 from ctrlgen.runs.json_files import dumps
 
 __all__ = ["errors", "measure"]
-
-
-def predicted(network: Regressor, data: Molecules, batch: int = 200) -> Tensor:
-    """Scores (N, P) of molecules, in the order of the network's names."""
-    parts = []
-    with torch.no_grad():
-        for rows in torch.arange(len(data)).split(batch):
-            classes = data.classes[rows]
-            weights = one_hot(classes, network.classes)
-            parts.append(network(data.positions[rows], weights, classes >= 0))
-    return torch.cat(parts)
 
 
 def errors(found: Tensor, data: Molecules, names: tuple[str, ...]) -> dict[str, dict[str, float]]:
