@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +16,14 @@ from ctrlgen.domains.molecules.regressors import Regressor
 from ctrlgen.domains.molecules.scoring import Guide
 from ctrlgen.domains.molecules.screening import Standing
 from ctrlgen.experiments.dflow.molecules_rows import denoised_guidance
+from ctrlgen.experiments.molecules.draws import Draw, best
 from ctrlgen.methods import RenoisingSearch
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.seeds import further
 from ctrlgen.sampling.samplers import Sampler
 from ctrlgen.sampling.steps import Ancestral
 
-__all__ = ["Bench", "best", "drawn", "guidance", "renoising"]
+__all__ = ["Bench", "drawn", "guidance", "renoising"]
 
 
 @dataclass(frozen=True)
@@ -68,23 +69,6 @@ class Bench:
         return cost
 
 
-Draw = Callable[[Tensor], Tensor]
-"""Signals of all molecules from seeds (B,)."""
-
-
-def best(bench: Bench, draw: Draw, number: int) -> Tensor:
-    """The best whole of so many draws of every molecule; the first of equals."""
-    kept, order = None, torch.full((len(bench.counts),), torch.inf)
-    for place in range(number):
-        signals = draw(further(bench.seeds, place))
-        value = bench.standing(signals)
-        better = value < order
-        kept = signals if kept is None else torch.where(better[:, None, None], signals, kept)
-        order = torch.where(better, value, order)
-    assert kept is not None
-    return kept
-
-
 def drawn(bench: Bench) -> Draw:
     """Draws of the prior alone."""
     prior = fitted(bench.prior, bench.counts)
@@ -114,7 +98,7 @@ def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
     strength = bench.strengths[tried.index(min(tried))]
     text = f"best of {number}, strength {strength:g} of {list(bench.strengths)}"
     account = {"evaluations": 2.0 * bench.steps * number, "settings": text}
-    return best(bench, guided(strength), number), account
+    return best(guided(strength), bench.seeds, number, bench.standing), account
 
 
 def renoising(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:

@@ -41,7 +41,8 @@ from ctrlgen.domains.molecules.regressors import load_regressor
 from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.states import split
 from ctrlgen.domains.molecules.views import Molecules
-from ctrlgen.experiments.molecules.drug_rows import Bench, best, drawn, guidance, renoising
+from ctrlgen.experiments.molecules.draws import best
+from ctrlgen.experiments.molecules.drug_rows import Bench, drawn, guidance, renoising
 from ctrlgen.experiments.shared.options import Cache, Device, Out, Threads, names
 from ctrlgen.experiments.shared.rows import RESULTS, Rows, publish
 from ctrlgen.experiments.shared.tables import head
@@ -100,8 +101,11 @@ def run(
     plain = {"evaluations": float(bench.steps), "settings": "K = 1"}
     several = {"evaluations": float(number * bench.steps), "settings": f"K = {number}"}
     ways: dict[str, Callable[[], tuple[Tensor, dict[str, Any]]]] = {
-        "unguided": lambda: (best(bench, drawn(bench), 1), plain),
-        "best whole of K": lambda: (best(bench, drawn(bench), number), several),
+        "unguided": lambda: (drawn(bench)(bench.seeds), plain),
+        "best whole of K": lambda: (
+            best(drawn(bench), bench.seeds, number, bench.standing),
+            several,
+        ),
         "guidance": lambda: guidance(bench, budget),
         "renoising": lambda: renoising(bench, budget),
     }

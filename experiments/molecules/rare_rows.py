@@ -25,6 +25,7 @@ from ctrlgen.domains.molecules.stability import stability
 from ctrlgen.domains.molecules.uncertainty import HeadCovariance, UncertaintyCost, features_of
 from ctrlgen.domains.molecules.verdicts import CONFIRMED
 from ctrlgen.experiments.dflow.molecules_rows import denoised_guidance
+from ctrlgen.experiments.molecules.draws import best
 from ctrlgen.methods import EvolutionStrategy, RenoisingSearch
 from ctrlgen.priors.prior import Prior
 from ctrlgen.rows.batching import PerSample
@@ -277,18 +278,15 @@ def guidance(bench: Bench, evaluations: float) -> tuple[Tensor, dict[str, Any]]:
             error = bench.aim(bench.seeds, "hard").errors(tried).abs()
         errors.append(float(error.nan_to_num(nan=1e6).mean()))
     strength = bench.strengths[errors.index(min(errors))]
-    best, order = None, torch.full((len(bench.seeds),), torch.inf, dtype=torch.float64)
-    for draw in range(draws):
-        signals = _guided(bench, strength, further(bench.seeds, draw))
+    cost, name = bench.cost(bench.seeds, "hard"), alphabet_of(bench.prior)
+
+    def order(signals: Tensor) -> Tensor:
         with torch.no_grad():
-            cost = bench.cost(bench.seeds, "hard")(signals)
-        value = standing(cost, signals, alphabet_of(bench.prior))
-        better = value < order
-        best = signals if best is None else torch.where(better[:, None, None], signals, best)
-        order = torch.where(better, value, order)
-    assert best is not None
+            return standing(cost(signals), signals, name)
+
+    found = best(lambda seeds: _guided(bench, strength, seeds), bench.seeds, draws, order)
     text = f"best of {draws}, strength {strength:g} of {list(bench.strengths)}"
-    return best, {"evaluations": 2.0 * steps * draws, "settings": text}
+    return found, {"evaluations": 2.0 * steps * draws, "settings": text}
 
 
 def _guided(bench: Bench, strength: float, seeds: Tensor) -> Tensor:

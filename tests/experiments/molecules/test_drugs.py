@@ -17,7 +17,8 @@ from ctrlgen.domains.molecules.rdkit_scores import parse_scores
 from ctrlgen.domains.molecules.score_networks import ScoreNetwork
 from ctrlgen.domains.molecules.states import AtomCodec, Atoms, join
 from ctrlgen.experiments.molecules import drug_rows, drugs
-from ctrlgen.experiments.molecules.drug_rows import Bench, best, drawn, guidance, renoising
+from ctrlgen.experiments.molecules.draws import best
+from ctrlgen.experiments.molecules.drug_rows import Bench, drawn, guidance, renoising
 from ctrlgen.priors.flows import Flow
 from ctrlgen.priors.paths import CondOT
 from ctrlgen.priors.prior import Prior
@@ -62,7 +63,8 @@ def test_the_best_draw_is_whole_first_and_nearest_its_exact_scores() -> None:
     table = [torch.stack(pair) for pair in ((torn, chain), (ring, amide), (amide, amide))]
     about = bench("qed>=0.95,logp=1..2.7", [13, 15])
     number = {int(further(about.seeds, place)[0]): place for place in range(3)}
-    found = best(about, lambda seeds: table[number[int(seeds[0])]], 3)
+    draw = lambda seeds: table[number[int(seeds[0])]]  # noqa: E731
+    found = best(draw, about.seeds, 3, about.standing)
     costs = about.standing(torch.stack((ring, amide, chain, torn)))
     assert float(costs[3]) > 3 > float(costs[:3].max())
     first = ring if float(costs[0]) <= float(costs[1]) else amide
